@@ -1,0 +1,129 @@
+// From a prompt to pictures, with a model in a diffusers folder.
+//
+//   auto pipeline = rondo::TextToImagePipeline::open("models/emoji", {});
+//   rondo::TextToImageRequest request;
+//   request.prompt = "grinning face";
+//   pipeline.generate(pipeline.resolve(request), [](rondo::GeneratedImage&& picture) { ... });
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "rondo/dtype.h"
+#include "rondo/image.h"
+
+namespace rondo {
+
+/// What decides how a model runs; fixed when it is opened.
+struct PipelineOptions {
+  /// Compute dtype: f32 or bf16. Unset: bf16 where the CPU multiplies it natively, f32 elsewhere.
+  std::optional<DType> dtype;
+  /// Threads of one run. Unset: physical cores within affinity mask and cgroup quota.
+  std::optional<int> threads;
+  /// Graph passes to leave out, or exactly those to run. Names as `rondo inspect --passes` lists them.
+  std::vector<std::string> without_passes;
+  std::optional<std::vector<std::string>> only_passes;
+};
+
+/// What a caller asks for. What is not set is taken from the model folder's generation_config.json, then from the
+/// model, then from the field's defaults: 28 steps, guidance 3.5, true CFG 1.
+struct TextToImageRequest {
+  std::optional<std::string> prompt;           // UTF-8
+  std::optional<std::string> prompt_2;         // for the second text encoder; default: prompt
+  std::optional<std::string> negative_prompt;  // read with true_cfg_scale above 1; default there: ""
+  std::optional<std::string> negative_prompt_2;
+  std::optional<std::int64_t> width;           // pixels
+  std::optional<std::int64_t> height;
+  std::optional<std::int64_t> num_inference_steps;  // 1 to 1000
+  std::optional<double> guidance_scale;             // read by models with a guidance embedding
+  std::optional<double> true_cfg_scale;             // above 1: two runs a step, with and without the prompt
+  std::optional<std::uint64_t> seed;                // default: drawn
+  std::optional<std::int64_t> num_images_per_prompt;  // picture i has seed + i
+  std::optional<std::int64_t> max_sequence_length;    // tokens of the second text encoder
+};
+
+/// A request in which nothing is open: what is written beside a picture.
+struct ResolvedTextToImageRequest {
+  std::string prompt;
+  std::string prompt_2;
+  std::string negative_prompt;
+  std::string negative_prompt_2;
+  std::int64_t width = 0;
+  std::int64_t height = 0;
+  std::int64_t num_inference_steps = 0;
+  double guidance_scale = 0;
+  double true_cfg_scale = 1;
+  std::uint64_t seed = 0;
+  std::int64_t num_images_per_prompt = 1;
+  std::int64_t max_sequence_length = 0;
+};
+
+struct GeneratedImage {
+  Image image;
+  std::int64_t index = 0;
+  std::uint64_t seed = 0;
+};
+
+/// How a run went, for reports.
+struct RunReport {
+  struct Stage {
+    std::string name;  // "load text_encoder", "encode prompt", "denoise", "decode"
+    double duration_ms = 0;
+  };
+  struct Component {
+    std::string name;
+    std::string dtype;
+    std::uint64_t weight_bytes = 0;    // in the file
+    std::uint64_t resident_bytes = 0;  // copies and packed forms in memory
+    std::uint64_t arena_bytes = 0;     // planned
+    std::uint64_t naive_bytes = 0;     // without reuse of buffers
+    std::vector<std::string> kernels;  // "linear: onednn x 98"
+    std::vector<std::string> passes;   // "dead-nodes: 3 matched, 3 removed"
+  };
+  std::vector<Stage> stages;
+  std::vector<double> denoise_steps_ms;
+  std::vector<std::string> notes;  // what was chosen and why, what was truncated
+  std::vector<Component> components;
+};
+
+/// Called from generate(), on its thread.
+struct RunObserver {
+  std::function<void(const std::string& stage)> on_stage;
+  std::function<void(std::int64_t step, std::int64_t steps)> on_step;  // after each
+  const std::atomic<bool>* cancel = nullptr;                           // looked at between nodes
+};
+
+/// One model folder. generate() belongs to one thread at a time.
+class TextToImagePipeline {
+ public:
+  /// Reads and checks every config and every weight's shape; weights are loaded when first needed. Throws FileError for
+  /// what is wrong with the folder, Unsupported for what cannot run here.
+  static TextToImagePipeline open(const std::string& folder, const PipelineOptions& options);
+  TextToImagePipeline(TextToImagePipeline&&) noexcept;
+  TextToImagePipeline& operator=(TextToImagePipeline&&) noexcept;
+  ~TextToImagePipeline();
+
+  /// The compute dtype and the number of threads in use.
+  DType dtype() const;
+  int threads() const;
+
+  /// Fills in every default and checks every value. Throws InvalidArgument, naming the field and what is allowed.
+  ResolvedTextToImageRequest resolve(const TextToImageRequest& request) const;
+
+  /// Draws num_images_per_prompt pictures and hands each to `deliver` as it is done. Throws Cancelled when the
+  /// observer's flag is set.
+  RunReport generate(const ResolvedTextToImageRequest& request, const std::function<void(GeneratedImage&&)>& deliver,
+                     const RunObserver& observer = {});
+
+ private:
+  class Implementation;
+  explicit TextToImagePipeline(std::unique_ptr<Implementation> implementation);
+  std::unique_ptr<Implementation> implementation_;
+};
+
+}  // namespace rondo

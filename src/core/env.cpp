@@ -1,0 +1,36 @@
+#include "core/env.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+
+#include "rondo/error.h"
+
+namespace rondo {
+namespace {
+
+constexpr std::array kVariables{
+    EnvVariable{"RONDO_CPU_LEVEL", "baseline|avx2|avx512|avx512_vnni|avx512_bf16|avx512_amx",
+                "highest instruction set that kernels and oneDNN may use"},
+    EnvVariable{"RONDO_LOG", "debug|info|warning|error|off", "what the command logs to stderr (default warning)"},
+    EnvVariable{"RONDO_MODEL", "DIR", "model folder used when --model is not given"},
+    EnvVariable{"RONDO_REFERENCE_KERNELS", "NAME[,NAME...]|all",
+                "operators that run their plain float64 reference in place of a kernel"},
+    EnvVariable{"RONDO_THREADS", "N", "threads of one run (default: physical cores within affinity and cgroup quota)"},
+};
+
+}  // namespace
+
+std::span<const EnvVariable> env_variables() { return kVariables; }
+
+std::optional<std::string> env_value(std::string_view name) {
+  const bool listed = std::any_of(kVariables.begin(), kVariables.end(), [&](const EnvVariable& v) { return v.name == name; });
+  if (!listed) throw Error(fmt::format("environment: {} is read but not listed", name));
+  const char* value = std::getenv(std::string(name).c_str());
+  if (value == nullptr || *value == '\0') return std::nullopt;
+  return std::string(value);
+}
+
+}  // namespace rondo

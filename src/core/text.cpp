@@ -1,0 +1,50 @@
+#include "core/text.h"
+
+#include <fmt/format.h>
+#include <utf8proc.h>
+
+#include <array>
+
+namespace rondo {
+
+bool is_valid_utf8(std::string_view text) {
+  const auto* cursor = reinterpret_cast<const utf8proc_uint8_t*>(text.data());
+  auto left = static_cast<utf8proc_ssize_t>(text.size());
+  while (left > 0) {
+    utf8proc_int32_t code = 0;
+    const utf8proc_ssize_t used = utf8proc_iterate(cursor, left, &code);
+    if (used <= 0) return false;
+    cursor += used;
+    left -= used;
+  }
+  return true;
+}
+
+std::string printable(std::string_view text, std::size_t limit) {
+  const bool valid = is_valid_utf8(text);
+  std::string result;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    const bool starts_character = (byte & 0xc0U) != 0x80U;
+    if (result.size() >= limit && starts_character) return result + "...";
+    if (byte < 0x20 || byte == 0x7f || (!valid && byte >= 0x80)) {
+      result += fmt::format("\\x{:02x}", byte);
+    } else {
+      result += text[i];
+    }
+  }
+  return result;
+}
+
+std::string human_bytes(std::uint64_t bytes) {
+  constexpr std::array kUnits{"B", "kB", "MB", "GB", "TB"};
+  auto value = static_cast<double>(bytes);
+  std::size_t unit = 0;
+  while (value >= 999.5 && unit + 1 < kUnits.size()) {
+    value /= 1000;
+    ++unit;
+  }
+  return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.3g} {}", value, kUnits[unit]);
+}
+
+}  // namespace rondo
