@@ -1,0 +1,165 @@
+#include "io/json_config.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <utility>
+
+#include "core/text.h"
+#include "rondo/error.h"
+
+namespace rondo {
+
+using nlohmann::json;
+
+namespace {
+
+constexpr int kMaxDepth = 64;
+
+/// Watches the parser's events for what the grammar allows and we do not.
+class ParseGuard {
+ public:
+  explicit ParseGuard(const std::string& source) : source_(source) {}
+
+  bool operator()(int depth, json::parse_event_t event, const json& parsed) {
+    if (depth > kMaxDepth) throw FileError(fmt::format("{}: JSON is nested deeper than {} levels", source_, kMaxDepth));
+    if (event == json::parse_event_t::object_start) {
+      keys_.emplace_back();
+    } else if (event == json::parse_event_t::object_end) {
+      keys_.pop_back();
+    } else if (event == json::parse_event_t::key) {
+      const auto& key = parsed.get_ref<const std::string&>();
+      if (!keys_.back().insert(key).second) {
+        throw FileError(fmt::format("{}: JSON holds the key '{}' twice", source_, printable(key)));
+      }
+    }
+    return true;
+  }
+
+ private:
+  const std::string& source_;
+  std::vector<std::set<std::string>> keys_;
+};
+
+}  // namespace
+
+json parse_json(std::string_view text, const std::string& source) {
+  try {
+    return json::parse(text.begin(), text.end(), ParseGuard(source));
+  } catch (const json::parse_error& error) {
+    throw FileError(fmt::format("{}: is not valid JSON (at byte {} of {})", source, error.byte, text.size()));
+  } catch (const json::exception&) {  // a number beyond the range of double
+    throw FileError(fmt::format("{}: JSON holds a number that is out of range", source));
+  }
+}
+
+std::string read_text_file(const std::filesystem::path& path, std::size_t limit) {
+  std::error_code error;
+  const auto status = std::filesystem::status(path, error);
+  if (!std::filesystem::exists(status)) throw FileError(fmt::format("{}: does not exist", path.string()));
+  if (!std::filesystem::is_regular_file(status)) throw FileError(fmt::format("{}: is not a regular file", path.string()));
+  const auto size = std::filesystem::file_size(path, error);
+  if (error || size > limit) {
+    throw FileError(fmt::format("{}: has {} bytes; at most {} are allowed", path.string(), size, limit));
+  }
+  std::ifstream file(path, std::ios::binary);
+  std::string text(size, '\0');
+  file.read(text.data(), static_cast<std::streamsize>(size));
+  if (!file) throw FileError(fmt::format("{}: cannot be read", path.string()));
+  return text;
+}
+
+JsonConfig JsonConfig::load(const std::filesystem::path& path) {
+  return {parse_json(read_text_file(path), path.string()), path.string()};
+}
+
+JsonConfig::JsonConfig(const json& object, std::string source)
+    : json_(std::make_shared<const json>(object)), source_(std::move(source)) {
+  if (!json_->is_object()) throw FileError(fmt::format("{}: holds a JSON {}; an object is needed", source_, json_->type_name()));
+}
+
+const json* JsonConfig::find(std::string_view key) const {
+  const auto found = json_->find(key);
+  return found == json_->end() || found->is_null() ? nullptr : &*found;
+}
+
+bool JsonConfig::has(std::string_view key) const { return find(key) != nullptr; }
+
+void JsonConfig::refuse(std::string_view key, const std::string& allowed) const {
+  const json* value = find(key);
+  const std::string given = value == nullptr ? "absent" : printable(value->dump(-1, ' ', false, json::error_handler_t::replace));
+  throw FileError(fmt::format("{}: '{}' is {}; {}", source_, key, given, allowed));
+}
+
+const json& JsonConfig::require(std::string_view key, const std::string& allowed) const {
+  const json* value = find(key);
+  if (value == nullptr) refuse(key, allowed);
+  return *value;
+}
+
+std::int64_t JsonConfig::integer(std::string_view key, std::optional<std::int64_t> absent, std::int64_t least,
+                                 std::int64_t most) const {
+  if (absent && !has(key)) return *absent;
+  const std::string allowed = fmt::format("allowed is an integer from {} to {}", least, most);
+  const json& value = require(key, allowed);
+  if (!value.is_number_integer()) refuse(key, allowed);
+  if (value.is_number_unsigned() && value.get<std::uint64_t>() > static_cast<std::uint64_t>(INT64_MAX)) refuse(key, allowed);
+  const auto number = value.get<std::int64_t>();
+  if (number < least || number > most) refuse(key, allowed);
+  return number;
+}
+
+double JsonConfig::number(std::string_view key, std::optional<double> absent) const {
+  if (absent && !has(key)) return *absent;
+  const json& value = require(key, "allowed is a number");
+  if (!value.is_number()) refuse(key, "allowed is a number");
+  return value.get<double>();
+}
+
+bool JsonConfig::boolean(std::string_view key, bool absent) const {
+  const json* value = find(key);
+  if (value == nullptr) return absent;
+  if (!value->is_boolean()) refuse(key, "allowed are true and false");
+  return value->get<bool>();
+}
+
+std::string JsonConfig::text(std::string_view key, std::optional<std::string> absent) const {
+  if (absent && !has(key)) return *absent;
+  const json& value = require(key, "allowed is a string");
+  if (!value.is_string()) refuse(key, "allowed is a string");
+  return value.get<std::string>();
+}
+
+std::vector<std::int64_t> JsonConfig::integers(std::string_view key, const std::vector<std::int64_t>& absent,
+                                               std::int64_t least, std::int64_t most) const {
+  const json* value = find(key);
+  if (value == nullptr) return absent;
+  const std::string allowed = fmt::format("allowed is a list of 1 to 64 integers from {} to {}", least, most);
+  if (!value->is_array() || value->empty() || value->size() > 64) refuse(key, allowed);
+  std::vector<std::int64_t> numbers;
+  for (const json& element : *value) {
+    if (!element.is_number_integer()) refuse(key, allowed);
+    const auto number = element.get<std::int64_t>();
+    if (number < least || number > most) refuse(key, allowed);
+    numbers.push_back(number);
+  }
+  return numbers;
+}
+
+std::vector<std::string> JsonConfig::texts(std::string_view key) const {
+  const json* value = find(key);
+  if (value == nullptr) return {};
+  const std::string allowed = "allowed is a list of strings";
+  if (!value->is_array()) refuse(key, allowed);
+  std::vector<std::string> result;
+  for (const json& element : *value) {
+    if (!element.is_string()) refuse(key, allowed);
+    result.push_back(element.get<std::string>());
+  }
+  return result;
+}
+
+}  // namespace rondo

@@ -1,0 +1,27 @@
+// A file mapped read-only into memory.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <span>
+
+namespace rondo {
+
+class MappedFile {
+ public:
+  /// Throws FileError when the path is not a readable regular file (symbolic links are followed).
+  explicit MappedFile(const std::filesystem::path& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  std::span<const std::byte> bytes() const { return bytes_; }
+
+  /// Tells the system that the pages inside this range are not needed for now; reading them again maps them anew.
+  static void release(const void* begin, std::size_t size);
+
+ private:
+  std::span<const std::byte> bytes_;
+};
+
+}  // namespace rondo

@@ -1,0 +1,111 @@
+#include "io/output_file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "rondo/error.h"
+
+namespace rondo {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Closes on destruction; `finish` closes with the error told.
+class Descriptor {
+ public:
+  explicit Descriptor(int value) : value_(value) {}
+  ~Descriptor() {
+    if (value_ >= 0) close(value_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int value() const { return value_; }
+  bool finish() {
+    const int descriptor = value_;
+    value_ = -1;
+    return close(descriptor) == 0;
+  }
+
+ private:
+  int value_;
+};
+
+[[noreturn]] void fail(const std::string& path, const char* what) {
+  throw FileError(fmt::format("{}: {}: {}", path, what, std::strerror(errno)));
+}
+
+void write_all(int descriptor, std::span<const std::byte> bytes, const std::string& path) {
+  while (!bytes.empty()) {
+    const ssize_t written = write(descriptor, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) fail(path, "cannot be written");
+    bytes = bytes.subspan(static_cast<std::size_t>(written));
+  }
+}
+
+fs::path folder_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
+
+/// The file that a chain of symbolic links ends at, so that a rename replaces the target and not the link.
+fs::path resolve(const fs::path& path) {
+  std::error_code error;
+  const fs::path target = fs::weakly_canonical(path, error);
+  return error ? path : target;
+}
+
+bool is_written_by_rename(const fs::path& path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  return !fs::exists(status) || fs::is_regular_file(status);
+}
+
+void write_by_rename(const std::string& path, std::span<const std::byte> bytes) {
+  const fs::path target = resolve(path);
+  const fs::path temporary = folder_of(target) / fmt::format(".rondo-{}.tmp", getpid());
+  try {
+    Descriptor file(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+    if (file.value() < 0) fail(path, "cannot be created");
+    write_all(file.value(), bytes, path);
+    if (!file.finish()) fail(path, "cannot be written");
+    if (rename(temporary.c_str(), target.c_str()) != 0) fail(path, "cannot be written");
+  } catch (...) {
+    unlink(temporary.c_str());
+    throw;
+  }
+}
+
+}  // namespace
+
+void check_output(const std::string& path) {
+  if (path == "-") return;
+  if (path.empty()) throw FileError("output: the name is empty; allowed is a file name, or - for stdout");
+  const fs::path target = resolve(path);
+  std::error_code error;
+  if (fs::is_directory(target, error) || path.back() == '/') throw FileError(fmt::format("{}: is a folder; a file is needed", path));
+  const bool by_rename = is_written_by_rename(target);
+  const fs::path folder = folder_of(target);
+  if (!fs::is_directory(folder, error)) throw FileError(fmt::format("{}: the folder {} does not exist", path, folder.string()));
+  if (fs::exists(target, error) && access(target.c_str(), W_OK) != 0) fail(path, "cannot be written");
+  if (by_rename && access(folder.c_str(), W_OK | X_OK) != 0) fail(path, "its folder cannot be written");
+  if (target.filename().string().size() > 255) throw FileError(fmt::format("{}: the name is longer than 255 bytes", path));
+}
+
+void write_output(const std::string& path, std::span<const std::byte> bytes) {
+  if (path == "-") {
+    write_all(STDOUT_FILENO, bytes, "standard output");
+    return;
+  }
+  if (is_written_by_rename(path)) {
+    write_by_rename(path, bytes);
+    return;
+  }
+  Descriptor file(open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  if (file.value() < 0) fail(path, "cannot be opened");
+  write_all(file.value(), bytes, path);
+  if (!file.finish()) fail(path, "cannot be written");
+}
+
+}  // namespace rondo

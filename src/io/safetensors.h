@@ -1,0 +1,67 @@
+// Weights in the safetensors format (https://github.com/huggingface/safetensors), mapped and never copied.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "io/weight_source.h"
+#include "rondo/tensor.h"
+
+namespace rondo {
+
+class MappedFile;
+
+/// One row of a safetensors header.
+struct TensorRecord {
+  DType dtype = DType::f32;
+  Shape shape;
+  std::size_t offset = 0;  // from the start of the file's data section
+  std::size_t bytes = 0;
+};
+
+/// What a header says, checked: dtype known, shape and byte range agree, no overlap, no hole, all inside the data.
+/// `data_bytes` is the size of the data section. Throws FileError, naming `source` and the tensor.
+std::map<std::string, TensorRecord> parse_safetensors_header(std::string_view header, std::size_t data_bytes,
+                                                             const std::string& source);
+
+/// One mapped file.
+class SafetensorsFile {
+ public:
+  explicit SafetensorsFile(const std::filesystem::path& path);
+
+  const std::map<std::string, TensorRecord>& records() const { return records_; }
+  /// A view of the mapped bytes, kept alive by the tensor.
+  Tensor tensor(const std::string& name) const;
+
+ private:
+  std::shared_ptr<const MappedFile> file_;
+  std::span<const std::byte> data_;
+  std::map<std::string, TensorRecord> records_;
+};
+
+/// A component's weights: one file, or the shards that an index lists.
+class Checkpoint final : public WeightSource {
+ public:
+  /// `folder` holds diffusion_pytorch_model.safetensors or model.safetensors, or either's .index.json with its shards.
+  static Checkpoint open(const std::filesystem::path& folder);
+  /// A single .safetensors file.
+  static Checkpoint open_file(const std::filesystem::path& path);
+
+  const std::string& source() const override { return source_; }
+  const TensorRecord* find(const std::string& name) const override;
+  Tensor tensor(const std::string& name) const override;
+  std::vector<std::string> names() const override;
+  std::uint64_t total_bytes() const;
+
+ private:
+  std::string source_;
+  std::vector<SafetensorsFile> files_;
+  std::map<std::string, std::size_t> file_of_;
+};
+
+}  // namespace rondo

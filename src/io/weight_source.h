@@ -1,0 +1,25 @@
+// Where named weights come from.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "rondo/tensor.h"
+
+namespace rondo {
+
+struct TensorRecord;
+
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+  /// Where the weights come from, for messages.
+  virtual const std::string& source() const = 0;
+  /// Null when there is no such tensor.
+  virtual const TensorRecord* find(const std::string& name) const = 0;
+  /// The tensor as it is stored; a mapped one is not copied. Throws FileError when there is none.
+  virtual Tensor tensor(const std::string& name) const = 0;
+  virtual std::vector<std::string> names() const = 0;
+};
+
+}  // namespace rondo
