@@ -1,0 +1,57 @@
+// Operators that look at one element at a time: activations, sums, products, changes of dtype.
+#pragma once
+
+#include "ops/operator.h"
+
+namespace rondo {
+
+enum class ActivationKind : std::uint8_t { gelu_tanh, gelu_erf, quick_gelu, silu };
+
+std::string_view activation_name(ActivationKind kind);
+/// The activation in float64.
+double activation_value(ActivationKind kind, double x);
+
+/// x of any shape -> the same shape. gelu_tanh: 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))); gelu_erf:
+/// 0.5 x (1 + erf(x / sqrt 2)) (Hendrycks and Gimpel, 2016); quick_gelu: x sigmoid(1.702 x); silu: x sigmoid(x).
+class ActivationOp final : public Operator {
+ public:
+  explicit ActivationOp(ActivationKind kind) : kind_(kind) {}
+  ActivationKind kind() const { return kind_; }
+  std::string_view name() const override { return "activation"; }
+  std::string attributes() const override { return std::string(activation_name(kind_)); }
+  std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
+  void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
+
+ private:
+  ActivationKind kind_;
+};
+
+enum class BinaryKind : std::uint8_t { add, multiply };
+
+/// a [..., shape of b], b -> a's shape: b repeats along a's leading axes.
+class BinaryOp final : public Operator {
+ public:
+  explicit BinaryOp(BinaryKind kind) : kind_(kind) {}
+  BinaryKind kind() const { return kind_; }
+  std::string_view name() const override { return kind_ == BinaryKind::add ? "add" : "multiply"; }
+  std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
+  void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
+
+ private:
+  BinaryKind kind_;
+};
+
+/// x -> x in another floating dtype.
+class CastOp final : public Operator {
+ public:
+  explicit CastOp(DType dtype) : dtype_(dtype) {}
+  std::string_view name() const override { return "cast"; }
+  std::string attributes() const override { return std::string(dtype_name(dtype_)); }
+  std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
+  void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
+
+ private:
+  DType dtype_;
+};
+
+}  // namespace rondo

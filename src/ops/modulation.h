@@ -1,0 +1,24 @@
+// Adaptive norm's modulation and the gated residual of DiT blocks (Peebles and Xie, 2022).
+#pragma once
+
+#include "ops/operator.h"
+
+namespace rondo {
+
+/// x [B, S, D], scale [B, D], shift [B, D] -> x * (1 + scale) + shift
+class ModulateOp final : public Operator {
+ public:
+  std::string_view name() const override { return "modulate"; }
+  std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
+  void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
+};
+
+/// residual [B, S, D], gate [B, D], x [B, S, D] -> residual + gate * x
+class GatedAddOp final : public Operator {
+ public:
+  std::string_view name() const override { return "gated_add"; }
+  std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
+  void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
+};
+
+}  // namespace rondo
