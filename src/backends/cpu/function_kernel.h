@@ -1,0 +1,44 @@
+// A kernel made of one function.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <utility>
+
+#include "backends/kernel.h"
+
+namespace rondo::cpu {
+
+class FunctionKernel final : public Kernel {
+ public:
+  using Function = std::function<void(const KernelArgs&)>;
+  explicit FunctionKernel(Function function, std::size_t scratch_bytes = 0)
+      : function_(std::move(function)), scratch_bytes_(scratch_bytes) {}
+  std::size_t scratch_bytes() const override { return scratch_bytes_; }
+  void run(const KernelArgs& args) const override { function_(args); }
+
+ private:
+  Function function_;
+  std::size_t scratch_bytes_;
+};
+
+inline std::unique_ptr<Kernel> make_kernel(FunctionKernel::Function function, std::size_t scratch_bytes = 0) {
+  return std::make_unique<FunctionKernel>(std::move(function), scratch_bytes);
+}
+
+/// The refusal that SIMD kernels share: floating inputs in float32 or bfloat16, all alike, with dense rows.
+inline Refusal refuse_unless_simd_rows(const KernelRequest& request, std::size_t data_inputs) {
+  for (std::size_t i = 0; i < data_inputs; ++i) {
+    const Tensor& input = request.inputs[i].prototype;
+    if (input.dtype() != DType::f32 && input.dtype() != DType::bf16) return "takes float32 and bfloat16 only";
+    if (input.dtype() != request.inputs[0].prototype.dtype()) return "takes inputs of one dtype only";
+    const std::size_t rank = input.shape().rank();
+    if (rank == 0 || (input.strides()[rank - 1] != 1 && input.shape().back() != 1)) return "takes dense rows only";
+  }
+  return std::nullopt;
+}
+
+/// True when a parameter vector (a norm's weight) is dense float32.
+inline bool is_float_vector(const Tensor& tensor) { return tensor.dtype() == DType::f32 && tensor.is_dense(); }
+
+}  // namespace rondo::cpu

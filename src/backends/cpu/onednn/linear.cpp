@@ -1,0 +1,140 @@
+// Linear layers by oneDNN's matmul, with weights packed once.
+#include <array>
+
+#include "backends/cpu/function_kernel.h"
+#include "backends/cpu/kernels.h"
+#include "backends/cpu/onednn/primitives.h"
+#include "backends/cpu/onednn/weights.h"
+#include "backends/cpu/row_map.h"
+#include "core/cpu_level.h"
+
+namespace rondo::cpu {
+namespace {
+
+using dnnl::memory;
+
+class OnednnLinear final : public Kernel {
+ public:
+  explicit OnednnLinear(const KernelRequest& request) {
+    const Tensor& x = request.inputs[0].prototype;
+    const Shape& weight = request.inputs[1].prototype.shape();
+    const memory::dim n = weight[0];
+    const memory::dim k = weight[1];
+    // Rows that are not evenly spaced (a slice of a batch) go through one product per outermost index.
+    const RowMap rows(x);
+    products_ = rows.uniform() ? 1 : x.shape()[0];
+    const Tensor part = products_ == 1 ? x : x.sliced(0, 0, 1);
+    const RowMap part_rows(part);
+    if (!part_rows.uniform()) throw Unsupported("linear: input rows are not evenly spaced");
+    rows_ = part.shape().rows();
+    const memory::dim row_stride = rows_ == 1 ? k : std::max<memory::dim>(part_rows.row_stride(), k);
+
+    const auto type = onednn_dtype(x.dtype());
+    source_ = memory::desc({rows_, k}, type, memory::dims{row_stride, 1});
+    target_ = memory::desc({rows_, n}, type, memory::format_tag::ab);
+    bias_ = request.inputs.size() == 3 ? memory::desc({1, n}, memory::data_type::f32, memory::format_tag::ab) : memory::desc();
+    const memory::desc plain({k, n}, onednn_dtype(request.inputs[1].prototype.dtype()), memory::dims{1, k});
+
+    dnnl::primitive_attr attr;
+    attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    const auto describe = [&](const memory::desc& weights) {
+      return matmul_primitive(onednn_engine(), source_, weights, bias_, target_, attr);
+    };
+    dnnl::matmul::primitive_desc primitive;
+    const std::string& name = request.inputs[1].weight;
+    if (name.empty() || cpu_level() < CpuLevel::avx512) {
+      // Below AVX-512 oneDNN 2 gains nothing from packing: a float32 weight stays where it is mapped.
+      primitive = describe(plain);
+      if (!name.empty()) plain_weight_ = request.weights.get(name, request.inputs[1].prototype.dtype());
+    } else {
+      primitive = describe_with_packed_form(request, describe, memory::desc({k, n}, type, memory::format_tag::any));
+      packed_ = packed_weight(request.weights, name, primitive.weights_desc(), {k, n}, {1, k});
+    }
+    weights_ = primitive.weights_desc();
+    scratch_ = primitive.scratchpad_desc();
+    primitive_ = dnnl::matmul(primitive);
+    if (request.inputs.size() == 3 && !request.inputs[2].weight.empty()) {
+      bias_weight_ = request.weights.get(request.inputs[2].weight, DType::f32);
+    }
+  }
+
+  std::size_t scratch_bytes() const override { return scratch_.get_size(); }
+
+  void run(const KernelArgs& args) const override {
+    with_onednn_errors("linear", [&] {
+      const dnnl::engine& engine = onednn_engine();
+      const void* weight = packed_ != nullptr           ? packed_->data()
+                           : plain_weight_.defined() ? plain_weight_.data()
+                                                        : args.inputs[1].data();
+      std::unordered_map<int, memory> arguments{
+          {DNNL_ARG_WEIGHTS, memory(weights_, engine, const_cast<void*>(weight))},
+          {DNNL_ARG_SCRATCHPAD, memory(scratch_, engine, args.scratch.data())},
+      };
+      if (args.inputs.size() == 3) {
+        const Tensor& bias = bias_weight_.defined() ? bias_weight_ : args.inputs[2];
+        arguments.emplace(DNNL_ARG_BIAS, memory(bias_, engine, const_cast<void*>(bias.data())));
+      }
+      for (std::int64_t i = 0; i < products_; ++i) {
+        const Tensor source = products_ == 1 ? args.inputs[0] : args.inputs[0].sliced(0, i, i + 1);
+        Tensor target = products_ == 1 ? args.outputs[0] : args.outputs[0].sliced(0, i, i + 1);
+        arguments.insert_or_assign(DNNL_ARG_SRC, memory(source_, engine, const_cast<void*>(source.data())));
+        arguments.insert_or_assign(DNNL_ARG_DST, memory(target_, engine, target.data()));
+        primitive_.execute(onednn_stream(), arguments);
+      }
+      onednn_stream().wait();
+    });
+  }
+
+ private:
+  /// An earlier plan (another picture size) may have packed this weight: take its layout when a fast kernel does, so
+  /// that one packed copy serves all sizes.
+  template <typename Describe>
+  static dnnl::matmul::primitive_desc describe_with_packed_form(const KernelRequest& request, const Describe& describe,
+                                                                const memory::desc& any) {
+    if (const auto form = find_packed_weight(request.weights, request.inputs[1].weight)) {
+      try {
+        const dnnl::matmul::primitive_desc primitive = describe(form->layout());
+        if (std::string_view(primitive.impl_info_str()).find("ref") == std::string_view::npos) return primitive;
+      } catch (const dnnl::error&) {  // no implementation takes that layout at this size
+      }
+    }
+    return describe(any);
+  }
+
+  std::int64_t products_ = 1;
+  std::int64_t rows_ = 0;
+  memory::desc source_;
+  memory::desc weights_;
+  memory::desc bias_;
+  memory::desc target_;
+  memory::desc scratch_;
+  dnnl::matmul primitive_;
+  std::shared_ptr<const OnednnWeight> packed_;
+  Tensor plain_weight_;
+  Tensor bias_weight_;
+};
+
+Refusal supports(const KernelRequest& request) {
+  const Tensor& x = request.inputs[0].prototype;
+  const Tensor& weight = request.inputs[1].prototype;
+  if (weight.dtype() != x.dtype()) return "takes input and weight of one dtype only";
+  if (x.dtype() == DType::bf16 && !has_native_bf16()) return "bfloat16 products need a CPU level of avx512_bf16";
+  if (x.dtype() != DType::f32 && x.dtype() != DType::bf16) return "takes float32 and bfloat16 only";
+  if (!has_dense_rows(x)) return "takes dense rows only";
+  if (request.inputs[1].weight.empty() && !weight.is_dense()) return "takes a dense weight only";
+  if (request.inputs.size() == 3 && !(request.inputs[2].prototype.dtype() == DType::f32)) return "takes a float32 bias only";
+  if (x.elements() == 0 || weight.elements() == 0) return "takes no empty operands";
+  if (!RowMap(x).uniform() && !RowMap(x.sliced(0, 0, 1)).uniform()) return "takes evenly spaced rows only";
+  return std::nullopt;
+}
+
+constexpr std::array kEntries{
+    KernelEntry{"linear", "onednn", true, supports, [](const KernelRequest& request) -> std::unique_ptr<Kernel> {
+                  return with_onednn_errors("linear", [&] { return std::make_unique<OnednnLinear>(request); });
+                }}};
+
+}  // namespace
+
+std::span<const KernelEntry> linear_kernels() { return kEntries; }
+
+}  // namespace rondo::cpu

@@ -1,0 +1,37 @@
+// Everything in which oneDNN 2 (Debian 12) and oneDNN 3 (Debian 13, Ubuntu 24.04) differ lies in this one file.
+#pragma once
+
+#include <oneapi/dnnl/dnnl.hpp>
+
+namespace rondo::cpu {
+
+inline dnnl::matmul::primitive_desc matmul_primitive(const dnnl::engine& engine, const dnnl::memory::desc& source,
+                                                     const dnnl::memory::desc& weights, const dnnl::memory::desc& bias,
+                                                     const dnnl::memory::desc& target, const dnnl::primitive_attr& attr) {
+#if DNNL_VERSION_MAJOR >= 3
+  return {engine, source, weights, bias, target, attr};
+#else
+  return {bias.is_zero() ? dnnl::matmul::desc(source, weights, target) : dnnl::matmul::desc(source, weights, bias, target),
+          attr, engine};
+#endif
+}
+
+inline dnnl::convolution_forward::primitive_desc convolution_primitive(
+    const dnnl::engine& engine, const dnnl::memory::desc& source, const dnnl::memory::desc& weights,
+    const dnnl::memory::desc& bias, const dnnl::memory::desc& target, const dnnl::memory::dims& strides,
+    const dnnl::memory::dims& padding_begin, const dnnl::memory::dims& padding_end, const dnnl::primitive_attr& attr) {
+  constexpr auto kKind = dnnl::prop_kind::forward_inference;
+  constexpr auto kAlgorithm = dnnl::algorithm::convolution_direct;
+#if DNNL_VERSION_MAJOR >= 3
+  return {engine, kKind, kAlgorithm, source, weights, bias, target, strides, padding_begin, padding_end, attr};
+#else
+  if (bias.is_zero()) {
+    return {dnnl::convolution_forward::desc(kKind, kAlgorithm, source, weights, target, strides, padding_begin, padding_end),
+            attr, engine};
+  }
+  return {dnnl::convolution_forward::desc(kKind, kAlgorithm, source, weights, bias, target, strides, padding_begin, padding_end),
+          attr, engine};
+#endif
+}
+
+}  // namespace rondo::cpu

@@ -1,0 +1,48 @@
+#include "backends/cpu/onednn/weights.h"
+
+#include "core/cpu_level.h"
+
+namespace rondo::cpu {
+
+const dnnl::engine& onednn_engine() {
+  static const dnnl::engine engine = [] {
+    cpu_level();  // caps oneDNN before its first primitive
+    return dnnl::engine(dnnl::engine::kind::cpu, 0);
+  }();
+  return engine;
+}
+
+dnnl::stream& onednn_stream() {
+  thread_local dnnl::stream stream(onednn_engine());
+  return stream;
+}
+
+dnnl::memory::data_type onednn_dtype(DType dtype) {
+  switch (dtype) {
+    case DType::f32: return dnnl::memory::data_type::f32;
+    case DType::bf16: return dnnl::memory::data_type::bf16;
+    default: throw Unsupported(fmt::format("onednn: {} is not used here", dtype_name(dtype)));
+  }
+}
+
+std::shared_ptr<const OnednnWeight> packed_weight(WeightStore& store, const std::string& name, const dnnl::memory::desc& layout,
+                                                  const dnnl::memory::dims& dims, const dnnl::memory::dims& strides) {
+  const auto accepts = [&](const PackedWeight& form) { return static_cast<const OnednnWeight&>(form).layout() == layout; };
+  const auto make = [&](const Tensor& stored) -> std::shared_ptr<const PackedWeight> {
+    const bool direct = stored.dtype() == DType::f32 || stored.dtype() == DType::bf16;
+    const Tensor source = direct ? stored : stored.to_float32();
+    const dnnl::memory plain({dims, onednn_dtype(source.dtype()), strides}, onednn_engine(), const_cast<void*>(source.data()));
+    Tensor packed = Tensor::empty({static_cast<std::int64_t>(layout.get_size())}, DType::u8);
+    dnnl::memory target(layout, onednn_engine(), packed.data());
+    dnnl::reorder(plain, target).execute(onednn_stream(), const_cast<dnnl::memory&>(plain), target);
+    onednn_stream().wait();
+    return std::make_shared<const OnednnWeight>(layout, std::move(packed));
+  };
+  return std::static_pointer_cast<const OnednnWeight>(store.packed(name, accepts, make));
+}
+
+std::shared_ptr<const OnednnWeight> find_packed_weight(WeightStore& store, const std::string& name) {
+  return std::static_pointer_cast<const OnednnWeight>(store.find_packed(name));
+}
+
+}  // namespace rondo::cpu

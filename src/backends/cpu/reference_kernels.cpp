@@ -1,0 +1,51 @@
+// The last entry of every list: an operator's own float64 reference behind the kernel interface.
+#include <array>
+#include <vector>
+
+#include "backends/cpu/kernels.h"
+
+namespace rondo::cpu {
+namespace {
+
+RefTensor to_reference(const Tensor& tensor) {
+  const Tensor wide = tensor.to_float32();
+  RefTensor result{tensor.shape(), {}};
+  result.values.assign(wide.as<float>(), wide.as<float>() + wide.elements());
+  return result;
+}
+
+void from_reference(const RefTensor& source, Tensor& target) {
+  Tensor wide = Tensor::empty(source.shape, DType::f32);
+  for (std::size_t i = 0; i < source.values.size(); ++i) wide.as<float>()[i] = static_cast<float>(source.values[i]);
+  const Tensor narrow = wide.to(target.dtype());
+  std::copy_n(narrow.as<std::byte>(), narrow.bytes(), target.as<std::byte>());
+}
+
+class ReferenceKernel final : public Kernel {
+ public:
+  explicit ReferenceKernel(const Operator& op) : op_(op) {}
+
+  void run(const KernelArgs& args) const override {
+    std::vector<RefTensor> inputs;
+    for (const Tensor& input : args.inputs) inputs.push_back(to_reference(input));
+    std::vector<RefTensor> outputs;
+    for (const Tensor& output : args.outputs) {
+      outputs.push_back({output.shape(), std::vector<double>(static_cast<std::size_t>(output.elements()))});
+    }
+    op_.reference(inputs, outputs);
+    for (std::size_t i = 0; i < outputs.size(); ++i) from_reference(outputs[i], args.outputs[i]);
+  }
+
+ private:
+  const Operator& op_;  // the plan that holds the kernel holds the graph's operators as well
+};
+
+constexpr std::array kEntries{KernelEntry{
+    "*", "reference", false, [](const KernelRequest&) -> Refusal { return std::nullopt; },
+    [](const KernelRequest& request) -> std::unique_ptr<Kernel> { return std::make_unique<ReferenceKernel>(request.op); }}};
+
+}  // namespace
+
+std::span<const KernelEntry> reference_kernels() { return kEntries; }
+
+}  // namespace rondo::cpu

@@ -1,0 +1,68 @@
+// Per-target helpers for Highway code: loads and stores that widen bfloat16, loops with tails. Included once a target.
+#if defined(RONDO_BACKENDS_CPU_SIMD_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef RONDO_BACKENDS_CPU_SIMD_INL_H_
+#undef RONDO_BACKENDS_CPU_SIMD_INL_H_
+#else
+#define RONDO_BACKENDS_CPU_SIMD_INL_H_
+#endif
+
+#include <hwy/contrib/math/math-inl.h>
+#include <hwy/highway.h>
+
+#include <cstddef>
+#include <cstdint>
+
+HWY_BEFORE_NAMESPACE();
+namespace rondo::cpu::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// bfloat16 is carried as its bits, in std::uint16_t.
+
+template <class D>
+HWY_INLINE hn::Vec<D> load_float(D d, const float* source) {
+  return hn::LoadU(d, source);
+}
+
+template <class D>
+HWY_INLINE hn::Vec<D> load_float(D d, const std::uint16_t* source) {
+  const hn::Rebind<std::uint16_t, D> narrow;
+  const hn::Rebind<std::uint32_t, D> wide;
+  return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(wide, hn::LoadU(narrow, source))));
+}
+
+template <class D>
+HWY_INLINE void store_float(D d, hn::Vec<D> value, float* target) {
+  hn::StoreU(value, d, target);
+}
+
+/// Rounds to nearest even; Highway 1.0.3's own demotion truncates.
+template <class D>
+HWY_INLINE void store_float(D /*d*/, hn::Vec<D> value, std::uint16_t* target) {
+  const hn::Rebind<std::uint32_t, D> wide;
+  const hn::Rebind<std::int32_t, D> wide_signed;
+  const hn::Rebind<std::uint16_t, D> narrow;
+  const auto bits = hn::BitCast(wide, value);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(wide, 1U));
+  const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(odd, hn::Set(wide, 0x7fffU))));
+  const auto quiet = hn::Or(hn::ShiftRight<16>(bits), hn::Set(wide, 0x40U));
+  const auto is_nan = hn::RebindMask(wide, hn::IsNaN(value));
+  const auto result = hn::IfThenElse(is_nan, quiet, rounded);
+  hn::StoreU(hn::DemoteTo(narrow, hn::BitCast(wide_signed, result)), narrow, target);
+}
+
+/// Calls body(tag, index) for whole vectors, then for single elements.
+template <class Body>
+HWY_INLINE void for_lanes(std::int64_t width, const Body& body) {
+  const hn::ScalableTag<float> d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  std::int64_t i = 0;
+  for (; i + lanes <= width; i += lanes) body(d, i);
+  const hn::CappedTag<float, 1> one;
+  for (; i < width; ++i) body(one, i);
+}
+
+}  // namespace rondo::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif
