@@ -1,0 +1,39 @@
+// A model: one set of weights and the plans made over it. Immutable to its users, shared by all sessions.
+#pragma once
+
+#include <functional>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "graph/plan.h"
+
+namespace rondo {
+
+/// What decides, beside the shapes, how a plan is made.
+struct PlanOptions {
+  int threads = 1;
+  PassSelection passes;
+};
+
+class Model {
+ public:
+  explicit Model(std::shared_ptr<const WeightSource> weights) : weights_(std::move(weights)) {}
+
+  const WeightSource& source() const { return weights_.source(); }
+  const WeightStore& weights() const { return weights_; }
+
+  /// The plan for the graph that `build` makes. `key` says everything that the graph depends on: a plan made before for
+  /// the same key, threads and passes is handed out again. The last kPlans are kept.
+  std::shared_ptr<const Plan> plan(const std::string& key, const PlanOptions& options, const std::function<Graph()>& build);
+
+ private:
+  static constexpr std::size_t kPlans = 8;
+
+  WeightStore weights_;
+  std::mutex mutex_;
+  std::list<std::pair<std::string, std::shared_ptr<const Plan>>> plans_;  // most recent first
+};
+
+}  // namespace rondo

@@ -1,0 +1,49 @@
+// A session runs a plan: it owns an arena and nothing else. Many sessions share one plan; each belongs to one thread.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "graph/plan.h"
+
+namespace rondo {
+
+/// What goes with every run: where the request stands, how to stop it, who wants times.
+struct RunContext {
+  int step = 0;
+  int step_count = 1;
+  const std::atomic<bool>* cancel = nullptr;  // looked at between nodes
+  std::vector<double>* step_ms = nullptr;     // one entry a step of the plan; times are added
+};
+
+class Session {
+ public:
+  explicit Session(std::shared_ptr<const Plan> plan);
+
+  const Plan& plan() const { return *plan_; }
+
+  /// Views of the arena. Inputs keep what is written to them from run to run; outputs hold the last run's results.
+  Tensor input(const std::string& name) const;
+  Tensor output(const std::string& name) const;
+
+  /// Throws Cancelled when the context's flag is set.
+  void run(const RunContext& context);
+
+ private:
+  struct Bound {
+    const Kernel* kernel;
+    std::vector<Tensor> inputs;
+    std::vector<Tensor> outputs;
+  };
+
+  Tensor find(const std::vector<NamedValue>& names, const std::string& name) const;
+
+  std::shared_ptr<const Plan> plan_;
+  Tensor arena_;
+  std::vector<Tensor> values_;
+  std::vector<Bound> steps_;
+};
+
+}  // namespace rondo
