@@ -1,0 +1,40 @@
+// T5's tokenizer: a SentencePiece unigram model (Kudo and Richardson, 2018).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace rondo {
+
+/// Text is valid UTF-8. Ids are those of transformers' T5Tokenizer.
+class T5Tokenizer {
+ public:
+  /// Reads spiece.model. Throws FileError; a folder with tokenizer.json alone is refused with the way out.
+  static T5Tokenizer load(const std::filesystem::path& folder);
+
+  /// The model_max_length of the folder; `absent` where it says none.
+  std::int64_t max_length(std::int64_t absent) const { return max_length_ == 0 ? absent : max_length_; }
+  std::int32_t largest_id() const;
+
+  struct Encoding {
+    std::vector<std::int32_t> ids;  // exactly `length`: text, end, padding
+    bool truncated = false;
+  };
+  Encoding encode(std::string_view text, std::int64_t length) const;
+
+ private:
+  struct Processor;
+
+  std::shared_ptr<const Processor> processor_;
+  std::vector<std::string> specials_;
+  std::vector<std::int32_t> special_ids_;
+  std::int32_t end_ = 1;
+  std::int32_t padding_ = 0;
+  std::int64_t max_length_ = 0;
+};
+
+}  // namespace rondo

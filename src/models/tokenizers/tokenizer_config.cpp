@@ -1,0 +1,49 @@
+#include "models/tokenizers/tokenizer_config.h"
+
+#include <nlohmann/json.hpp>
+
+namespace rondo {
+
+JsonConfig load_tokenizer_config(const std::filesystem::path& folder) {
+  const std::filesystem::path file = folder / "tokenizer_config.json";
+  if (std::filesystem::exists(file)) return JsonConfig::load(file);
+  return {nlohmann::json::object(), file.string()};
+}
+
+std::int64_t model_max_length(const JsonConfig& config, std::int64_t absent) {
+  constexpr double kNoLimit = 1e9;
+  if (!config.has("model_max_length") || config.number("model_max_length", std::nullopt) >= kNoLimit) return absent;
+  return config.integer("model_max_length", std::nullopt, 2, static_cast<std::int64_t>(kNoLimit));
+}
+
+std::string special_token(const JsonConfig& config, std::string_view key, const std::string& absent) {
+  const auto found = config.object().find(key);
+  if (found != config.object().end() && found->is_object()) return JsonConfig(*found, config.source()).text("content", std::nullopt);
+  return config.text(key, absent);
+}
+
+std::vector<TextSpan> split_special_tokens(std::string_view text, const std::vector<std::string>& specials) {
+  std::vector<TextSpan> spans;
+  std::string plain;
+  const auto flush = [&] {
+    if (!plain.empty()) spans.push_back({std::exchange(plain, ""), false});
+  };
+  while (!text.empty()) {
+    const std::string* longest = nullptr;
+    for (const std::string& special : specials) {
+      if (text.starts_with(special) && (longest == nullptr || special.size() > longest->size())) longest = &special;
+    }
+    if (longest == nullptr) {
+      plain += text.front();
+      text.remove_prefix(1);
+    } else {
+      flush();
+      spans.push_back({*longest, true});
+      text.remove_prefix(longest->size());
+    }
+  }
+  flush();
+  return spans;
+}
+
+}  // namespace rondo
