@@ -1,0 +1,27 @@
+#include "cli/cancel.h"
+
+#include <csignal>
+
+namespace rondo::cli {
+namespace {
+
+std::atomic<bool>& flag() {
+  static std::atomic<bool> value{false};
+  return value;
+}
+
+void on_signal(int signal) {
+  flag().store(true);
+  std::signal(signal, SIG_DFL);
+}
+
+}  // namespace
+
+const std::atomic<bool>& cancel_on_interrupt() {
+  std::atomic<bool>& value = flag();  // made before the handler can run
+  std::signal(SIGINT, on_signal);
+  std::signal(SIGTERM, on_signal);
+  return value;
+}
+
+}  // namespace rondo::cli

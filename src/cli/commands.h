@@ -1,0 +1,14 @@
+// The verbs. Each adds a subcommand; its callback returns nothing and throws on failure.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace rondo::cli {
+
+void add_generate_command(CLI::App& app);
+void add_inspect_command(CLI::App& app);
+void add_bench_command(CLI::App& app);
+void add_contact_sheet_command(CLI::App& app);
+void add_env_command(CLI::App& app);
+
+}  // namespace rondo::cli

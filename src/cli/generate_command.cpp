@@ -1,0 +1,195 @@
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "cli/cancel.h"
+#include "cli/commands.h"
+#include "cli/model_folder.h"
+#include "cli/output_names.h"
+#include "cli/progress.h"
+#include "cli/request_json.h"
+#include "cli/run_flags.h"
+#include "core/cpu_level.h"
+#include "core/trace.h"
+#include "io/output_file.h"
+#include "io/png.h"
+#include "rondo/version.h"
+
+namespace rondo::cli {
+namespace {
+
+using nlohmann::json;
+
+struct GenerateFlags {
+  std::optional<std::string> model;
+  std::optional<std::string> from;
+  std::optional<std::string> output;
+  std::optional<std::string> report;
+  std::optional<std::string> prompt;
+  std::optional<std::string> prompt_2;
+  std::optional<std::string> negative_prompt;
+  std::optional<std::string> negative_prompt_2;
+  std::optional<std::string> width;
+  std::optional<std::string> height;
+  std::optional<std::string> num_inference_steps;
+  std::optional<std::string> guidance_scale;
+  std::optional<std::string> true_cfg_scale;
+  std::optional<std::string> seed;
+  std::optional<std::string> num_images_per_prompt;
+  std::optional<std::string> max_sequence_length;
+  bool quiet = false;
+  RunFlags run;
+};
+
+/// Flags win over what a picture stored.
+StoredRequest collect_request(const GenerateFlags& flags) {
+  StoredRequest stored = flags.from ? read_stored_request(*flags.from) : StoredRequest{};
+  TextToImageRequest& request = stored.request;
+  const auto set_text = [](std::optional<std::string>& target, const std::optional<std::string>& flag) {
+    if (flag) target = flag;
+  };
+  const auto set_integer = [](std::optional<std::int64_t>& target, const char* name, const std::optional<std::string>& flag) {
+    if (flag) target = parse_integer(name, *flag);
+  };
+  const auto set_number = [](std::optional<double>& target, const char* name, const std::optional<std::string>& flag) {
+    if (flag) target = parse_number(name, *flag);
+  };
+  // A new prompt replaces the stored prompt of both encoders.
+  if (flags.prompt) request.prompt_2.reset();
+  if (flags.negative_prompt) request.negative_prompt_2.reset();
+  set_text(request.prompt, flags.prompt);
+  set_text(request.prompt_2, flags.prompt_2);
+  set_text(request.negative_prompt, flags.negative_prompt);
+  set_text(request.negative_prompt_2, flags.negative_prompt_2);
+  set_integer(request.width, "--width", flags.width);
+  set_integer(request.height, "--height", flags.height);
+  set_integer(request.num_inference_steps, "--num-inference-steps", flags.num_inference_steps);
+  set_number(request.guidance_scale, "--guidance-scale", flags.guidance_scale);
+  set_number(request.true_cfg_scale, "--true-cfg-scale", flags.true_cfg_scale);
+  set_integer(request.num_images_per_prompt, "--num-images-per-prompt", flags.num_images_per_prompt);
+  set_integer(request.max_sequence_length, "--max-sequence-length", flags.max_sequence_length);
+  if (flags.seed) request.seed = parse_unsigned("--seed", *flags.seed);
+  if (!request.prompt) throw UsageError("--prompt: none is given");
+  return stored;
+}
+
+json component_to_json(const RunReport::Component& c) {
+  return {{"name", c.name},           {"dtype", c.dtype},
+          {"weight_bytes", c.weight_bytes}, {"resident_bytes", c.resident_bytes},
+          {"arena_bytes", c.arena_bytes},   {"naive_bytes", c.naive_bytes},
+          {"kernels", c.kernels},           {"passes", c.passes}};
+}
+
+json report_to_json(const RunReport& report, const ResolvedTextToImageRequest& request, const TextToImagePipeline& pipeline,
+                    const std::string& model, double load_ms, double total_ms) {
+  json stages = json::array({{{"name", "open"}, {"duration_ms", load_ms}}});
+  for (const RunReport::Stage& stage : report.stages) stages.push_back({{"name", stage.name}, {"duration_ms", stage.duration_ms}});
+  json steps = json::array();
+  for (std::size_t i = 0; i < report.denoise_steps_ms.size(); ++i) {
+    steps.push_back({{"step", i % static_cast<std::size_t>(request.num_inference_steps)}, {"duration_ms", report.denoise_steps_ms[i]}});
+  }
+  json components = json::array();
+  for (const RunReport::Component& component : report.components) components.push_back(component_to_json(component));
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return {{"schema_version", 1},
+          {"rondo", {{"version", version()}, {"commit", commit()}}},
+          {"model", model},
+          {"dtype", dtype_name(pipeline.dtype())},
+          {"threads", pipeline.threads()},
+          {"cpu", {{"model", cpu_model_name()}, {"level", cpu_level_name(cpu_level())}}},
+          {"request",
+           {{"prompt", request.prompt},
+            {"width", request.width},
+            {"height", request.height},
+            {"num_inference_steps", request.num_inference_steps},
+            {"guidance_scale", request.guidance_scale},
+            {"true_cfg_scale", request.true_cfg_scale},
+            {"seed", request.seed},
+            {"num_images_per_prompt", request.num_images_per_prompt},
+            {"max_sequence_length", request.max_sequence_length}}},
+          {"notes", report.notes},
+          {"total_duration_ms", total_ms},
+          {"steps", stages},
+          {"denoise_steps_ms", steps},
+          {"peak_memory_bytes", static_cast<std::uint64_t>(usage.ru_maxrss) * 1024},
+          {"components", components}};
+}
+
+void write_text(const std::string& path, const std::string& text) { write_output(path, std::as_bytes(std::span(text))); }
+
+void run(const GenerateFlags& flags) {
+  const Trace clock;
+  const StoredRequest stored = collect_request(flags);
+  const std::string model = choose_model_folder(flags.model ? flags.model : stored.model);
+  const PipelineOptions options = flags.run.options(stored.dtype);
+  TextToImagePipeline pipeline = TextToImagePipeline::open(model, options);
+  const ResolvedTextToImageRequest request = pipeline.resolve(stored.request);
+  const std::vector<std::string> names =
+      output_names(flags.output.value_or("rondo-{seed}.png"), request.seed, request.num_images_per_prompt);
+  for (const std::string& name : names) check_output(name);
+  if (flags.report) check_output(*flags.report);
+  if (flags.report == "-" && names.front() == "-") throw UsageError("--report: picture and report cannot both go to stdout");
+  const double load_ms = clock.now_ms();
+
+  Progress progress;
+  RunObserver observer;
+  observer.cancel = &cancel_on_interrupt();
+  if (!flags.quiet) {
+    fmt::print(stderr, "{}: {} x {}, {} steps, seed {}, {}, {} threads\n", model, request.width, request.height,
+               request.num_inference_steps, request.seed, dtype_name(pipeline.dtype()), pipeline.threads());
+    observer.on_stage = [&](const std::string& name) { progress.stage(name); };
+    observer.on_step = [&](std::int64_t step, std::int64_t steps) { progress.step(step, steps); };
+  } else if (!stored.request.seed) {
+    fmt::print(stderr, "seed: {}\n", request.seed);
+  }
+  const RunReport report = pipeline.generate(
+      request,
+      [&](GeneratedImage&& picture) {
+        const std::map<std::string, std::string> texts{
+            {"Software", "Rondo " + version()},
+            {kRequestKey, request_to_json(request, picture, model, pipeline.dtype()).dump()}};
+        const std::string& name = names[static_cast<std::size_t>(picture.index)];
+        write_output(name, encode_png(picture.image, texts));
+        progress.finish();
+        if (name != "-" && flags.report != "-") fmt::print("{}\n", name);
+      },
+      observer);
+  progress.finish();
+  for (const std::string& note : report.notes) fmt::print(stderr, "note: {}\n", note);
+  if (flags.report) {
+    write_text(*flags.report, report_to_json(report, request, pipeline, model, load_ms, clock.now_ms()).dump(2) + "\n");
+  }
+}
+
+}  // namespace
+
+void add_generate_command(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("generate", "Make pictures from a prompt");
+  auto flags = std::make_shared<GenerateFlags>();
+  GenerateFlags& f = *flags;
+  add_value(*command, "--model,--model-path", f.model, "folder in diffusers layout (default: the bundled model)");
+  add_value(*command, "-p,--prompt", f.prompt, "what to draw");
+  add_value(*command, "--prompt-2", f.prompt_2, "prompt of the second text encoder (default: the prompt)");
+  add_value(*command, "--negative-prompt", f.negative_prompt, "what to steer away from, with --true-cfg-scale above 1");
+  add_value(*command, "--negative-prompt-2", f.negative_prompt_2, "the same for the second text encoder");
+  add_value(*command, "--true-cfg-scale", f.true_cfg_scale, "classifier-free guidance; above 1 each step runs twice");
+  add_value(*command, "--guidance-scale", f.guidance_scale, "distilled guidance, for models with a guidance embedding");
+  add_value(*command, "--num-inference-steps", f.num_inference_steps, "denoising steps, 1 to 1000");
+  add_value(*command, "--width", f.width, "pixels");
+  add_value(*command, "--height", f.height, "pixels");
+  add_value(*command, "--seed", f.seed, "0 to 2^64 - 1 (default: drawn and printed)");
+  add_value(*command, "--num-images-per-prompt", f.num_images_per_prompt, "pictures; the i-th has seed + i");
+  add_value(*command, "--max-sequence-length", f.max_sequence_length, "tokens of the second text encoder");
+  add_value(*command, "--from", f.from, "run a picture's stored request again; flags win over it");
+  add_value(*command, "-o,--output", f.output, "file, pattern with {seed} and {index}, or - (default rondo-{seed}.png)");
+  add_value(*command, "--report", f.report, "write times, memory and choices as JSON to this file");
+  command->add_flag("-q,--quiet", f.quiet, "no progress");
+  f.run.add_to(*command);
+  command->callback([flags] { run(*flags); });
+}
+
+}  // namespace rondo::cli

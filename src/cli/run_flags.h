@@ -1,0 +1,31 @@
+// Flags that more than one verb takes, defined once.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cli/values.h"
+#include "rondo/text_to_image.h"
+
+namespace rondo::cli {
+
+/// Adds a flag that takes one value; given twice, the last wins.
+CLI::Option* add_value(CLI::App& app, const std::string& flag, std::optional<std::string>& value, const std::string& help);
+
+/// Everything that changes how a model runs: --dtype, --threads, --passes, --no-pass.
+class RunFlags {
+ public:
+  void add_to(CLI::App& app);
+  /// `stored_dtype` stands in where --dtype is not given. Throws UsageError.
+  PipelineOptions options(const std::optional<std::string>& stored_dtype = std::nullopt) const;
+
+ private:
+  std::optional<std::string> dtype_;
+  std::optional<std::string> threads_;
+  std::optional<std::string> passes_;
+  std::vector<std::string> without_passes_;
+};
+
+}  // namespace rondo::cli

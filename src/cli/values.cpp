@@ -1,0 +1,45 @@
+#include "cli/values.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <sstream>
+
+#include "core/text.h"
+
+namespace rondo::cli {
+namespace {
+
+template <typename Number>
+Number parse_whole(const std::string& flag, const std::string& text, const char* allowed) {
+  Number value{};
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  if (error != std::errc() || stop != end || text.empty()) {
+    throw UsageError(fmt::format("{}: '{}' is given; allowed is {}", flag, printable(text), allowed));
+  }
+  return value;
+}
+
+}  // namespace
+
+std::int64_t parse_integer(const std::string& flag, const std::string& text) {
+  return parse_whole<std::int64_t>(flag, text, "a whole number");
+}
+
+std::uint64_t parse_unsigned(const std::string& flag, const std::string& text) {
+  return parse_whole<std::uint64_t>(flag, text, "a whole number from 0 to 18446744073709551615");
+}
+
+double parse_number(const std::string& flag, const std::string& text) { return parse_whole<double>(flag, text, "a number"); }
+
+std::vector<std::string> split_list(const std::string& text) {
+  std::vector<std::string> parts;
+  std::istringstream stream(text);
+  for (std::string part; std::getline(stream, part, ',');) {
+    if (!part.empty()) parts.push_back(part);
+  }
+  return parts;
+}
+
+}  // namespace rondo::cli

@@ -1,0 +1,64 @@
+#include "pipelines/component_files.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "core/text.h"
+#include "rondo/error.h"
+
+namespace rondo {
+namespace {
+
+struct ComponentClasses {
+  std::string_view name;
+  std::vector<std::string_view> classes;
+};
+
+const std::array<ComponentClasses, 7>& flux_components() {
+  static const std::array<ComponentClasses, 7> components{{
+      {"scheduler", {"FlowMatchEulerDiscreteScheduler"}},
+      {"text_encoder", {"CLIPTextModel"}},
+      {"text_encoder_2", {"T5EncoderModel"}},
+      {"tokenizer", {"CLIPTokenizer", "CLIPTokenizerFast"}},
+      {"tokenizer_2", {"T5Tokenizer", "T5TokenizerFast"}},
+      {"transformer", {"FluxTransformer2DModel"}},
+      {"vae", {"AutoencoderKL"}},
+  }};
+  return components;
+}
+
+}  // namespace
+
+DiffusersFolder DiffusersFolder::open(const std::filesystem::path& path) {
+  if (!std::filesystem::is_directory(path)) {
+    throw FileError(fmt::format("{}: is no folder; a model is a folder in diffusers layout", path.string()));
+  }
+  const JsonConfig index = JsonConfig::load(path / "model_index.json");
+  if (index.text("_class_name", std::nullopt) != "FluxPipeline") index.refuse("_class_name", "known is FluxPipeline");
+  for (const auto& [name, classes] : flux_components()) {
+    const std::string allowed = fmt::format("known are {}", fmt::join(classes, ", "));
+    const auto entry = index.object().find(name);
+    const bool named = entry != index.object().end() && entry->is_array() && entry->size() == 2 && (*entry)[1].is_string();
+    if (!named) index.refuse(name, allowed);
+    if (std::find(classes.begin(), classes.end(), (*entry)[1].get<std::string>()) == classes.end()) index.refuse(name, allowed);
+    if (!std::filesystem::is_directory(path / name)) {
+      throw FileError(fmt::format("{}: is missing; model_index.json names it", (path / name).string()));
+    }
+  }
+  for (const auto& [name, entry] : index.object().items()) {
+    const bool known = name.starts_with("_") || std::any_of(flux_components().begin(), flux_components().end(),
+                                                            [&](const ComponentClasses& c) { return c.name == name; });
+    // diffusers writes [null, null] for the optional components that a pipeline does without.
+    const bool absent = entry.is_null() || (entry.is_array() && entry.size() == 2 && entry[1].is_null());
+    if (!known && !absent) {
+      throw FileError(fmt::format("{}: component '{}' is not supported by FluxPipeline here", index.source(), printable(name)));
+    }
+  }
+  return DiffusersFolder(path);
+}
+
+}  // namespace rondo

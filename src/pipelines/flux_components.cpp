@@ -1,0 +1,188 @@
+#include "pipelines/flux_components.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <map>
+
+#include "core/float_formats.h"
+#include "io/safetensors.h"
+#include "models/layers.h"
+#include "rondo/error.h"
+
+namespace rondo {
+namespace {
+
+/// A 2 x 2 patch of latents is one token of the transformer.
+constexpr std::int64_t kPatch = 2;
+constexpr std::int64_t kLongestSequence = 512;
+
+std::shared_ptr<const WeightSource> open_weights(const DiffusersFolder& folder, const std::string& component) {
+  return std::make_shared<const Checkpoint>(Checkpoint::open(folder.component(component)));
+}
+
+void check_vocabulary(std::int32_t largest, std::int64_t vocabulary, const DiffusersFolder& folder, const char* tokenizer) {
+  if (largest >= vocabulary) {
+    throw FileError(fmt::format("{}: has ids up to {}; the text encoder's vocab_size is {}", folder.component(tokenizer).string(),
+                                largest, vocabulary));
+  }
+}
+
+void note_truncation(std::vector<std::string>& notes, const char* encoder, std::int64_t length) {
+  notes.push_back(fmt::format("{}: the prompt is longer than {} tokens; the rest is cut off", encoder, length));
+}
+
+std::vector<std::string> summarize_kernels(const Plan& plan) {
+  std::map<std::string, int> counts;
+  for (const Plan::Step& step : plan.steps()) {
+    ++counts[fmt::format("{}: {}", plan.node(step).op->name(), step.kernel_name)];
+  }
+  std::vector<std::string> lines;
+  for (const auto& [kernel, count] : counts) lines.push_back(fmt::format("{} x {}", kernel, count));
+  return lines;
+}
+
+}  // namespace
+
+void write_values(std::span<const float> values, Tensor target) {
+  if (target.dtype() == DType::f32) {
+    std::copy(values.begin(), values.end(), target.as<float>());
+  } else {
+    std::transform(values.begin(), values.end(), target.as<std::uint16_t>(), float_to_bf16);
+  }
+}
+
+Session& Runner::session(const std::string& key, const std::function<Graph()>& build) {
+  if (session_ == nullptr || key != key_) {
+    session_.reset();  // the old arena goes before the new one comes
+    session_ = std::make_unique<Session>(model_->plan(key, options_.plan, build));
+    key_ = key;
+    const Plan& plan = session_->plan();
+    last_report_ = {name_, std::string(dtype_name(options_.dtype)), 0, 0, plan.arena_bytes(), plan.naive_bytes(),
+                    summarize_kernels(plan), {}};
+    for (const PassResult& pass : plan.passes()) {
+      last_report_.passes.push_back(
+          fmt::format("{}: {} matched, {} removed", pass.name, pass.nodes_matched, pass.nodes_removed));
+    }
+    if (const auto* checkpoint = dynamic_cast<const Checkpoint*>(&model_->source())) {
+      last_report_.weight_bytes = checkpoint->total_bytes();
+    }
+    last_report_.resident_bytes = model_->weights().resident_bytes();
+  }
+  return *session_;
+}
+
+RunReport::Component Runner::report() const { return last_report_; }
+
+ClipEncoder::ClipEncoder(const DiffusersFolder& folder, const ComputeOptions& options)
+    : config_(ClipTextConfig::parse(folder.config("text_encoder"))),
+      tokenizer_(ClipTokenizer::load(folder.component("tokenizer"))),
+      runner_("text_encoder", open_weights(folder, "text_encoder"), options) {
+  check_vocabulary(tokenizer_.largest_id(), config_.vocab_size, folder, "tokenizer");
+  const std::array graphs{build_clip_text(config_, 1, 2, options.dtype, &runner_.source())};
+  refuse_unknown_tensors(runner_.source(), graphs, is_harmless_clip_tensor);
+}
+
+Tensor ClipEncoder::encode(const std::string& prompt, const RunContext& context, std::vector<std::string>& notes) {
+  const std::int64_t length = std::min(tokenizer_.max_length(), config_.max_position_embeddings);
+  const ClipTokenizer::Encoding encoding = tokenizer_.encode(prompt, length);
+  if (encoding.truncated) note_truncation(notes, "text_encoder", length);
+  Session& session = runner_.session(fmt::format("clip {}", length), [&] {
+    return build_clip_text(config_, 1, length, runner_.dtype(), &runner_.source());
+  });
+  std::copy(encoding.ids.begin(), encoding.ids.end(), session.input("input_ids").as<std::int32_t>());
+  *session.input("pooled_position").as<std::int32_t>() = static_cast<std::int32_t>(config_.pooled_position(encoding.ids));
+  session.run(context);
+  return session.output("pooler_output").to(runner_.dtype());
+}
+
+T5Encoder::T5Encoder(const DiffusersFolder& folder, const ComputeOptions& options)
+    : config_(T5EncoderConfig::parse(folder.config("text_encoder_2"))),
+      tokenizer_(T5Tokenizer::load(folder.component("tokenizer_2"))),
+      runner_("text_encoder_2", open_weights(folder, "text_encoder_2"), options) {
+  check_vocabulary(tokenizer_.largest_id(), config_.vocab_size, folder, "tokenizer_2");
+  const std::array graphs{build_t5_encoder(config_, 1, 1, options.dtype, &runner_.source())};
+  refuse_unknown_tensors(runner_.source(), graphs, is_harmless_t5_tensor);
+}
+
+std::int64_t T5Encoder::longest_sequence() const { return std::min(kLongestSequence, tokenizer_.max_length(kLongestSequence)); }
+
+Tensor T5Encoder::encode(const std::string& prompt, std::int64_t length, const RunContext& context,
+                         std::vector<std::string>& notes) {
+  const T5Tokenizer::Encoding encoding = tokenizer_.encode(prompt, length);
+  if (encoding.truncated) note_truncation(notes, "text_encoder_2", length);
+  Session& session = runner_.session(fmt::format("t5 {}", length), [&] {
+    return build_t5_encoder(config_, 1, length, runner_.dtype(), &runner_.source());
+  });
+  std::copy(encoding.ids.begin(), encoding.ids.end(), session.input("input_ids").as<std::int32_t>());
+  session.run(context);
+  return session.output("last_hidden_state").to(runner_.dtype());
+}
+
+FluxDenoiser::FluxDenoiser(const DiffusersFolder& folder, const ComputeOptions& options)
+    : config_(FluxTransformerConfig::parse(folder.config("transformer"))),
+      runner_("transformer", open_weights(folder, "transformer"), options) {
+  const std::array graphs{build_flux_transformer(config_, {1, 1, 1, 1, options.dtype}, &runner_.source())};
+  refuse_unknown_tensors(runner_.source(), graphs, [](const std::string&) { return false; });
+}
+
+void FluxDenoiser::predict(std::span<const float> latents, std::int64_t rows, std::int64_t columns,
+                           const PromptEmbeddings& prompt, float timestep, double guidance_scale, const RunContext& context,
+                           std::span<float> velocity) {
+  const FluxTransformerShape shape{1, prompt.sequence.shape()[1], rows, columns, runner_.dtype()};
+  Session& session = runner_.session(fmt::format("flux {} {}x{}", shape.text_tokens, rows, columns), [&] {
+    return build_flux_transformer(config_, shape, &runner_.source());
+  });
+  write_values(latents, session.input("hidden_states"));
+  std::memcpy(session.input("encoder_hidden_states").data(), prompt.sequence.data(), prompt.sequence.bytes());
+  std::memcpy(session.input("pooled_projections").data(), prompt.pooled.data(), prompt.pooled.bytes());
+  // diffusers divides by 1000 outside the transformer and multiplies inside, both in float32.
+  *session.input("timestep").as<float>() = timestep / 1000.0F * 1000.0F;
+  if (config_.guidance_embeds) *session.input("guidance").as<float>() = static_cast<float>(guidance_scale) * 1000.0F;
+  session.run(context);
+  const Tensor result = session.output("sample").to_float32();
+  std::copy_n(result.as<float>(), velocity.size(), velocity.begin());
+}
+
+LatentDecoder::LatentDecoder(const DiffusersFolder& folder, const ComputeOptions& options)
+    : config_(AutoencoderKlConfig::parse(folder.config("vae"))), runner_("vae", open_weights(folder, "vae"), options) {
+  const std::array graphs{build_vae_decoder(config_, 1, 1, 1, options.dtype, &runner_.source()),
+                          build_vae_encoder(config_, 1, config_.scale(), config_.scale(), options.dtype, &runner_.source())};
+  refuse_unknown_tensors(runner_.source(), graphs, [](const std::string&) { return false; });
+}
+
+Image LatentDecoder::decode(std::span<const float> latents, std::int64_t rows, std::int64_t columns, const RunContext& context) {
+  const std::int64_t height = kPatch * rows;
+  const std::int64_t width = kPatch * columns;
+  Session& session = runner_.session(fmt::format("vae {}x{}", height, width), [&] {
+    return build_vae_decoder(config_, 1, height, width, runner_.dtype(), &runner_.source());
+  });
+  const std::int64_t channels = config_.latent_channels;
+  std::vector<float> unpacked(latents.size());
+  const auto scaling = static_cast<float>(config_.scaling_factor);
+  const auto shift = static_cast<float>(config_.shift_factor);
+  for (std::int64_t y = 0; y < height; ++y) {
+    for (std::int64_t x = 0; x < width; ++x) {
+      const std::int64_t token = y / kPatch * columns + x / kPatch;
+      for (std::int64_t c = 0; c < channels; ++c) {
+        // A token holds channel by channel its patch, row by row.
+        const std::int64_t source = (token * channels + c) * kPatch * kPatch + y % kPatch * kPatch + x % kPatch;
+        unpacked[static_cast<std::size_t>((y * width + x) * channels + c)] =
+            latents[static_cast<std::size_t>(source)] / scaling + shift;
+      }
+    }
+  }
+  write_values(unpacked, session.input("latents"));
+  session.run(context);
+  const Tensor sample = session.output("sample").to_float32();
+  Image image{static_cast<int>(width * config_.scale()), static_cast<int>(height * config_.scale()), {}};
+  image.pixels.resize(static_cast<std::size_t>(sample.elements()));
+  std::transform(sample.as<float>(), sample.as<float>() + sample.elements(), image.pixels.begin(), [](float value) {
+    const float unit = std::clamp(value / 2.0F + 0.5F, 0.0F, 1.0F);
+    return static_cast<std::uint8_t>(std::nearbyint(std::isnan(unit) ? 0.0F : unit * 255.0F));
+  });
+  return image;
+}
+
+}  // namespace rondo

@@ -1,0 +1,116 @@
+// The parts of a FLUX pipeline, each behind one function: text to embeddings, latents to velocity, latents to pixels.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "graph/model.h"
+#include "graph/session.h"
+#include "models/autoencoder_kl.h"
+#include "models/clip_text.h"
+#include "models/flux_transformer.h"
+#include "models/t5_encoder.h"
+#include "models/tokenizers/clip_tokenizer.h"
+#include "models/tokenizers/t5_tokenizer.h"
+#include "pipelines/component_files.h"
+#include "rondo/text_to_image.h"
+#include "schedulers/flow_match_euler.h"
+
+namespace rondo {
+
+/// How a component runs.
+struct ComputeOptions {
+  DType dtype = DType::f32;
+  PlanOptions plan;
+};
+
+/// A model with the session of the last shape it ran at: the arena is kept as long as the shape stays.
+class Runner {
+ public:
+  Runner(std::string name, std::shared_ptr<const WeightSource> weights, const ComputeOptions& options)
+      : name_(std::move(name)), model_(std::make_shared<Model>(std::move(weights))), options_(options) {}
+
+  const WeightSource& source() const { return model_->source(); }
+  DType dtype() const { return options_.dtype; }
+  /// The session for this key, made from `build` when the last one was for another.
+  Session& session(const std::string& key, const std::function<Graph()>& build);
+  RunReport::Component report() const;
+
+ private:
+  std::string name_;
+  std::shared_ptr<Model> model_;
+  ComputeOptions options_;
+  std::string key_;
+  std::unique_ptr<Session> session_;
+  RunReport::Component last_report_;
+};
+
+/// CLIP: prompt -> pooled embedding [1, hidden_size].
+class ClipEncoder {
+ public:
+  ClipEncoder(const DiffusersFolder& folder, const ComputeOptions& options);
+  Tensor encode(const std::string& prompt, const RunContext& context, std::vector<std::string>& notes);
+  const ClipTextConfig& config() const { return config_; }
+  Runner& runner() { return runner_; }
+
+ private:
+  ClipTextConfig config_;
+  ClipTokenizer tokenizer_;
+  Runner runner_;
+};
+
+/// T5: prompt -> embeddings [1, length, d_model].
+class T5Encoder {
+ public:
+  T5Encoder(const DiffusersFolder& folder, const ComputeOptions& options);
+  Tensor encode(const std::string& prompt, std::int64_t length, const RunContext& context, std::vector<std::string>& notes);
+  const T5EncoderConfig& config() const { return config_; }
+  /// The tokenizer's limit, at most 512.
+  std::int64_t longest_sequence() const;
+  Runner& runner() { return runner_; }
+
+ private:
+  T5EncoderConfig config_;
+  T5Tokenizer tokenizer_;
+  Runner runner_;
+};
+
+struct PromptEmbeddings {
+  Tensor pooled;
+  Tensor sequence;
+};
+
+/// The denoiser: packed latents and a prompt -> velocity.
+class FluxDenoiser {
+ public:
+  FluxDenoiser(const DiffusersFolder& folder, const ComputeOptions& options);
+  const FluxTransformerConfig& config() const { return config_; }
+  /// `latents` [rows * columns, in_channels] float32 -> velocity of the same shape, in `velocity`.
+  void predict(std::span<const float> latents, std::int64_t rows, std::int64_t columns, const PromptEmbeddings& prompt,
+               float timestep, double guidance_scale, const RunContext& context, std::span<float> velocity);
+  Runner& runner() { return runner_; }
+
+ private:
+  FluxTransformerConfig config_;
+  Runner runner_;
+};
+
+/// The VAE: packed latents -> picture.
+class LatentDecoder {
+ public:
+  LatentDecoder(const DiffusersFolder& folder, const ComputeOptions& options);
+  const AutoencoderKlConfig& config() const { return config_; }
+  Image decode(std::span<const float> latents, std::int64_t rows, std::int64_t columns, const RunContext& context);
+  Runner& runner() { return runner_; }
+
+ private:
+  AutoencoderKlConfig config_;
+  Runner runner_;
+};
+
+/// Copies float32 values into a tensor of any compute dtype.
+void write_values(std::span<const float> values, Tensor target);
+
+}  // namespace rondo

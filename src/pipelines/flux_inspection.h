@@ -1,0 +1,44 @@
+// A FLUX folder seen without running it: configs, weights and the graphs that would run.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "graph/graph.h"
+#include "io/safetensors.h"
+#include "models/autoencoder_kl.h"
+#include "pipelines/component_files.h"
+
+namespace rondo {
+
+struct InspectedComponent {
+  std::string name;
+  std::string class_name;
+  nlohmann::json config;
+  Checkpoint weights;
+  Graph graph;
+  std::uint64_t resident_weight_bytes;  // in the compute dtype
+};
+
+class FluxInspection {
+ public:
+  /// Throws FileError and Unsupported as the pipeline does.
+  static FluxInspection open(const std::string& folder, std::optional<DType> dtype);
+
+  DType dtype() const { return dtype_; }
+  /// The picture's side that the VAE's config names.
+  std::int64_t default_side() const { return vae_.sample_size; }
+  /// Throws InvalidArgument for a side that the model cannot draw.
+  std::vector<InspectedComponent> components(std::int64_t width, std::int64_t height) const;
+
+ private:
+  FluxInspection(DiffusersFolder folder, DType dtype);
+
+  DiffusersFolder folder_;
+  DType dtype_;
+  AutoencoderKlConfig vae_;
+};
+
+}  // namespace rondo

@@ -1,0 +1,216 @@
+#include "pipelines/flux_pipeline.h"
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "core/log.h"
+#include "core/text.h"
+#include "core/trace.h"
+#include "rondo/error.h"
+#include "schedulers/noise.h"
+
+namespace rondo {
+namespace {
+
+constexpr std::int64_t kDefaultSteps = 28;
+constexpr double kDefaultGuidance = 3.5;
+constexpr std::int64_t kMostSteps = 1000;
+constexpr std::int64_t kMostImages = 10000;
+constexpr std::int64_t kLongestSide = 16384;
+
+JsonConfig load_generation_defaults(const DiffusersFolder& folder) {
+  const std::filesystem::path file = folder.path() / "generation_config.json";
+  if (!std::filesystem::exists(file)) return {nlohmann::json::object(), file.string()};
+  JsonConfig config = JsonConfig::load(file);
+  constexpr std::array kKnown{"width", "height", "num_inference_steps", "guidance_scale", "true_cfg_scale", "negative_prompt"};
+  for (const auto& [key, value] : config.object().items()) {
+    if (std::find(kKnown.begin(), kKnown.end(), key) == kKnown.end()) {
+      config.refuse(key, fmt::format("known keys are {}", fmt::join(kKnown, ", ")));
+    }
+  }
+  return config;
+}
+
+template <typename... Args>
+void require(bool holds, fmt::format_string<Args...> format, Args&&... args) {
+  if (!holds) throw InvalidArgument(fmt::format(format, std::forward<Args>(args)...));
+}
+
+void check_range(const char* name, std::int64_t value, std::int64_t least, std::int64_t most) {
+  require(value >= least && value <= most, "{}: {} is given; allowed is {} to {}", name, value, least, most);
+}
+
+void check_text(const char* name, const std::string& text) {
+  require(is_valid_utf8(text), "{}: '{}' is not valid UTF-8", name, printable(text, 40));
+}
+
+void check_side(const char* name, std::int64_t pixels, std::int64_t unit) {
+  check_range(name, pixels, 1, kLongestSide);
+  if (pixels % unit == 0) return;
+  const std::int64_t below = pixels / unit * unit;
+  require(false, "{}: {} is given; allowed are multiples of {}: the nearest {} {}", name, pixels, unit,
+          below == 0 ? "is" : "are", below == 0 ? std::to_string(unit) : fmt::format("{} and {}", below, below + unit));
+}
+
+std::uint64_t draw_seed() {
+  std::random_device device;
+  return device();  // 32 bits are easy to type again
+}
+
+}  // namespace
+
+FluxPipeline::FluxPipeline(const DiffusersFolder& folder, const ComputeOptions& options)
+    : generation_defaults_(load_generation_defaults(folder)),
+      scheduler_(FlowMatchEulerScheduler::parse(JsonConfig::load(folder.component("scheduler") / "scheduler_config.json"))),
+      clip_(folder, options),
+      t5_(folder, options),
+      transformer_(folder, options),
+      vae_(folder, options) {
+  const FluxTransformerConfig& t = transformer_.config();
+  const auto agree = [&](const char* what, std::int64_t given, std::int64_t needed) {
+    if (given != needed) {
+      throw FileError(fmt::format("{}: {} is {}, but the transformer takes {}", folder.path().string(), what, given, needed));
+    }
+  };
+  agree("text_encoder's hidden_size", clip_.config().hidden_size, t.pooled_projection_dim);
+  agree("text_encoder_2's d_model", t5_.config().d_model, t.joint_attention_dim);
+  agree("vae's latent_channels x 4", vae_.config().latent_channels * 4, t.in_channels);
+  resolve({});  // the folder's own defaults must hold
+}
+
+ResolvedTextToImageRequest FluxPipeline::resolve(const TextToImageRequest& request) const {
+  const JsonConfig& defaults = generation_defaults_;
+  const auto integer = [&](const std::optional<std::int64_t>& given, const char* key, std::int64_t absent) {
+    return given ? *given : defaults.integer(key, absent, INT64_MIN, INT64_MAX);
+  };
+  const auto number = [&](const std::optional<double>& given, const char* key, double absent) {
+    return given ? *given : defaults.number(key, absent);
+  };
+  ResolvedTextToImageRequest r;
+  r.prompt = request.prompt.value_or("");
+  r.prompt_2 = request.prompt_2.value_or(r.prompt);
+  r.negative_prompt = request.negative_prompt ? *request.negative_prompt : defaults.text("negative_prompt", "");
+  r.negative_prompt_2 = request.negative_prompt_2.value_or(r.negative_prompt);
+  check_text("prompt", r.prompt);
+  check_text("prompt_2", r.prompt_2);
+  check_text("negative_prompt", r.negative_prompt);
+  check_text("negative_prompt_2", r.negative_prompt_2);
+
+  // A sample_size that is no whole number of tokens still has to give a size that runs.
+  const std::int64_t unit = pixels_per_token();
+  const std::int64_t side = std::max(unit, vae_.config().sample_size / unit * unit);
+  r.width = integer(request.width, "width", side);
+  r.height = integer(request.height, "height", side);
+  check_side("width", r.width, unit);
+  check_side("height", r.height, unit);
+  r.num_inference_steps = integer(request.num_inference_steps, "num_inference_steps", kDefaultSteps);
+  check_range("num_inference_steps", r.num_inference_steps, 1, kMostSteps);
+  r.guidance_scale = number(request.guidance_scale, "guidance_scale", kDefaultGuidance);
+  require(std::isfinite(r.guidance_scale) && r.guidance_scale >= 0 && r.guidance_scale <= 1000,
+          "guidance_scale: {} is given; allowed is 0 to 1000", r.guidance_scale);
+  r.true_cfg_scale = number(request.true_cfg_scale, "true_cfg_scale", 1.0);
+  require(std::isfinite(r.true_cfg_scale) && r.true_cfg_scale >= 0 && r.true_cfg_scale <= 1000,
+          "true_cfg_scale: {} is given; allowed is 0 to 1000", r.true_cfg_scale);
+  r.num_images_per_prompt = request.num_images_per_prompt.value_or(1);
+  check_range("num_images_per_prompt", r.num_images_per_prompt, 1, kMostImages);
+  r.max_sequence_length = request.max_sequence_length.value_or(t5_.longest_sequence());
+  check_range("max_sequence_length", r.max_sequence_length, 1, t5_.longest_sequence());
+  r.seed = request.seed ? *request.seed : draw_seed();
+  return r;
+}
+
+PromptEmbeddings FluxPipeline::encode(const std::string& prompt, const std::string& prompt_2, std::int64_t length,
+                                      const RunContext& context, RunReport& report) {
+  return {clip_.encode(prompt, context, report.notes), t5_.encode(prompt_2, length, context, report.notes)};
+}
+
+RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
+                                 const std::function<void(GeneratedImage&&)>& deliver, const RunObserver& observer) {
+  RunReport report;
+  Trace trace;
+  const auto stage = [&](const char* name) {
+    if (observer.on_stage) observer.on_stage(name);
+    return TraceScope(&trace, name);
+  };
+  RunContext context;
+  context.cancel = observer.cancel;
+  context.step_count = static_cast<int>(request.num_inference_steps);
+  const bool true_cfg = request.true_cfg_scale > 1;
+  if (!transformer_.config().guidance_embeds) {
+    report.notes.emplace_back("guidance_scale: the model has no guidance embedding; the value is not read");
+  }
+  if (!true_cfg && !request.negative_prompt.empty()) {
+    report.notes.emplace_back("negative_prompt: is read with a true_cfg_scale above 1 only");
+  }
+
+  PromptEmbeddings prompt;
+  PromptEmbeddings negative;
+  {
+    const TraceScope scope = stage("encode prompt");
+    prompt = encode(request.prompt, request.prompt_2, request.max_sequence_length, context, report);
+    if (true_cfg) {
+      negative = encode(request.negative_prompt, request.negative_prompt_2, request.max_sequence_length, context, report);
+    }
+  }
+  for (const std::string& note : report.notes) log(LogLevel::info, "{}", note);
+
+  const std::int64_t rows = request.height / pixels_per_token();
+  const std::int64_t columns = request.width / pixels_per_token();
+  const std::int64_t channels = vae_.config().latent_channels;
+  const auto count = static_cast<std::size_t>(rows * columns * channels * 4);
+  const FlowMatchEulerScheduler::Schedule schedule =
+      scheduler_.schedule(static_cast<int>(request.num_inference_steps), rows * columns);
+
+  for (std::int64_t index = 0; index < request.num_images_per_prompt; ++index) {
+    const std::uint64_t seed = request.seed + static_cast<std::uint64_t>(index);
+    std::vector<float> latents(count);
+    {
+      const TraceScope scope = stage("denoise");
+      // The noise is drawn as [channels, 2 rows, 2 columns] and cut into patches.
+      const std::vector<float> noise = seeded_normal_noise(seed, count);
+      for (std::size_t i = 0; i < count; ++i) {
+        const auto at = static_cast<std::int64_t>(i);
+        const std::int64_t in_patch = at % 4;
+        const std::int64_t c = at / 4 % channels;
+        const std::int64_t token = at / (4 * channels);
+        const std::int64_t y = token / columns * 2 + in_patch / 2;
+        const std::int64_t x = token % columns * 2 + in_patch % 2;
+        latents[i] = noise[static_cast<std::size_t>((c * 2 * rows + y) * 2 * columns + x)];
+      }
+      std::vector<float> velocity(count);
+      std::vector<float> without_prompt(true_cfg ? count : 0);
+      for (std::int64_t step = 0; step < request.num_inference_steps; ++step) {
+        const double start_ms = trace.now_ms();
+        const auto s = static_cast<std::size_t>(step);
+        context.step = static_cast<int>(step);
+        const auto predict = [&](const PromptEmbeddings& embeddings, std::span<float> result) {
+          transformer_.predict(latents, rows, columns, embeddings, schedule.timesteps[s], request.guidance_scale, context, result);
+        };
+        predict(prompt, velocity);
+        if (true_cfg) {
+          predict(negative, without_prompt);
+          const auto scale = static_cast<float>(request.true_cfg_scale);
+          for (std::size_t i = 0; i < count; ++i) {
+            velocity[i] = without_prompt[i] + scale * (velocity[i] - without_prompt[i]);
+          }
+        }
+        euler_step(latents, velocity, schedule.sigmas[s], schedule.sigmas[s + 1]);
+        report.denoise_steps_ms.push_back(trace.now_ms() - start_ms);
+        if (observer.on_step) observer.on_step(step + 1, request.num_inference_steps);
+      }
+    }
+    GeneratedImage picture{{}, index, seed};
+    {
+      const TraceScope scope = stage("decode");
+      picture.image = vae_.decode(latents, rows, columns, context);
+    }
+    deliver(std::move(picture));
+  }
+  for (const Trace::Event& event : trace.events()) report.stages.push_back({event.name, event.duration_ms});
+  report.components = {clip_.runner().report(), t5_.runner().report(), transformer_.runner().report(), vae_.runner().report()};
+  return report;
+}
+
+}  // namespace rondo

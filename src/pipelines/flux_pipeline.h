@@ -1,0 +1,34 @@
+// FluxPipeline: text to picture with a FLUX model, with the semantics of diffusers' pipeline of the same name.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "pipelines/flux_components.h"
+#include "rondo/text_to_image.h"
+
+namespace rondo {
+
+class FluxPipeline {
+ public:
+  FluxPipeline(const DiffusersFolder& folder, const ComputeOptions& options);
+
+  ResolvedTextToImageRequest resolve(const TextToImageRequest& request) const;
+  RunReport generate(const ResolvedTextToImageRequest& request, const std::function<void(GeneratedImage&&)>& deliver,
+                     const RunObserver& observer);
+
+ private:
+  PromptEmbeddings encode(const std::string& prompt, const std::string& prompt_2, std::int64_t length,
+                          const RunContext& context, RunReport& report);
+  /// Pixels a side of one transformer token.
+  std::int64_t pixels_per_token() const { return 2 * vae_.config().scale(); }
+
+  JsonConfig generation_defaults_;
+  FlowMatchEulerScheduler scheduler_;
+  ClipEncoder clip_;
+  T5Encoder t5_;
+  FluxDenoiser transformer_;
+  LatentDecoder vae_;
+};
+
+}  // namespace rondo

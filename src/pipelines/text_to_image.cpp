@@ -1,0 +1,60 @@
+#include "rondo/text_to_image.h"
+
+#include "backends/cpu/compute_dtype.h"
+#include "core/threads.h"
+#include "pipelines/flux_pipeline.h"
+#include "rondo/error.h"
+
+namespace rondo {
+namespace {
+
+constexpr int kMostThreads = 1024;
+
+}  // namespace
+
+class TextToImagePipeline::Implementation {
+ public:
+  Implementation(const DiffusersFolder& folder, const ComputeOptions& options) : options_(options), flux_(folder, options) {}
+  const ComputeOptions& options() const { return options_; }
+  FluxPipeline& flux() { return flux_; }
+  const FluxPipeline& flux() const { return flux_; }
+
+ private:
+  ComputeOptions options_;
+  FluxPipeline flux_;
+};
+
+TextToImagePipeline::TextToImagePipeline(std::unique_ptr<Implementation> implementation)
+    : implementation_(std::move(implementation)) {}
+TextToImagePipeline::TextToImagePipeline(TextToImagePipeline&&) noexcept = default;
+TextToImagePipeline& TextToImagePipeline::operator=(TextToImagePipeline&&) noexcept = default;
+TextToImagePipeline::~TextToImagePipeline() = default;
+
+TextToImagePipeline TextToImagePipeline::open(const std::string& folder, const PipelineOptions& options) {
+  ComputeOptions compute;
+  compute.dtype = resolve_compute_dtype(options.dtype);
+  compute.plan.threads = options.threads.value_or(default_threads());
+  if (compute.plan.threads < 1 || compute.plan.threads > kMostThreads) {
+    throw InvalidArgument(fmt::format("threads: {} is given; allowed is 1 to {}", compute.plan.threads, kMostThreads));
+  }
+  compute.plan.passes.without = options.without_passes;
+  compute.plan.passes.only_is_set = options.only_passes.has_value();
+  compute.plan.passes.only = options.only_passes.value_or(std::vector<std::string>{});
+  compute.plan.passes.check();
+  return TextToImagePipeline(std::make_unique<Implementation>(DiffusersFolder::open(folder), compute));
+}
+
+DType TextToImagePipeline::dtype() const { return implementation_->options().dtype; }
+int TextToImagePipeline::threads() const { return implementation_->options().plan.threads; }
+
+ResolvedTextToImageRequest TextToImagePipeline::resolve(const TextToImageRequest& request) const {
+  if (!request.prompt) throw InvalidArgument("prompt: none is given");
+  return implementation_->flux().resolve(request);
+}
+
+RunReport TextToImagePipeline::generate(const ResolvedTextToImageRequest& request,
+                                        const std::function<void(GeneratedImage&&)>& deliver, const RunObserver& observer) {
+  return implementation_->flux().generate(request, deliver, observer);
+}
+
+}  // namespace rondo
