@@ -1,7 +1,5 @@
 #include "backends/weight_store.h"
 
-#include "io/mapped_file.h"
-
 namespace rondo {
 
 Tensor WeightStore::get(const std::string& name, DType dtype) {
@@ -11,7 +9,7 @@ Tensor WeightStore::get(const std::string& name, DType dtype) {
   const Tensor stored = source_->tensor(name);
   if (stored.dtype() == dtype) return stored;
   Tensor converted = stored.to(dtype);
-  MappedFile::release(stored.data(), stored.bytes());
+  source_->release(name);
   return converted_.emplace(std::pair(name, dtype), std::move(converted)).first->second;
 }
 
@@ -25,7 +23,7 @@ std::shared_ptr<const PackedWeight> WeightStore::packed(
   }
   const Tensor stored = source_->tensor(name);
   forms.push_back(make(stored));
-  MappedFile::release(stored.data(), stored.bytes());
+  source_->release(name);
   return forms.back();
 }
 

@@ -63,7 +63,7 @@ inline std::uint8_t float_to_f8_e4m3(float value) {
   int exponent = 0;
   std::frexp(magnitude, &exponent);
   // A normal number has 3 mantissa bits below its leading one; below 2^-6 the step stays at 2^-9.
-  const int step = exponent < -5 ? -9 : exponent - 4;
+  const int step = magnitude < 0x1p-6F ? -9 : exponent - 4;
   const auto units = static_cast<int>(std::nearbyint(std::ldexp(magnitude, -step)));
   const int biased = step + 9;  // 0 for the subnormal range and the lowest normal binade
   return sign | static_cast<std::uint8_t>((biased << 3) + units);

@@ -17,8 +17,9 @@ class MappedFile {
 
   std::span<const std::byte> bytes() const { return bytes_; }
 
-  /// Tells the system that the pages inside this range are not needed for now; reading them again maps them anew.
-  static void release(const void* begin, std::size_t size);
+  /// Tells the system that the pages inside this part of bytes() are not needed for now; reading them again maps them
+  /// anew.
+  void release(std::span<const std::byte> part) const;
 
  private:
   std::span<const std::byte> bytes_;

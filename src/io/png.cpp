@@ -127,6 +127,7 @@ Image read_png(const std::filesystem::path& path) {
   std::vector<png_bytep> rows;
   for (int y = 0; y < image.height; ++y) rows.push_back(image.pixels.data() + static_cast<std::size_t>(y) * stride);
   png_read_image(reader.png(), rows.data());
+  png_read_end(reader.png(), nullptr);  // checks the file to its end
   return image;
 }
 

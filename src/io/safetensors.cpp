@@ -156,6 +156,11 @@ Tensor SafetensorsFile::tensor(const std::string& name) const {
   return Tensor::share(file_, begin, record.shape, record.dtype);
 }
 
+void SafetensorsFile::release(const std::string& name) const {
+  const TensorRecord& record = records_.at(name);
+  file_->release(data_.subspan(record.offset, record.bytes));
+}
+
 Checkpoint Checkpoint::open_file(const fs::path& path) {
   Checkpoint checkpoint;
   checkpoint.source_ = path.string();
@@ -208,6 +213,8 @@ Tensor Checkpoint::tensor(const std::string& name) const {
   if (found == file_of_.end()) throw FileError(fmt::format("{}: has no tensor '{}'", source_, name));
   return files_[found->second].tensor(name);
 }
+
+void Checkpoint::release(const std::string& name) const { files_[file_of_.at(name)].release(name); }
 
 std::vector<std::string> Checkpoint::names() const {
   std::vector<std::string> result;

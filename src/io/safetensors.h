@@ -37,6 +37,8 @@ class SafetensorsFile {
   const std::map<std::string, TensorRecord>& records() const { return records_; }
   /// A view of the mapped bytes, kept alive by the tensor.
   Tensor tensor(const std::string& name) const;
+  /// Lets the system take the tensor's mapped pages back; reading them again maps them anew.
+  void release(const std::string& name) const;
 
  private:
   std::shared_ptr<const MappedFile> file_;
@@ -56,6 +58,7 @@ class Checkpoint final : public WeightSource {
   const TensorRecord* find(const std::string& name) const override;
   Tensor tensor(const std::string& name) const override;
   std::vector<std::string> names() const override;
+  void release(const std::string& name) const override;
   std::uint64_t total_bytes() const;
 
  private:

@@ -20,6 +20,8 @@ class WeightSource {
   /// The tensor as it is stored; a mapped one is not copied. Throws FileError when there is none.
   virtual Tensor tensor(const std::string& name) const = 0;
   virtual std::vector<std::string> names() const = 0;
+  /// Says that the tensor's bytes have been copied and need not stay in memory.
+  virtual void release(const std::string& /*name*/) const {}
 };
 
 }  // namespace rondo

@@ -100,25 +100,42 @@ bool matches(const std::vector<Character>& text, std::size_t at, std::string_vie
   return true;
 }
 
-/// Characters of the word that starts at `at`, as CLIP's regular expression cuts it:
+struct WordRange {
+  std::size_t begin;
+  std::size_t end;
+};
+
+/// The words of a text, as CLIP's regular expression cuts it:
 /// <|startoftext|>|<|endoftext|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+
-/// The first two (upper-case spellings become them) are then cut again, as letters and others.
-std::size_t word_length(const std::vector<Character>& text, std::size_t at) {
-  for (const std::string_view mark : {"<|startoftext|>", "<|endoftext|>"}) {
-    if (!matches(text, at, mark)) continue;
-    return 2;  // "<|"
+/// The marks can only stand here in another spelling (their own was cut out before lower-casing); the byte-level stage
+/// then cuts them once more, into "<|", the letters and "|>".
+std::vector<WordRange> cut_words(const std::vector<Character>& text) {
+  std::vector<WordRange> words;
+  const auto match_any = [&](std::size_t at, std::initializer_list<std::string_view> candidates) -> std::size_t {
+    for (const std::string_view candidate : candidates) {
+      if (matches(text, at, candidate)) return candidate.size();
+    }
+    return 0;
+  };
+  for (std::size_t at = 0; at < text.size();) {
+    if (text[at].kind == CharacterClass::space) {
+      ++at;
+      continue;
+    }
+    if (const std::size_t mark = match_any(at, {"<|startoftext|>", "<|endoftext|>"}); mark > 0) {
+      words.insert(words.end(), {{at, at + 2}, {at + 2, at + mark - 2}, {at + mark - 2, at + mark}});
+      at += mark;
+      continue;
+    }
+    std::size_t end = at + match_any(at, {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"});
+    if (end == at && text[at].kind == CharacterClass::number) end = at + 1;
+    if (end == at) {
+      while (end < text.size() && text[end].kind == text[at].kind) ++end;
+    }
+    words.push_back({at, end});
+    at = end;
   }
-  // What is left of such a mark: "startoftext" ends before "|>" as letters do, and "|>" must not take what follows it.
-  for (const std::string_view mark : {"<|startoftext", "<|endoftext"}) {
-    if (at >= mark.size() && matches(text, at, "|>") && matches(text, at - mark.size(), mark)) return 2;
-  }
-  for (const std::string_view contraction : {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"}) {
-    if (matches(text, at, contraction)) return contraction.size();
-  }
-  if (text[at].kind == CharacterClass::number) return 1;
-  std::size_t end = at;
-  while (end < text.size() && text[end].kind == text[at].kind) ++end;
-  return end - at;
+  return words;
 }
 
 }  // namespace
@@ -265,14 +282,9 @@ ClipTokenizer::Encoding ClipTokenizer::encode(std::string_view text, std::int64_
       continue;
     }
     const std::vector<Character> characters = normalize(span.text);
-    for (std::size_t i = 0; i < characters.size();) {
-      if (characters[i].kind == CharacterClass::space) {
-        ++i;
-        continue;
-      }
+    for (const WordRange& range : cut_words(characters)) {
       std::string word;
-      const std::size_t end = i + word_length(characters, i);
-      for (; i < end; ++i) word += to_utf8(characters[i].code);
+      for (std::size_t i = range.begin; i < range.end; ++i) word += to_utf8(characters[i].code);
       encode_word(word, ids);
     }
   }

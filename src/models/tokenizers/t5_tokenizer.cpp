@@ -6,12 +6,14 @@
 #include <algorithm>
 
 #include "models/tokenizers/tokenizer_config.h"
+#include "models/tokenizers/unigram_segmenter.h"
 #include "rondo/error.h"
 
 namespace rondo {
 
 struct T5Tokenizer::Processor {
   sentencepiece::SentencePieceProcessor pieces;
+  UnigramSegmenter segmenter;
 };
 
 T5Tokenizer T5Tokenizer::load(const std::filesystem::path& folder) {
@@ -28,6 +30,8 @@ T5Tokenizer T5Tokenizer::load(const std::filesystem::path& folder) {
     throw FileError(fmt::format("{}: is no SentencePiece model", file.string()));
   }
   const sentencepiece::SentencePieceProcessor& pieces = processor->pieces;
+  for (int id = 0; id < pieces.GetPieceSize(); ++id) processor->segmenter.add(pieces.IdToPiece(id), pieces.GetScore(id));
+  processor->segmenter.set_unknown(pieces.unk_id());
   const JsonConfig config = load_tokenizer_config(folder);
   tokenizer.max_length_ = model_max_length(config, 0);
 
@@ -63,9 +67,13 @@ T5Tokenizer::Encoding T5Tokenizer::encode(std::string_view text, std::int64_t le
       ids.push_back(special_ids_[static_cast<std::size_t>(index)]);
       continue;
     }
-    std::vector<int> part;
-    if (!processor_->pieces.Encode(span.text, &part).ok()) throw Error("t5 tokenizer: the text cannot be encoded");
-    ids.insert(ids.end(), part.begin(), part.end());
+    // The library normalises: its pieces, joined, are the normalised text. Which pieces is then settled anew, since
+    // the field's tokenizer adds scores in float64 and resolves ties ("000" as "00" "0" or "0" "00") otherwise.
+    std::vector<std::string> pieces;
+    if (!processor_->pieces.Encode(span.text, &pieces).ok()) throw Error("t5 tokenizer: the text cannot be encoded");
+    std::string normalized;
+    for (const std::string& piece : pieces) normalized += piece;
+    processor_->segmenter.segment(normalized, ids);
   }
   Encoding encoding;
   const auto room = static_cast<std::size_t>(length - 1);

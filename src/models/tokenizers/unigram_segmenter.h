@@ -1,0 +1,37 @@
+// The best cut of a text into the pieces of a unigram language model (Kudo, 2018), by Viterbi's algorithm.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+namespace rondo {
+
+/// Scores are added in float64 and the first of equal cuts wins, as in the field's tokenizers library.
+class UnigramSegmenter {
+ public:
+  /// Pieces come in the order of their ids.
+  void add(const std::string& piece, float score);
+  void set_unknown(std::int32_t id) { unknown_ = id; }
+
+  /// Appends the ids of normalised text: words start with U+2581 and are cut one by one. A run of characters that no
+  /// piece covers becomes one unknown id.
+  void segment(std::string_view text, std::vector<std::int32_t>& ids) const;
+
+ private:
+  struct Piece {
+    std::int32_t id;
+    double score;
+  };
+
+  void segment_word(std::string_view word, std::vector<std::int32_t>& ids) const;
+
+  std::unordered_map<std::string, Piece> pieces_;
+  std::size_t longest_ = 0;
+  double least_score_ = 0;
+  std::int32_t unknown_ = 0;
+};
+
+}  // namespace rondo

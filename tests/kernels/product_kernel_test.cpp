@@ -1,0 +1,77 @@
+// Linear layers and convolutions by oneDNN against their float64 references.
+#include "core/cpu_level.h"
+#include "ops/conv2d.h"
+#include "ops/linear.h"
+#include "support/tensors.h"
+
+namespace rondo::test {
+namespace {
+
+class ProductKernel : public ::testing::TestWithParam<DType> {
+ protected:
+  void SetUp() override {
+    if (GetParam() == DType::bf16 && !has_native_bf16()) GTEST_SKIP() << "no bfloat16 products at this level";
+  }
+  DType dtype() const { return GetParam(); }
+  Tensor random(const Shape& shape, std::uint32_t seed, double scale = 1.0) const {
+    return random_tensor(shape, dtype(), seed, scale);
+  }
+  void check(const Operator& op, const std::vector<Operand>& operands) const {
+    for (const int threads : {1, 2}) expect_kernel_matches_reference(op, operands, "onednn", threads, tolerance_for(dtype(), 2e-5));
+  }
+};
+
+TEST_P(ProductKernel, LinearAtOddShapes) {
+  for (const std::int64_t rows : {1, 2, 17, 129}) {
+    for (const auto& [in, out] : {std::pair(1, 1), {7, 5}, {64, 192}, {72, 129}, {300, 96}}) {
+      const Tensor x = random({1, rows, in}, 1);
+      const Operand weight{random({out, in}, 2, 1.0 / std::sqrt(in)), true};
+      const Operand bias{random_tensor({out}, DType::f32, 3), true};
+      check(LinearOp(), {{x}, weight, bias});
+      check(LinearOp(), {{x}, weight});
+    }
+  }
+}
+
+TEST_P(ProductKernel, LinearOnSlices) {
+  const Operand weight{random({40, 24}, 4, 0.2), true};
+  const Tensor wide = random({3, 30, 48}, 5);
+  check(LinearOp(), {{wide.sliced(2, 24, 48)}, weight});                  // rows with gaps
+  check(LinearOp(), {{wide.sliced(2, 0, 24).sliced(1, 3, 20)}, weight});  // batches with gaps
+  check(LinearOp(), {{random({2, 24}, 6)}, weight});                      // rank 2
+}
+
+TEST_P(ProductKernel, LinearWithComputedWeight) {
+  check(LinearOp(), {{random({2, 5, 16}, 7)}, {random({9, 16}, 8, 0.25)}, {random_tensor({9}, DType::f32, 9)}});
+}
+
+TEST_P(ProductKernel, Convolution) {
+  struct Case {
+    Shape input;
+    Shape weight;
+    std::int64_t stride;
+    Conv2dOp::Padding padding;
+  };
+  for (const Case& c : {Case{{1, 5, 7, 4}, {8, 4, 3, 3}, 1, {1, 1, 1, 1}}, Case{{2, 8, 6, 16}, {24, 16, 1, 1}, 1, {}},
+                        Case{{1, 9, 8, 8}, {8, 8, 3, 3}, 2, {0, 1, 0, 1}}, Case{{1, 1, 1, 3}, {5, 3, 3, 3}, 1, {1, 1, 1, 1}},
+                        Case{{1, 17, 3, 32}, {3, 32, 3, 3}, 1, {1, 1, 1, 1}}}) {
+    const auto inputs = static_cast<double>(c.weight[1] * c.weight[2] * c.weight[3]);
+    check(Conv2dOp(c.stride, c.padding), {{random(c.input, 10)},
+                                          {random(c.weight, 11, 1.0 / std::sqrt(inputs)), true},
+                                          {random_tensor({c.weight[0]}, DType::f32, 12), true}});
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Dtypes, ProductKernel, ::testing::Values(DType::f32, DType::bf16),
+                         [](const auto& test) { return std::string(dtype_name(test.param)); });
+
+TEST(ProductKernelChoice, StridesThatOnednnCannotTakeRunTheReference) {
+  const Tensor wide = random_tensor({2, 9, 4, 6}, DType::f32, 13);
+  const Tensor gaps = wide.sliced(1, 0, 5).sliced(2, 0, 2);  // uneven even within one batch
+  const std::vector<Operand> operands{{gaps}, {random_tensor({3, 6}, DType::f32, 14), true}};
+  EXPECT_EQ(chosen_kernel(LinearOp(), operands), "reference");
+  expect_kernel_matches_reference(LinearOp(), operands, "reference", 1, {1e-5, 1e-5});
+}
+
+}  // namespace
+}  // namespace rondo::test

@@ -1,0 +1,178 @@
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "graph/builder.h"
+#include "graph/memory_plan.h"
+#include "graph/model.h"
+#include "graph/random_weights.h"
+#include "graph/session.h"
+#include "models/layers.h"
+#include "ops/layout.h"
+#include "ops/linear.h"
+#include "rondo/error.h"
+
+namespace rondo::test {
+namespace {
+
+TensorType type(const Shape& shape) { return {shape, DType::f32, {}}; }
+
+std::string message_of(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "(no error)";
+}
+
+TEST(GraphBuilder, ErrorsNameTheOperatorAndBothShapes) {
+  GraphBuilder b;
+  const ValueId x = b.input("x", type({1, 4, 6}));
+  const ValueId y = b.input("y", type({3, 5}));
+  const std::string message = message_of([&] { b.apply<LinearOp>({x, y}); });
+  EXPECT_TRUE(message.starts_with("linear: ")) << message;
+  EXPECT_NE(message.find("[1, 4, 6]"), std::string::npos) << message;
+  EXPECT_NE(message.find("[3, 5]"), std::string::npos) << message;
+  EXPECT_NE(message_of([&] { add(b, x, y); }), "(no error)");
+  EXPECT_NE(message_of([&] { slice(b, x, 2, 4, 9); }), "(no error)");
+  EXPECT_NE(message_of([&] { b.apply<ReshapeOp>({x}, Shape{5, 5}); }), "(no error)");
+  EXPECT_NE(message_of([&] { concat(b, {x, y}, 0); }), "(no error)");
+}
+
+/// x -> silu twice (the same), one result used, one node dead.
+Graph small_graph() {
+  GraphBuilder b;
+  const ValueId x = b.input("x", type({2, 3, 8}));
+  b.begin_segment("first");
+  const ValueId a = activation(b, x, ActivationKind::silu);
+  const ValueId same = activation(b, x, ActivationKind::silu);
+  activation(b, x, ActivationKind::gelu_erf);  // dead
+  b.begin_segment("second");
+  b.output("y", add(b, a, multiply(b, same, x)));
+  return b.finish();
+}
+
+std::vector<float> run_graph(Graph graph, const PassSelection& passes) {
+  Model model(std::make_shared<const RandomWeights>(graph));
+  PlanOptions options;
+  options.passes = passes;
+  Session session(model.plan("test", options, [&] { return graph; }));
+  Tensor x = session.input("x");
+  for (std::int64_t i = 0; i < x.elements(); ++i) x.as<float>()[i] = static_cast<float>(i) * 0.1F - 2.0F;
+  session.run({});
+  const Tensor y = session.output("y");
+  return {y.as<float>(), y.as<float>() + y.elements()};
+}
+
+TEST(Passes, CommonSubexpressionsAndDeadNodes) {
+  Graph graph = small_graph();
+  ASSERT_EQ(graph.nodes.size(), 5U);
+  const std::vector<PassResult> results = run_passes(graph, {});
+  EXPECT_EQ(graph.nodes.size(), 3U);
+  ASSERT_EQ(results.size(), 2U);
+  EXPECT_EQ(results[0].nodes_removed, 1);
+  EXPECT_EQ(results[1].nodes_removed, 1);
+  EXPECT_EQ(graph.segments[0].begin, 0);
+  EXPECT_EQ(graph.segments[0].end, 1);
+  EXPECT_EQ(graph.segments[1].end, 3);
+}
+
+TEST(Passes, EachCanBeSwitchedOffAndTheResultStays) {
+  PassSelection none;
+  none.only_is_set = true;
+  const std::vector<float> expected = run_graph(small_graph(), none);
+  for (const Pass& pass : all_passes()) {
+    PassSelection without;
+    without.without = {std::string(pass.name)};
+    EXPECT_EQ(run_graph(small_graph(), without), expected) << pass.name;
+    PassSelection only = none;
+    only.only = {std::string(pass.name)};
+    EXPECT_EQ(run_graph(small_graph(), only), expected) << pass.name;
+  }
+  EXPECT_EQ(run_graph(small_graph(), {}), expected);
+  PassSelection unknown;
+  unknown.without = {"no-such-pass"};
+  EXPECT_THROW(unknown.check(), InvalidArgument);
+}
+
+TEST(MemoryPlan, LivingBuffersNeverOverlap) {
+  std::mt19937 engine(1);
+  for (int round = 0; round < 200; ++round) {
+    std::vector<BufferLife> lives;
+    const int count = 1 + static_cast<int>(engine() % 40);
+    for (int i = 0; i < count; ++i) {
+      const int first = static_cast<int>(engine() % 30);
+      lives.push_back({engine() % 5000, first, first + static_cast<int>(engine() % 6)});
+    }
+    const MemoryPlan plan = plan_memory(lives);
+    std::size_t peak = 0;
+    for (int t = 0; t < 40; ++t) {
+      std::size_t living = 0;
+      for (const BufferLife& life : lives) living += life.first <= t && t <= life.last ? life.bytes : 0;
+      peak = std::max(peak, living);
+    }
+    EXPECT_GE(plan.arena_bytes, peak);
+    EXPECT_LE(plan.arena_bytes, plan.naive_bytes);
+    for (std::size_t a = 0; a < lives.size(); ++a) {
+      EXPECT_EQ(plan.offsets[a] % 64, 0U);
+      for (std::size_t b = 0; b < a; ++b) {
+        if (lives[a].last < lives[b].first || lives[b].last < lives[a].first) continue;
+        const bool apart = plan.offsets[a] + lives[a].bytes <= plan.offsets[b] || plan.offsets[b] + lives[b].bytes <= plan.offsets[a];
+        EXPECT_TRUE(apart);
+      }
+    }
+  }
+}
+
+TEST(MemoryPlan, ReusesBuffersOfAChain) {
+  std::vector<BufferLife> lives;
+  for (int i = 0; i < 50; ++i) lives.push_back({1000, i, i + 1});
+  const MemoryPlan plan = plan_memory(lives);
+  EXPECT_EQ(plan.arena_bytes, 2048U);
+  EXPECT_EQ(plan.naive_bytes, 50U * 1024U);
+}
+
+TEST(Session, StopsBetweenNodesWhenCancelled) {
+  Graph graph = small_graph();
+  Model model(std::make_shared<const RandomWeights>(graph));
+  Session session(model.plan("test", {}, [&] { return graph; }));
+  std::atomic<bool> cancel{true};
+  RunContext context;
+  context.cancel = &cancel;
+  EXPECT_THROW(session.run(context), Cancelled);
+  cancel = false;
+  EXPECT_NO_THROW(session.run(context));
+  EXPECT_THROW(session.output("z"), InvalidArgument);
+}
+
+TEST(Model, KeepsPlansByKey) {
+  Graph graph = small_graph();
+  Model model(std::make_shared<const RandomWeights>(graph));
+  int built = 0;
+  const auto build = [&] {
+    ++built;
+    return graph;
+  };
+  const auto first = model.plan("a", {}, build);
+  EXPECT_EQ(model.plan("a", {}, build), first);
+  EXPECT_NE(model.plan("b", {}, build), first);
+  PlanOptions more_threads;
+  more_threads.threads = 2;
+  EXPECT_NE(model.plan("a", more_threads, build), first);
+  EXPECT_EQ(built, 3);
+}
+
+/// A slice in the middle of a sequence cannot be reshaped as a view: the plan copies.
+TEST(Plan, CopiesWhereNoViewIsPossible) {
+  GraphBuilder b;
+  const ValueId x = b.input("x", type({2, 5, 4}));
+  const ValueId part = slice(b, x, 1, 1, 3);
+  b.output("y", b.apply<ReshapeOp>({part}, Shape{4, 4}));
+  const std::vector<float> y = run_graph(b.finish(), {});
+  EXPECT_FLOAT_EQ(y[0], 4 * 0.1F - 2.0F);
+  EXPECT_FLOAT_EQ(y[8], 24 * 0.1F - 2.0F);
+}
+
+}  // namespace
+}  // namespace rondo::test
