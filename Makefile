@@ -1,0 +1,58 @@
+# The two commands that a newcomer needs: `make demo` makes pictures, `make test` passes the tests. Both set up first.
+JOBS ?= $(shell nproc)
+PREFIX ?= /usr/local
+BUILD := build/release
+
+.DEFAULT_GOAL := build
+.PHONY: setup configure build demo test test-asan test-tsan test-torch lint format bench install clean
+
+setup:
+	@tools/setup/install-packages.sh
+
+configure: setup
+	@cmake --preset release
+
+build: configure
+	@cmake --build $(BUILD) --parallel $(JOBS)
+
+# Only the command, so that a first picture comes sooner.
+demo: configure
+	@cmake --build $(BUILD) --parallel $(JOBS) --target rondo_command
+	@tools/demo.sh $(BUILD)/rondo build/demo
+
+test: build test-asan
+	@ctest --test-dir $(BUILD) --output-on-failure
+
+# The fast tests and the fuzzers' corpora under AddressSanitizer and UndefinedBehaviorSanitizer.
+test-asan: setup
+	@cmake --preset asan
+	@cmake --build build/asan --parallel $(JOBS) --target unit_tests kernel_tests fuzzers
+	@ctest --test-dir build/asan --output-on-failure -R '^(Safetensors|Json|ModelConfigs|Png|ClipTokenizer|T5Tokenizer|SpecialTokens|OutputFile|MemoryPlan|Passes|Session|Tensor|FloatFormats|kernels\.avx2|fuzz)'
+
+test-tsan: setup
+	@cmake --preset tsan
+	@cmake --build build/tsan --parallel $(JOBS) --target unit_tests
+	@ctest --test-dir build/tsan --output-on-failure -R '^(Threads|Session|Model|Log)'
+
+# Makes the golden outputs anew with torch and diffusers (5 GB), in build/golden-venv, and runs the tests on them.
+test-torch: build
+	@python3 -m venv build/golden-venv
+	@build/golden-venv/bin/pip install --quiet -r tools/golden/requirements.txt
+	@build/golden-venv/bin/python tools/golden/make_golden.py
+	@ctest --test-dir $(BUILD) --output-on-failure -R Golden
+
+lint: configure
+	@tools/lint.sh $(BUILD)
+
+format:
+	@git ls-files '*.h' '*.cpp' | xargs clang-format -i
+
+bench: build
+	@$(BUILD)/kernel_bench
+	@$(BUILD)/rondo bench step --preset flux.1-dev --layers 1,2 --width 512 --height 512 --dtype float32
+
+install: build
+	@cmake --install $(BUILD) --prefix $(PREFIX)
+
+clean:
+	rm -rf build

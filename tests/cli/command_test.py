@@ -1,0 +1,283 @@
+"""The command as a person calls it: good calls, bad calls, and what they leave behind."""
+
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import tempfile
+import time
+import unittest
+import zlib
+from pathlib import Path
+
+RONDO = os.environ["RONDO"]
+ROOT = Path(__file__).resolve().parents[2]
+EMOJI = ROOT / "models" / "emoji"
+QUICK = ["--num-inference-steps", "2", "--true-cfg-scale", "1"]
+
+
+def pixels(path):
+    """The bytes of a PNG's picture, filters undone (8-bit RGB, as rondo writes it)."""
+    data, at, packed, width = path.read_bytes(), 8, b"", 0
+    while at < len(data):
+        length, kind = struct.unpack(">I4s", data[at:at + 8])
+        if kind == b"IHDR":
+            width = struct.unpack(">I", data[at + 8:at + 12])[0]
+        if kind == b"IDAT":
+            packed += data[at + 8:at + 8 + length]
+        at += length + 12
+    raw, stride, rows, above = zlib.decompress(packed), width * 3, [], [0] * (width * 3)
+    for start in range(0, len(raw), stride + 1):
+        kind, row = raw[start], list(raw[start + 1:start + 1 + stride])
+        for i in range(stride):
+            a, b, c = (row[i - 3] if i >= 3 else 0), above[i], (above[i - 3] if i >= 3 else 0)
+            nearest = min((abs(b - c), 0, a), (abs(a - c), 1, b), (abs(a + b - 2 * c), 2, c))[2]
+            row[i] = (row[i] + (0, a, b, (a + b) // 2, nearest)[kind]) % 256
+        rows.append(row)
+        above = row
+    return rows
+
+
+def rondo(*arguments, **more):
+    return subprocess.run([RONDO, *map(str, arguments)], capture_output=True, timeout=120, **more)
+
+
+class CommandTest(unittest.TestCase):
+    def setUp(self):
+        self.folder = Path(tempfile.mkdtemp(prefix="rondo-cli-"))
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+
+    def generate(self, *arguments, **more):
+        return rondo("generate", "--quiet", "--prompt", "cat face", "--seed", 1, *QUICK, *arguments, **more)
+
+    def assert_fails(self, result, code, *parts):
+        """One clear line on stderr, nothing on stdout, the right exit code."""
+        error = result.stderr.decode()
+        self.assertEqual(result.returncode, code, error)
+        self.assertEqual(result.stdout, b"")
+        lines = [line for line in error.splitlines() if line.startswith("rondo: ")]
+        self.assertEqual(len(lines), 1, error)
+        for part in parts:
+            self.assertIn(part, lines[0])
+
+    def copy_model(self):
+        model = self.folder / "model"
+        shutil.copytree(EMOJI, model)
+        for path in model.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        return model
+
+    def edit_config(self, model, component, **changes):
+        path = model / component / ("scheduler_config.json" if component == "scheduler" else "config.json")
+        config = json.loads(path.read_text())
+        config.update(changes)
+        path.write_text(json.dumps(config))
+
+
+class GoodCalls(CommandTest):
+    def test_picture_report_and_again_from_the_picture(self):
+        picture, report, again = self.folder / "a.png", self.folder / "run.json", self.folder / "b.png"
+        result = self.generate("--output", picture, "--report", report)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(result.stdout.decode(), f"{picture}\n")
+        run = json.loads(report.read_text())
+        for key in ("total_duration_ms", "steps", "denoise_steps_ms", "peak_memory_bytes", "components", "notes", "cpu", "request"):
+            self.assertIn(key, run)
+        self.assertEqual(len(run["denoise_steps_ms"]), 2)
+        transformer = next(c for c in run["components"] if c["name"] == "transformer")
+        self.assertLess(transformer["arena_bytes"], transformer["naive_bytes"])
+        result = rondo("generate", "--quiet", "--from", picture, "--output", again)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(picture.read_bytes(), again.read_bytes())
+
+    def test_picture_i_of_several_is_seed_plus_i_alone(self):
+        self.assertEqual(self.generate("--num-images-per-prompt", 3, "--output", self.folder / "s.png").returncode, 0)
+        self.assertEqual(sorted(p.name for p in self.folder.iterdir()), ["s-0.png", "s-1.png", "s-2.png"])
+        self.assertEqual(self.generate("--seed", 3, "--output", self.folder / "alone.png").returncode, 0)
+        self.assertEqual((self.folder / "s-2.png").read_bytes(), (self.folder / "alone.png").read_bytes())
+
+    def test_name_patterns_and_stdout(self):
+        self.assertEqual(self.generate("--output", self.folder / "p-{seed}-{index}.png", "--num-images-per-prompt", 2).returncode, 0)
+        self.assertEqual(sorted(p.name for p in self.folder.iterdir()), ["p-1-0.png", "p-2-1.png"])
+        result = self.generate("--output", "-")
+        self.assertTrue(result.stdout.startswith(b"\x89PNG"))
+        self.assertEqual(result.stdout, (self.folder / "p-1-0.png").read_bytes())
+        self.assertEqual(self.generate("--output", "/dev/null").returncode, 0)
+
+    def test_the_last_of_a_flag_given_twice_wins(self):
+        self.generate("--output", self.folder / "one.png", "--seed", 9)
+        self.generate("--seed", 5, "--seed", 9, "--output", self.folder / "x.png", "--output", self.folder / "two.png")
+        self.assertEqual((self.folder / "one.png").read_bytes(), (self.folder / "two.png").read_bytes())
+
+    def test_a_drawn_seed_is_printed(self):
+        result = rondo("generate", "-q", "-p", "x", *QUICK, "-o", "/dev/null")
+        self.assertRegex(result.stderr.decode(), r"seed: \d+")
+
+    def test_threads_and_passes_change_rounding_at_most(self):
+        pictures = []
+        for i, flags in enumerate((["--threads", 1], ["--threads", 2], ["--passes", ""], ["--no-pass", "dead-nodes"])):
+            path = self.folder / f"{i}.png"
+            self.assertEqual(self.generate("--dtype", "f32", "--output", path, *flags).returncode, 0)
+            pictures.append(pixels(path))
+        for other in pictures[1:]:
+            worst = max(abs(a - b) for mine, theirs in zip(pictures[0], other) for a, b in zip(mine, theirs))
+            self.assertLessEqual(worst, 1)
+        self.assertNotEqual(pictures[0][0], pictures[0][32])  # there is a picture to compare
+
+    def test_version_env_inspect_help(self):
+        self.assertRegex(rondo("--version").stdout.decode(), r"^rondo \d+\.\d+\.\d+ \(")
+        self.assertIn("RONDO_CPU_LEVEL", rondo("env").stdout.decode())
+        self.assertIn("generate", rondo("--help").stdout.decode())
+        text = rondo("inspect", EMOJI, "--tensors").stdout.decode()
+        for part in ("FluxTransformer2DModel", "transformer_blocks.0.attn.to_q.weight", "planned", "memory: about"):
+            self.assertIn(part, text)
+        self.assertIn("attention", rondo("inspect", EMOJI, "--graph", "transformer").stdout.decode())
+        self.assertIn("dead-nodes", rondo("inspect", "--list-passes").stdout.decode())
+        self.assertIn("tensors", rondo("inspect", EMOJI / "vae" / "diffusion_pytorch_model.safetensors").stdout.decode())
+
+    def test_bench_step_json(self):
+        result = rondo("bench", "step", "--preset", "emoji", "--layers", "1,1", "--width", 64, "--height", 64,
+                       "--text-tokens", 32, "--dtype", "f32", "--runs", 2, "--json")
+        row = json.loads(result.stdout)
+        for key in ("schema_version", "preset", "dtype", "threads", "tokens", "ms", "ms_linear", "ms_attention", "ms_other", "gflops"):
+            self.assertIn(key, row)
+        self.assertEqual(row["tokens"], 48)
+
+    def test_progress_goes_to_stderr(self):
+        result = rondo("generate", "-p", "x", "--seed", 1, *QUICK, "-o", self.folder / "a.png")
+        self.assertEqual(result.stdout.decode(), f"{self.folder / 'a.png'}\n")
+        self.assertIn("step 2/2", result.stderr.decode())
+
+    def test_interrupt_ends_soon_and_leaves_nothing(self):
+        process = subprocess.Popen([RONDO, "generate", "-q", "-p", "x", "--num-inference-steps", "1000", "--width", "256",
+                                    "--height", "256", "-o", str(self.folder / "a.png")], stderr=subprocess.PIPE)
+        time.sleep(1.0)
+        process.send_signal(signal.SIGINT)
+        start = time.monotonic()
+        _, error = process.communicate(timeout=20)
+        self.assertEqual(process.returncode, 130, error)
+        self.assertLess(time.monotonic() - start, 10)  # a second on an idle machine; never minutes
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+
+class WrongCalls(CommandTest):
+    def test_values(self):
+        for flags, part in (
+            (["--width", "60"], "multiples of 8: the nearest are 56 and 64"),
+            (["--width", "0"], "width: 0"), (["--height", "-8"], "height: -8"), (["--width", "99999999"], "width"),
+            (["--width", "abc"], "--width: 'abc'"), (["--width", "1e2"], "--width"), (["--width", ""], "--width"),
+            (["--num-inference-steps", "0"], "1 to 1000"), (["--num-inference-steps", "1001"], "1 to 1000"),
+            (["--guidance-scale", "nan"], "guidance_scale"), (["--guidance-scale", "inf"], "guidance_scale"),
+            (["--true-cfg-scale", "nan"], "true_cfg_scale"), (["--true-cfg-scale", "-1"], "true_cfg_scale"),
+            (["--seed", "-1"], "--seed"), (["--seed", "18446744073709551616"], "--seed"), (["--seed", "1.5"], "--seed"),
+            (["--max-sequence-length", "0"], "1 to 32"), (["--max-sequence-length", "33"], "1 to 32"),
+            (["--num-images-per-prompt", "0"], "num_images_per_prompt"), (["--threads", "0"], "--threads"),
+            (["--threads", "x"], "--threads"), (["--dtype", "float17"], "--dtype"), (["--dtype", "int8"], "dtype"),
+            (["--no-pass", "nonsense"], "dead-nodes"), (["--passes", "nonsense"], "dead-nodes"),
+            (["--output", "a.jpg"], ".png"), (["--no-such-flag"], "--no-such-flag"),
+        ):
+            with self.subTest(flags=flags):
+                self.assert_fails(self.generate("--output", "/dev/null", *flags), 2, part)
+
+    def test_calls(self):
+        self.assert_fails(rondo("generate"), 2, "--prompt")
+        self.assert_fails(rondo(), 2)
+        self.assert_fails(rondo("nonsense"), 2)
+        self.assert_fails(rondo("inspect"), 2)
+        self.assert_fails(rondo("bench", "step", "--preset", "x"), 2, "flux.1-dev")
+        self.assert_fails(rondo("bench", "step", "--layers", "1"), 2, "--layers")
+        self.assert_fails(self.generate("--output", "-", "--num-images-per-prompt", 2), 2, "stdout")
+
+    def test_invalid_utf8(self):
+        result = subprocess.run([RONDO.encode(), b"generate", b"-q", b"-p", b"caf\xff", b"-o", b"/dev/null"], capture_output=True)
+        self.assert_fails(result, 2, "UTF-8")
+
+    def test_environment(self):
+        for name, value in (("RONDO_CPU_LEVEL", "sse9"), ("RONDO_THREADS", "many"), ("RONDO_LOG", "loud")):
+            with self.subTest(name=name):
+                self.assert_fails(self.generate("-o", "/dev/null", env={**os.environ, name: value}), 2, name)
+
+    def test_bfloat16_where_there_is_none(self):
+        result = self.generate("--dtype", "bf16", "-o", "/dev/null", env={**os.environ, "RONDO_CPU_LEVEL": "avx2"})
+        self.assert_fails(result, 1, "dtype: bfloat16")
+
+
+class Failures(CommandTest):
+    def test_outputs(self):
+        self.assert_fails(self.generate("--output", self.folder / "absent" / "a.png"), 1, "does not exist")
+        self.assert_fails(self.generate("--output", self.folder), 1, "folder")
+        self.assert_fails(self.generate("--output", "/dev/full"), 1, "/dev/full")
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_model_folders(self):
+        self.assert_fails(self.generate("--model", self.folder / "absent"), 1, "absent")
+        self.assert_fails(self.generate("--model", self.folder), 1, "model_index.json")
+        model = self.copy_model()
+        index = json.loads((model / "model_index.json").read_text())
+        (model / "model_index.json").write_text(json.dumps({**index, "_class_name": "StableDiffusionPipeline"}))
+        self.assert_fails(self.generate("--model", model), 1, "StableDiffusionPipeline", "FluxPipeline")
+        (model / "model_index.json").write_text(json.dumps({**index, "vae": ["diffusers", "AsymmetricAutoencoderKL"]}))
+        self.assert_fails(self.generate("--model", model), 1, "AsymmetricAutoencoderKL", "AutoencoderKL")
+        (model / "model_index.json").write_text("{")
+        self.assert_fails(self.generate("--model", model), 1, "not valid JSON")
+
+    def test_missing_parts(self):
+        for part in ("vae", "transformer/config.json", "transformer/diffusion_pytorch_model.safetensors", "tokenizer/vocab.json",
+                     "tokenizer_2/spiece.model", "scheduler/scheduler_config.json", "text_encoder/model.safetensors"):
+            with self.subTest(part=part):
+                model = self.copy_model()
+                path = model / part
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                self.assert_fails(self.generate("--model", model), 1, part.split("/")[0])
+                shutil.rmtree(model)
+
+    def test_configs(self):
+        model = self.copy_model()
+        for component, changes, part in (
+            ("vae", {"scaling_factor": 0}, "scaling_factor"), ("vae", {"block_out_channels": "x"}, "block_out_channels"),
+            ("scheduler", {"num_train_timesteps": 0}, "num_train_timesteps"), ("scheduler", {"use_beta_sigmas": True}, "use_beta_sigmas"),
+            ("transformer", {"num_layers": "two"}, "num_layers"), ("transformer", {"attention_head_dim": -64}, "attention_head_dim"),
+            ("transformer", {"num_attention_heads": 10**9}, "num_attention_heads"),
+            ("transformer", {"num_attention_heads": 4}, "has shape"), ("transformer", {"num_layers": 3}, "has no tensor"),
+            ("transformer", {"num_layers": 1}, "is not known"), ("text_encoder_2", {"feed_forward_proj": "relu"}, "gated-gelu"),
+            ("text_encoder", {"vocab_size": 100}, "vocab_size"),
+        ):
+            with self.subTest(component=component, changes=changes):
+                path = model / component / ("scheduler_config.json" if component == "scheduler" else "config.json")
+                before = path.read_text()
+                self.edit_config(model, component, **changes)
+                self.assert_fails(self.generate("--model", model), 1, part)
+                path.write_text(before)
+
+    def test_weights(self):
+        model = self.copy_model()
+        path = model / "transformer" / "diffusion_pytorch_model.safetensors"
+        good = path.read_bytes()
+        size = struct.unpack("<Q", good[:8])[0]
+        for name, bad in (("empty", b""), ("cut header", good[:100]), ("cut data", good[:-1000]), ("grown", good + b"x"),
+                          ("huge header", struct.pack("<Q", 1 << 60) + good[8:]), ("garbage", b"\0" * 4096),
+                          ("not JSON", good[:8] + b"x" * size + good[8 + size:])):
+            with self.subTest(name=name):
+                path.write_bytes(bad)
+                self.assert_fails(self.generate("--model", model), 1, "diffusion_pytorch_model.safetensors")
+
+    def test_generation_config(self):
+        model = self.copy_model()
+        for text, part in (('{"width": 60}', "width"), ('{"steps": 3}', "steps"), ('{"true_cfg_scale": "x"}', "true_cfg_scale"), ("[", "JSON")):
+            (model / "generation_config.json").write_text(text)
+            result = self.generate("--model", model)
+            self.assertIn(result.returncode, (1, 2))
+            self.assertIn(part, result.stderr.decode())
+
+    def test_from_a_picture_that_is_none(self):
+        path = self.folder / "a.png"
+        for content in (b"", b"text", b"\x89PNG\r\n\x1a\n", b"\x89PNG\r\n\x1a\n" + b"\0" * 100):
+            path.write_bytes(content)
+            self.assert_fails(rondo("generate", "--from", path), 1, "a.png")
+        self.assert_fails(rondo("generate", "--from", self.folder / "absent.png"), 1, "absent.png")
+
+
+if __name__ == "__main__":
+    unittest.main()
