@@ -57,10 +57,15 @@ void product(GraphBuilder& b, DType dtype) {
 
 ValueId tokens(GraphBuilder& b, const char* name, DType dtype) { return b.input(name, {{1, 1536, 3072}, dtype, {}}); }
 
-void layer_norm_rows(GraphBuilder& b, DType dtype) { b.output("y", b.apply<LayerNormOp>({tokens(b, "x", dtype)}, 1e-6)); }
-void gelu_rows(GraphBuilder& b, DType dtype) { b.output("y", activation(b, tokens(b, "x", dtype), ActivationKind::gelu_tanh)); }
+void layer_norm_rows(GraphBuilder& b, DType dtype) {
+  b.output("y", b.apply<LayerNormOp>({tokens(b, "x", dtype)}, 1e-6));
+}
+void gelu_rows(GraphBuilder& b, DType dtype) {
+  b.output("y", activation(b, tokens(b, "x", dtype), ActivationKind::gelu_tanh));
+}
 void gated_add_rows(GraphBuilder& b, DType dtype) {
-  b.output("y", b.apply<GatedAddOp>({tokens(b, "r", dtype), b.input("gate", {{1, 3072}, dtype, {}}), tokens(b, "x", dtype)}));
+  b.output("y", b.apply<GatedAddOp>(
+                    {tokens(b, "r", dtype), b.input("gate", {{1, 3072}, dtype, {}}), tokens(b, "x", dtype)}));
 }
 void rope_rows(GraphBuilder& b, DType dtype) {
   const ValueId x = b.input("x", {{1, 1536, 24, 128}, dtype, {}});
@@ -84,7 +89,8 @@ void register_all() {
   for (const auto& [name, build] : cases) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
       const std::string full = std::string(name) + "/" + std::string(dtype_name(dtype));
-      benchmark::RegisterBenchmark(full.c_str(), [build = build, dtype](benchmark::State& state) { run_graph(state, build, dtype); })
+      benchmark::RegisterBenchmark(full.c_str(),
+                                   [build = build, dtype](benchmark::State& state) { run_graph(state, build, dtype); })
           ->UseRealTime()
           ->Unit(benchmark::kMillisecond);
     }

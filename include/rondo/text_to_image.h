@@ -37,12 +37,12 @@ struct TextToImageRequest {
   std::optional<std::string> prompt_2;         // for the second text encoder; default: prompt
   std::optional<std::string> negative_prompt;  // read with true_cfg_scale above 1; default there: ""
   std::optional<std::string> negative_prompt_2;
-  std::optional<std::int64_t> width;           // pixels
+  std::optional<std::int64_t> width;  // pixels
   std::optional<std::int64_t> height;
-  std::optional<std::int64_t> num_inference_steps;  // 1 to 1000
-  std::optional<double> guidance_scale;             // read by models with a guidance embedding
-  std::optional<double> true_cfg_scale;             // above 1: two runs a step, with and without the prompt
-  std::optional<std::uint64_t> seed;                // default: drawn
+  std::optional<std::int64_t> num_inference_steps;    // 1 to 1000
+  std::optional<double> guidance_scale;               // read by models with a guidance embedding
+  std::optional<double> true_cfg_scale;               // above 1: two runs a step, with and without the prompt
+  std::optional<std::uint64_t> seed;                  // default: drawn
   std::optional<std::int64_t> num_images_per_prompt;  // picture i has seed + i
   std::optional<std::int64_t> max_sequence_length;    // tokens of the second text encoder
 };

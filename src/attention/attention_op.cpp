@@ -16,14 +16,15 @@ std::vector<TensorType> AttentionOp::infer(std::span<const TensorType> inputs) c
                     k[2] == v[2] && q[3] == k[3] && k[2] > 0 && q[2] % k[2] == 0;
   check(fits, "query {}, key {} and value {} do not fit; allowed are [B, Sq, H, D], [B, Sk, Hk, D] and [B, Sk, Hk, Dv]",
         q.to_string(), k.to_string(), v.to_string());
-  check(inputs[1].dtype == inputs[0].dtype && inputs[2].dtype == inputs[0].dtype, "query {}, key {} and value {} differ in dtype",
-        dtype_name(inputs[0].dtype), dtype_name(inputs[1].dtype), dtype_name(inputs[2].dtype));
+  check(inputs[1].dtype == inputs[0].dtype && inputs[2].dtype == inputs[0].dtype,
+        "query {}, key {} and value {} differ in dtype", dtype_name(inputs[0].dtype), dtype_name(inputs[1].dtype),
+        dtype_name(inputs[2].dtype));
   if (inputs.size() == 4) {
     const Shape& bias = inputs[3].shape;
     check(inputs[3].dtype == DType::f32 && bias.rank() == 4 && (bias[0] == 1 || bias[0] == q[0]) &&
               (bias[1] == 1 || bias[1] == q[2]) && bias[2] == q[1] && bias[3] == k[1],
-          "bias {} does not fit query {} and key {}; allowed is float32 [B or 1, H or 1, Sq, Sk]", inputs[3].to_string(),
-          q.to_string(), k.to_string());
+          "bias {} does not fit query {} and key {}; allowed is float32 [B or 1, H or 1, Sq, Sk]",
+          inputs[3].to_string(), q.to_string(), k.to_string());
   }
   TensorType result = inputs[0];
   result.shape = {q[0], q[1], q[2], v[3]};

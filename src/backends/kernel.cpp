@@ -27,8 +27,9 @@ KernelChoice select_kernel(std::span<const KernelEntry> entries, const KernelReq
   const bool reference_only = wants_reference(request.op.name());
   for (const KernelEntry& entry : entries) {
     if (entry.op != request.op.name() && entry.op != "*") continue;
-    Refusal refusal = reference_only && entry.name != "reference" ? Refusal("RONDO_REFERENCE_KERNELS names the operator")
-                                                                  : entry.supports(request);
+    Refusal refusal = reference_only && entry.name != "reference"
+                          ? Refusal("RONDO_REFERENCE_KERNELS names the operator")
+                          : entry.supports(request);
     if (!refusal) {
       choice.entry = &entry;
       return choice;

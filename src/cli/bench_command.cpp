@@ -66,15 +66,17 @@ FluxTransformerConfig find_preset(const std::string& name) {
   throw UsageError(fmt::format("--preset: '{}' is given; allowed are {}", name, fmt::join(known, ", ")));
 }
 
-std::int64_t bounded(const std::string& flag, const std::optional<std::string>& text, std::int64_t absent, std::int64_t least,
-                     std::int64_t most) {
+std::int64_t bounded(const std::string& flag, const std::optional<std::string>& text, std::int64_t absent,
+                     std::int64_t least, std::int64_t most) {
   if (!text) return absent;
   const std::int64_t value = parse_integer(flag, *text);
-  if (value < least || value > most) throw UsageError(fmt::format("{}: {} is given; allowed is {} to {}", flag, value, least, most));
+  if (value < least || value > most)
+    throw UsageError(fmt::format("{}: {} is given; allowed is {} to {}", flag, value, least, most));
   return value;
 }
 
-/// Products and attention of the blocks, counted as the field's scripts do: norms, embeddings and the head are left out.
+/// Products and attention of the blocks, counted as the field's scripts do: norms, embeddings and the head are left
+/// out.
 double block_flops(const FluxTransformerConfig& c, const FluxTransformerShape& shape) {
   const auto d = static_cast<double>(c.inner_dim());
   const auto tokens = static_cast<double>(shape.text_tokens + shape.image_tokens());
@@ -100,7 +102,8 @@ void run_step(const BenchStepFlags& flags) {
   FluxTransformerConfig config = find_preset(preset);
   if (flags.layers) {
     const std::vector<std::string> parts = split_list(*flags.layers);
-    if (parts.size() != 2) throw UsageError(fmt::format("--layers: '{}' is given; allowed is DOUBLE,SINGLE such as 1,2", *flags.layers));
+    if (parts.size() != 2)
+      throw UsageError(fmt::format("--layers: '{}' is given; allowed is DOUBLE,SINGLE such as 1,2", *flags.layers));
     config.num_layers = bounded("--layers", parts[0], 0, 0, 1000);
     config.num_single_layers = bounded("--layers", parts[1], 0, 0, 1000);
   }
@@ -109,7 +112,8 @@ void run_step(const BenchStepFlags& flags) {
   const std::int64_t width = bounded("--width", flags.width, 512, kPixelsPerToken, 16384);
   const std::int64_t height = bounded("--height", flags.height, 512, kPixelsPerToken, 16384);
   if (width % kPixelsPerToken != 0 || height % kPixelsPerToken != 0) {
-    throw UsageError(fmt::format("--width, --height: {} x {} is given; allowed are multiples of {}", width, height, kPixelsPerToken));
+    throw UsageError(fmt::format("--width, --height: {} x {} is given; allowed are multiples of {}", width, height,
+                                 kPixelsPerToken));
   }
   shape.rows = height / kPixelsPerToken;
   shape.columns = width / kPixelsPerToken;
@@ -183,8 +187,9 @@ void run_step(const BenchStepFlags& flags) {
     fmt::print("{}\n", result.dump());
     return;
   }
-  fmt::print("{} layers {},{}: {} tokens, {}, {} threads, CPU level {}\n", preset, config.num_layers, config.num_single_layers,
-             shape.text_tokens + shape.image_tokens(), dtype_name(shape.dtype), plan_options.threads, cpu_level_name(cpu_level()));
+  fmt::print("{} layers {},{}: {} tokens, {}, {} threads, CPU level {}\n", preset, config.num_layers,
+             config.num_single_layers, shape.text_tokens + shape.image_tokens(), dtype_name(shape.dtype),
+             plan_options.threads, cpu_level_name(cpu_level()));
   fmt::print("step: median {:.1f} ms of {} (min {:.1f}, max {:.1f}), {:.1f} GFLOP/s\n", ms, runs,
              *std::min_element(times.begin(), times.end()), *std::max_element(times.begin(), times.end()), gflops);
   std::vector<std::pair<std::string, OperatorTime>> rows(operators.begin(), operators.end());
@@ -192,7 +197,8 @@ void run_step(const BenchStepFlags& flags) {
   fmt::print("{:<28} {:>6} {:>10} {:>7} {:>10}\n", "operator (kernel)", "nodes", "ms", "%", "GFLOP/s");
   for (const auto& [name, entry] : rows) {
     const std::string rate = entry.flops > 0 ? fmt::format("{:.1f}", entry.flops / entry.ms * 1e-6) : "";
-    fmt::print("{:<28} {:>6} {:>10.2f} {:>7.1f} {:>10}\n", name, entry.count, entry.ms, 100 * entry.ms / total_ms, rate);
+    fmt::print("{:<28} {:>6} {:>10.2f} {:>7.1f} {:>10}\n", name, entry.count, entry.ms, 100 * entry.ms / total_ms,
+               rate);
   }
 }
 
@@ -201,7 +207,8 @@ void run_step(const BenchStepFlags& flags) {
 void add_bench_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("bench", "Measure");
   command->require_subcommand(1);
-  CLI::App* step = command->add_subcommand("step", "One transformer step at a published model's width, with random weights");
+  CLI::App* step =
+      command->add_subcommand("step", "One transformer step at a published model's width, with random weights");
   auto flags = std::make_shared<BenchStepFlags>();
   add_value(*step, "--preset", flags->preset, "flux.1-dev, flux.1-schnell or emoji (default flux.1-dev)");
   add_value(*step, "--layers", flags->layers, "DOUBLE,SINGLE blocks (default: the preset's)");

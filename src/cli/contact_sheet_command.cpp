@@ -23,9 +23,11 @@ void paste(Image& sheet, const Image& picture, int left, int top, int zoom) {
   for (int y = 0; y < picture.height * zoom; ++y) {
     for (int x = 0; x < picture.width * zoom; ++x) {
       const std::size_t source = (static_cast<std::size_t>(y / zoom) * static_cast<std::size_t>(picture.width) +
-                                  static_cast<std::size_t>(x / zoom)) * 3;
+                                  static_cast<std::size_t>(x / zoom)) *
+                                 3;
       const std::size_t target = (static_cast<std::size_t>(top + y) * static_cast<std::size_t>(sheet.width) +
-                                  static_cast<std::size_t>(left + x)) * 3;
+                                  static_cast<std::size_t>(left + x)) *
+                                 3;
       std::copy_n(&picture.pixels[source], 3, &sheet.pixels[target]);
     }
   }
@@ -36,7 +38,8 @@ void run(const SheetFlags& flags) {
   constexpr std::int64_t kMostPixels = 1 << 28;
   const std::int64_t columns = parse_integer("--columns", flags.columns.value_or("4"));
   const std::int64_t zoom = parse_integer("--zoom", flags.zoom.value_or("1"));
-  if (columns < 1 || columns > 1000) throw UsageError(fmt::format("--columns: {} is given; allowed is 1 to 1000", columns));
+  if (columns < 1 || columns > 1000)
+    throw UsageError(fmt::format("--columns: {} is given; allowed is 1 to 1000", columns));
   if (zoom < 1 || zoom > 64) throw UsageError(fmt::format("--zoom: {} is given; allowed is 1 to 64", zoom));
   const std::string output = flags.output.value_or("contact-sheet.png");
   check_output(output);
@@ -60,8 +63,8 @@ void run(const SheetFlags& flags) {
   sheet.pixels.assign(static_cast<std::size_t>(sheet.width) * static_cast<std::size_t>(sheet.height) * 3, 255);
   for (std::size_t i = 0; i < pictures.size(); ++i) {
     const auto at = static_cast<int>(i);
-    paste(sheet, pictures[i], kGap + at % across * static_cast<int>(cell_width), kGap + at / across * static_cast<int>(cell_height),
-          static_cast<int>(zoom));
+    paste(sheet, pictures[i], kGap + at % across * static_cast<int>(cell_width),
+          kGap + at / across * static_cast<int>(cell_height), static_cast<int>(zoom));
   }
   write_output(output, encode_png(sheet, {}));
   if (output != "-") fmt::print("{}\n", output);

@@ -10,7 +10,8 @@ void add_env_command(CLI::App& app) {
   command->callback([] {
     for (const EnvVariable& variable : env_variables()) {
       const auto value = env_value(variable.name);
-      fmt::print("{}={}\n    {}\n    values: {}\n", variable.name, value ? *value : "(not set)", variable.meaning, variable.values);
+      fmt::print("{}={}\n    {}\n    values: {}\n", variable.name, value ? *value : "(not set)", variable.meaning,
+                 variable.values);
     }
   });
 }

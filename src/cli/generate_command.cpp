@@ -51,7 +51,8 @@ StoredRequest collect_request(const GenerateFlags& flags) {
   const auto set_text = [](std::optional<std::string>& target, const std::optional<std::string>& flag) {
     if (flag) target = flag;
   };
-  const auto set_integer = [](std::optional<std::int64_t>& target, const char* name, const std::optional<std::string>& flag) {
+  const auto set_integer = [](std::optional<std::int64_t>& target, const char* name,
+                              const std::optional<std::string>& flag) {
     if (flag) target = parse_integer(name, *flag);
   };
   const auto set_number = [](std::optional<double>& target, const char* name, const std::optional<std::string>& flag) {
@@ -77,19 +78,25 @@ StoredRequest collect_request(const GenerateFlags& flags) {
 }
 
 json component_to_json(const RunReport::Component& c) {
-  return {{"name", c.name},           {"dtype", c.dtype},
-          {"weight_bytes", c.weight_bytes}, {"resident_bytes", c.resident_bytes},
-          {"arena_bytes", c.arena_bytes},   {"naive_bytes", c.naive_bytes},
-          {"kernels", c.kernels},           {"passes", c.passes}};
+  return {{"name", c.name},
+          {"dtype", c.dtype},
+          {"weight_bytes", c.weight_bytes},
+          {"resident_bytes", c.resident_bytes},
+          {"arena_bytes", c.arena_bytes},
+          {"naive_bytes", c.naive_bytes},
+          {"kernels", c.kernels},
+          {"passes", c.passes}};
 }
 
-json report_to_json(const RunReport& report, const ResolvedTextToImageRequest& request, const TextToImagePipeline& pipeline,
-                    const std::string& model, double load_ms, double total_ms) {
+json report_to_json(const RunReport& report, const ResolvedTextToImageRequest& request,
+                    const TextToImagePipeline& pipeline, const std::string& model, double load_ms, double total_ms) {
   json stages = json::array({{{"name", "open"}, {"duration_ms", load_ms}}});
-  for (const RunReport::Stage& stage : report.stages) stages.push_back({{"name", stage.name}, {"duration_ms", stage.duration_ms}});
+  for (const RunReport::Stage& stage : report.stages)
+    stages.push_back({{"name", stage.name}, {"duration_ms", stage.duration_ms}});
   json steps = json::array();
   for (std::size_t i = 0; i < report.denoise_steps_ms.size(); ++i) {
-    steps.push_back({{"step", i % static_cast<std::size_t>(request.num_inference_steps)}, {"duration_ms", report.denoise_steps_ms[i]}});
+    steps.push_back({{"step", i % static_cast<std::size_t>(request.num_inference_steps)},
+                     {"duration_ms", report.denoise_steps_ms[i]}});
   }
   json components = json::array();
   for (const RunReport::Component& component : report.components) components.push_back(component_to_json(component));
@@ -119,7 +126,9 @@ json report_to_json(const RunReport& report, const ResolvedTextToImageRequest& r
           {"components", components}};
 }
 
-void write_text(const std::string& path, const std::string& text) { write_output(path, std::as_bytes(std::span(text))); }
+void write_text(const std::string& path, const std::string& text) {
+  write_output(path, std::as_bytes(std::span(text)));
+}
 
 void run(const GenerateFlags& flags) {
   const Trace clock;
@@ -132,7 +141,8 @@ void run(const GenerateFlags& flags) {
       output_names(flags.output.value_or("rondo-{seed}.png"), request.seed, request.num_images_per_prompt);
   for (const std::string& name : names) check_output(name);
   if (flags.report) check_output(*flags.report);
-  if (flags.report == "-" && names.front() == "-") throw UsageError("--report: picture and report cannot both go to stdout");
+  if (flags.report == "-" && names.front() == "-")
+    throw UsageError("--report: picture and report cannot both go to stdout");
   const double load_ms = clock.now_ms();
 
   Progress progress;
@@ -185,7 +195,8 @@ void add_generate_command(CLI::App& app) {
   add_value(*command, "--num-images-per-prompt", f.num_images_per_prompt, "pictures; the i-th has seed + i");
   add_value(*command, "--max-sequence-length", f.max_sequence_length, "tokens of the second text encoder");
   add_value(*command, "--from", f.from, "run a picture's stored request again; flags win over it");
-  add_value(*command, "-o,--output", f.output, "file, pattern with {seed} and {index}, or - (default rondo-{seed}.png)");
+  add_value(*command, "-o,--output", f.output,
+            "file, pattern with {seed} and {index}, or - (default rondo-{seed}.png)");
   add_value(*command, "--report", f.report, "write times, memory and choices as JSON to this file");
   command->add_flag("-q,--quiet", f.quiet, "no progress");
   f.run.add_to(*command);

@@ -29,7 +29,8 @@ struct InspectFlags {
 void print_tensors(const Checkpoint& checkpoint) {
   for (const std::string& name : checkpoint.names()) {
     const TensorRecord& record = *checkpoint.find(name);
-    fmt::print("  {}  {} {}  {}\n", printable(name), dtype_name(record.dtype), record.shape.to_string(), human_bytes(record.bytes));
+    fmt::print("  {}  {} {}  {}\n", printable(name), dtype_name(record.dtype), record.shape.to_string(),
+               human_bytes(record.bytes));
   }
 }
 
@@ -61,10 +62,12 @@ void inspect_folder(const InspectFlags& flags) {
       fmt::print("{}", component.graph.to_string());
       return;
     }
-    throw UsageError(fmt::format("--graph: '{}' is given; allowed are text_encoder, text_encoder_2, transformer, vae", *flags.graph));
+    throw UsageError(fmt::format("--graph: '{}' is given; allowed are text_encoder, text_encoder_2, transformer, vae",
+                                 *flags.graph));
   }
 
-  fmt::print("{}: FluxPipeline at {} x {}, would run in {}\n", flags.path, width, height, dtype_name(inspection.dtype()));
+  fmt::print("{}: FluxPipeline at {} x {}, would run in {}\n", flags.path, width, height,
+             dtype_name(inspection.dtype()));
   std::uint64_t total = 0;
   for (InspectedComponent& component : components) {
     const std::size_t nodes_before = component.graph.nodes.size();
@@ -73,11 +76,12 @@ void inspect_folder(const InspectFlags& flags) {
     double flops = 0;
     for (const Node& node : component.graph.nodes) flops += node.op->flops(component.graph.input_types(node));
     fmt::print("\n{} ({})\n", component.name, component.class_name);
-    fmt::print("  weights: {} tensors, {} in {}\n", component.weights.names().size(), human_bytes(component.weights.total_bytes()),
-               component.weights.source());
-    fmt::print("  graph: {} nodes ({} before passes), {} segments, {:.3g} GFLOP a run\n", component.graph.nodes.size(), nodes_before,
-               component.graph.segments.size(), flops * 1e-9);
-    fmt::print("  buffers: {} planned, {} without reuse\n", human_bytes(layout.memory.arena_bytes), human_bytes(layout.memory.naive_bytes));
+    fmt::print("  weights: {} tensors, {} in {}\n", component.weights.names().size(),
+               human_bytes(component.weights.total_bytes()), component.weights.source());
+    fmt::print("  graph: {} nodes ({} before passes), {} segments, {:.3g} GFLOP a run\n", component.graph.nodes.size(),
+               nodes_before, component.graph.segments.size(), flops * 1e-9);
+    fmt::print("  buffers: {} planned, {} without reuse\n", human_bytes(layout.memory.arena_bytes),
+               human_bytes(layout.memory.naive_bytes));
     fmt::print("  config: {}\n", component.config.dump());
     if (flags.tensors) print_tensors(component.weights);
     total += component.resident_weight_bytes + layout.memory.arena_bytes;
@@ -102,7 +106,8 @@ void run(const InspectFlags& flags) {
 }  // namespace
 
 void add_inspect_command(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("inspect", "Show a model folder or a .safetensors file: configs, tensors, graphs, memory");
+  CLI::App* command =
+      app.add_subcommand("inspect", "Show a model folder or a .safetensors file: configs, tensors, graphs, memory");
   auto flags = std::make_shared<InspectFlags>();
   command->add_option("path", flags->path, "model folder, or .safetensors file");
   command->add_flag("--tensors", flags->tensors, "list every tensor");

@@ -38,7 +38,8 @@ void log_to_stderr() {
     rondo::set_log_sink(level, [](LogLevel, std::string_view message) { fmt::print(stderr, "rondo: {}\n", message); });
     return;
   }
-  throw rondo::cli::UsageError(fmt::format("RONDO_LOG: '{}' is given; allowed are debug, info, warning, error, off", wanted));
+  throw rondo::cli::UsageError(
+      fmt::format("RONDO_LOG: '{}' is given; allowed are debug, info, warning, error, off", wanted));
 }
 
 int fail(int code, std::string_view message) {

@@ -20,7 +20,8 @@ std::string replace_all(std::string text, std::string_view from, const std::stri
 
 void check_format(const std::string& pattern) {
   std::string extension = std::filesystem::path(pattern).extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(), [](unsigned char c) { return std::tolower(c); });
+  std::transform(extension.begin(), extension.end(), extension.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
   constexpr std::array kOthers{".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"};
   if (std::find(kOthers.begin(), kOthers.end(), extension) != kOthers.end()) {
     throw UsageError(fmt::format("--output: '{}' is given; pictures are written as .png", pattern));

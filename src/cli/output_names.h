@@ -7,9 +7,9 @@
 
 namespace rondo::cli {
 
-/// One name a picture from a pattern with {seed} and {index}; several pictures to a pattern with neither get -0, -1, ...
-/// before the extension. "-" (stdout) takes one picture only. Throws UsageError, also for a picture format that is not
-/// written.
+/// One name a picture from a pattern with {seed} and {index}; several pictures to a pattern with neither get -0, -1,
+/// ... before the extension. "-" (stdout) takes one picture only. Throws UsageError, also for a picture format that is
+/// not written.
 std::vector<std::string> output_names(const std::string& pattern, std::uint64_t first_seed, std::int64_t count);
 
 }  // namespace rondo::cli

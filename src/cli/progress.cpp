@@ -35,8 +35,8 @@ void Progress::step(std::int64_t step, std::int64_t steps) {
   if (step != steps && Seconds(now - last_print_).count() < pause && last_print_ != Clock::time_point()) return;
   last_print_ = now;
   const double each = Seconds(now - stage_start_).count() / static_cast<double>(step);
-  const std::string line =
-      fmt::format("denoise: step {}/{}, {:.3g} s/it, {:.1f} s left", step, steps, each, each * static_cast<double>(steps - step));
+  const std::string line = fmt::format("denoise: step {}/{}, {:.3g} s/it, {:.1f} s left", step, steps, each,
+                                       each * static_cast<double>(steps - step));
   if (terminal_) {
     fmt::print(stderr, "\r\033[K{}", line);
     line_open_ = true;

@@ -32,15 +32,20 @@ nlohmann::json request_to_json(const ResolvedTextToImageRequest& request, const 
 StoredRequest read_stored_request(const std::string& picture) {
   const auto texts = read_png_texts(picture);
   const auto found = texts.find(kRequestKey);
-  if (found == texts.end()) throw FileError(fmt::format("{}: carries no request; it was not made by rondo generate", picture));
+  if (found == texts.end())
+    throw FileError(fmt::format("{}: carries no request; it was not made by rondo generate", picture));
   const std::string source = picture + " (its metadata)";
   const JsonConfig json(parse_json(found->second, source), source);
   StoredRequest stored;
-  const auto text = [&](const char* key) { return json.has(key) ? std::optional(json.text(key, std::nullopt)) : std::nullopt; };
+  const auto text = [&](const char* key) {
+    return json.has(key) ? std::optional(json.text(key, std::nullopt)) : std::nullopt;
+  };
   const auto integer = [&](const char* key) {
     return json.has(key) ? std::optional(json.integer(key, std::nullopt, INT64_MIN, INT64_MAX)) : std::nullopt;
   };
-  const auto number = [&](const char* key) { return json.has(key) ? std::optional(json.number(key, std::nullopt)) : std::nullopt; };
+  const auto number = [&](const char* key) {
+    return json.has(key) ? std::optional(json.number(key, std::nullopt)) : std::nullopt;
+  };
   stored.model = text("model");
   stored.dtype = text("dtype");
   TextToImageRequest& request = stored.request;

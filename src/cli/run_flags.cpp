@@ -6,9 +6,11 @@
 #include "rondo/error.h"
 
 namespace rondo::cli {
-CLI::Option* add_value(CLI::App& app, const std::string& flag, std::optional<std::string>& value, const std::string& help) {
+CLI::Option* add_value(CLI::App& app, const std::string& flag, std::optional<std::string>& value,
+                       const std::string& help) {
   return app
-      .add_option_function<std::string>(flag, [&value](const std::string& text) { value = text; }, help)
+      .add_option_function<std::string>(
+          flag, [&value](const std::string& text) { value = text; }, help)
       ->take_last()
       ->type_name("");
 }
@@ -16,7 +18,8 @@ CLI::Option* add_value(CLI::App& app, const std::string& flag, std::optional<std
 void RunFlags::add_to(CLI::App& app) {
   add_value(app, "--dtype", dtype_,
             "auto, float32 (f32) or bfloat16 (bf16); auto is bfloat16 where the CPU multiplies it natively");
-  add_value(app, "--threads", threads_, "threads of one run (default: physical cores within affinity and cgroup quota)");
+  add_value(app, "--threads", threads_,
+            "threads of one run (default: physical cores within affinity and cgroup quota)");
   add_value(app, "--passes", passes_, "run only these graph passes, separated by commas; empty for none");
   app.add_option("--no-pass", without_passes_, "leave out this graph pass (may be repeated)")->type_name("");
 }
@@ -33,7 +36,8 @@ PipelineOptions RunFlags::options(const std::optional<std::string>& stored_dtype
   }
   if (threads_) {
     const std::int64_t threads = parse_integer("--threads", *threads_);
-    if (threads < 1 || threads > 1024) throw UsageError(fmt::format("--threads: {} is given; allowed is 1 to 1024", threads));
+    if (threads < 1 || threads > 1024)
+      throw UsageError(fmt::format("--threads: {} is given; allowed is 1 to 1024", threads));
     options.threads = static_cast<int>(threads);
   }
   if (passes_) options.only_passes = split_list(*passes_);

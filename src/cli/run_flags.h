@@ -12,7 +12,8 @@
 namespace rondo::cli {
 
 /// Adds a flag that takes one value; given twice, the last wins.
-CLI::Option* add_value(CLI::App& app, const std::string& flag, std::optional<std::string>& value, const std::string& help);
+CLI::Option* add_value(CLI::App& app, const std::string& flag, std::optional<std::string>& value,
+                       const std::string& help);
 
 /// Everything that changes how a model runs: --dtype, --threads, --passes, --no-pass.
 class RunFlags {

@@ -31,7 +31,9 @@ std::uint64_t parse_unsigned(const std::string& flag, const std::string& text) {
   return parse_whole<std::uint64_t>(flag, text, "a whole number from 0 to 18446744073709551615");
 }
 
-double parse_number(const std::string& flag, const std::string& text) { return parse_whole<double>(flag, text, "a number"); }
+double parse_number(const std::string& flag, const std::string& text) {
+  return parse_whole<double>(flag, text, "a number");
+}
 
 std::vector<std::string> split_list(const std::string& text) {
   std::vector<std::string> parts;

@@ -19,7 +19,8 @@
 namespace rondo {
 namespace {
 
-constexpr std::array<std::string_view, 6> kNames{"baseline", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "avx512_amx"};
+constexpr std::array<std::string_view, 6> kNames{"baseline",    "avx2",        "avx512",
+                                                 "avx512_vnni", "avx512_bf16", "avx512_amx"};
 
 CpuLevel parse_level(const std::string& text) {
   for (std::size_t i = 0; i < kNames.size(); ++i) {
@@ -31,8 +32,7 @@ CpuLevel parse_level(const std::string& text) {
 
 void cap_onednn(CpuLevel level) {
   using dnnl::cpu_isa;
-  constexpr std::array kIsa{cpu_isa::sse41,          cpu_isa::avx2,
-                            cpu_isa::avx512_core,    cpu_isa::avx512_core_vnni,
+  constexpr std::array kIsa{cpu_isa::sse41, cpu_isa::avx2, cpu_isa::avx512_core, cpu_isa::avx512_core_vnni,
                             cpu_isa::avx512_core_bf16};
   // At the top of the ladder oneDNN is left alone: it may know instructions newer than ours.
   if (level == CpuLevel::avx512_amx || level == detected_cpu_level()) return;
@@ -61,8 +61,8 @@ CpuLevel detected_cpu_level() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return CpuLevel::baseline;
-  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512dq") ||
-      !__builtin_cpu_supports("avx512vl")) {
+  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+      !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl")) {
     return CpuLevel::avx2;
   }
   if (!__builtin_cpu_supports("avx512vnni")) return CpuLevel::avx512;

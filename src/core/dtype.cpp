@@ -18,10 +18,10 @@ struct DTypeRow {
 };
 
 constexpr std::array kRows{
-    DTypeRow{DType::f32, 4, "float32", "f32"},       DTypeRow{DType::bf16, 2, "bfloat16", "bf16"},
-    DTypeRow{DType::f16, 2, "float16", "f16"},       DTypeRow{DType::f8_e4m3, 1, "float8_e4m3fn", "f8_e4m3"},
-    DTypeRow{DType::s8, 1, "int8", "s8"},            DTypeRow{DType::u8, 1, "uint8", "u8"},
-    DTypeRow{DType::s32, 4, "int32", "s32"},         DTypeRow{DType::s64, 8, "int64", "s64"},
+    DTypeRow{DType::f32, 4, "float32", "f32"},      DTypeRow{DType::bf16, 2, "bfloat16", "bf16"},
+    DTypeRow{DType::f16, 2, "float16", "f16"},      DTypeRow{DType::f8_e4m3, 1, "float8_e4m3fn", "f8_e4m3"},
+    DTypeRow{DType::s8, 1, "int8", "s8"},           DTypeRow{DType::u8, 1, "uint8", "u8"},
+    DTypeRow{DType::s32, 4, "int32", "s32"},        DTypeRow{DType::s64, 8, "int64", "s64"},
     DTypeRow{DType::boolean, 1, "bool", "boolean"},
 };
 

@@ -26,7 +26,8 @@ constexpr std::array kVariables{
 std::span<const EnvVariable> env_variables() { return kVariables; }
 
 std::optional<std::string> env_value(std::string_view name) {
-  const bool listed = std::any_of(kVariables.begin(), kVariables.end(), [&](const EnvVariable& v) { return v.name == name; });
+  const bool listed =
+      std::any_of(kVariables.begin(), kVariables.end(), [&](const EnvVariable& v) { return v.name == name; });
   if (!listed) throw Error(fmt::format("environment: {} is read but not listed", name));
   const char* value = std::getenv(std::string(name).c_str());
   if (value == nullptr || *value == '\0') return std::nullopt;

@@ -144,8 +144,8 @@ bool Tensor::is_dense() const {
 
 Tensor Tensor::reshaped(const Shape& shape) const {
   if (shape.elements() != elements() || !is_dense()) {
-    throw InvalidArgument(fmt::format("reshape: {} tensor {} cannot be viewed as {}", is_dense() ? "a dense" : "a strided",
-                                      shape_.to_string(), shape.to_string()));
+    throw InvalidArgument(fmt::format("reshape: {} tensor {} cannot be viewed as {}",
+                                      is_dense() ? "a dense" : "a strided", shape_.to_string(), shape.to_string()));
   }
   Tensor view = *this;
   view.shape_ = shape;
@@ -199,7 +199,8 @@ Tensor Tensor::to(DType dtype) const {
     case DType::f16: convert(result.as<std::uint16_t>(), float_to_f16); break;
     case DType::f8_e4m3: convert(result.as<std::uint8_t>(), float_to_f8_e4m3); break;
     default:
-      throw InvalidArgument(fmt::format("tensor: cannot convert to {}; allowed are the floating dtypes", dtype_name(dtype)));
+      throw InvalidArgument(
+          fmt::format("tensor: cannot convert to {}; allowed are the floating dtypes", dtype_name(dtype)));
   }
   return result;
 }

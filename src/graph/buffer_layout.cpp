@@ -26,7 +26,8 @@ void find_views(const Graph& graph, BufferLayout& layout) {
 /// Tracks, through views, from which node to which a buffer is in use.
 class LifeTracker {
  public:
-  LifeTracker(const Graph& graph, BufferLayout& layout) : graph_(graph), layout_(layout), buffer_of_(graph.values.size(), -1) {
+  LifeTracker(const Graph& graph, BufferLayout& layout)
+      : graph_(graph), layout_(layout), buffer_of_(graph.values.size(), -1) {
     layout_.buffers.resize(graph.values.size(), -1);
   }
 

@@ -36,8 +36,8 @@ ValueId GraphBuilder::weight(const std::string& name, const Shape& shape, DType 
                                   record->shape.to_string(), shape.to_string()));
     }
     if (!is_floating(record->dtype)) {
-      throw FileError(fmt::format("{}: tensor '{}' has dtype {}; allowed are the floating dtypes", weights_->source(), name,
-                                  dtype_name(record->dtype)));
+      throw FileError(fmt::format("{}: tensor '{}' has dtype {}; allowed are the floating dtypes", weights_->source(),
+                                  name, dtype_name(record->dtype)));
     }
   }
   return new_value({ValueKind::weight, {shape, dtype, {}}, name, kNoNode, {}});

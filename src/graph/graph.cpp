@@ -21,7 +21,8 @@ std::vector<TensorType> Graph::input_types(const Node& node) const {
 std::string Graph::to_string() const {
   std::string text;
   for (const NamedValue& input : inputs) {
-    text += fmt::format("input %{} {}: {}\n", input.value, input.name, values[static_cast<std::size_t>(input.value)].type.to_string());
+    text += fmt::format("input %{} {}: {}\n", input.value, input.name,
+                        values[static_cast<std::size_t>(input.value)].type.to_string());
   }
   std::size_t next_segment = 0;
   for (std::size_t i = 0; i < nodes.size(); ++i) {

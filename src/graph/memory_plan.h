@@ -20,8 +20,8 @@ struct MemoryPlan {
   std::size_t naive_bytes = 0;  // if every buffer had memory of its own
 };
 
-/// Buffers whose lives overlap get disjoint ranges. Greedy, largest first, each at the lowest free offset (Pisarchyk and
-/// Lee, 2020, "greedy by size"): within a few per cent of the lower bound on transformer graphs.
+/// Buffers whose lives overlap get disjoint ranges. Greedy, largest first, each at the lowest free offset (Pisarchyk
+/// and Lee, 2020, "greedy by size"): within a few per cent of the lower bound on transformer graphs.
 MemoryPlan plan_memory(std::span<const BufferLife> buffers);
 
 }  // namespace rondo

@@ -26,7 +26,8 @@ class Model {
 
   /// The plan for the graph that `build` makes. `key` says everything that the graph depends on: a plan made before for
   /// the same key, threads and passes is handed out again. The last kPlans are kept.
-  std::shared_ptr<const Plan> plan(const std::string& key, const PlanOptions& options, const std::function<Graph()>& build);
+  std::shared_ptr<const Plan> plan(const std::string& key, const PlanOptions& options,
+                                   const std::function<Graph()>& build);
 
  private:
   static constexpr std::size_t kPlans = 8;

@@ -38,7 +38,8 @@ Plan::Plan(Graph graph, std::vector<PassResult> passes, WeightStore& weights, in
 
 void Plan::resolve_weight(ValueId id, WeightStore& weights) {
   const Value& value = graph_.values[at(id)];
-  if (value.kind == ValueKind::weight && !resident_[at(id)].defined()) resident_[at(id)] = weights.get(value.name, value.type.dtype);
+  if (value.kind == ValueKind::weight && !resident_[at(id)].defined())
+    resident_[at(id)] = weights.get(value.name, value.type.dtype);
 }
 
 void Plan::choose_kernel(NodeId id, WeightStore& weights) {

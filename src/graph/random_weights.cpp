@@ -23,7 +23,8 @@ Tensor RandomWeights::tensor(const std::string& name) const {
   const TensorRecord* record = find(name);
   if (record == nullptr) throw FileError(fmt::format("{}: has no tensor '{}'", source_, name));
   Tensor tensor = Tensor::empty(record->shape, record->dtype);
-  // Uniform with variance 1 / inputs, so that a product keeps its input's size; xorshift, since benchmarks make billions.
+  // Uniform with variance 1 / inputs, so that a product keeps its input's size; xorshift, since benchmarks make
+  // billions.
   const auto inputs = static_cast<double>(std::max<std::int64_t>(1, record->shape.elements() / record->shape[0]));
   const auto range = static_cast<float>(std::sqrt(12.0 / inputs));
   std::uint64_t state = std::hash<std::string>()(name) | 1U;

@@ -45,7 +45,8 @@ Tensor Session::output(const std::string& name) const { return find(plan_->graph
 void Session::run(const RunContext& context) {
   using Clock = std::chrono::steady_clock;
   const ThreadTeamScope team(plan_->threads());
-  const std::span<std::byte> scratch(arena_.as<std::byte>() + plan_->layout().memory.arena_bytes, plan_->scratch_bytes());
+  const std::span<std::byte> scratch(arena_.as<std::byte>() + plan_->layout().memory.arena_bytes,
+                                     plan_->scratch_bytes());
   if (context.step_ms != nullptr) context.step_ms->resize(steps_.size());
   for (std::size_t i = 0; i < steps_.size(); ++i) {
     if (context.cancel != nullptr && context.cancel->load(std::memory_order_relaxed)) throw Cancelled("run: cancelled");

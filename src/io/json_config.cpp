@@ -60,7 +60,8 @@ std::string read_text_file(const std::filesystem::path& path, std::size_t limit)
   std::error_code error;
   const auto status = std::filesystem::status(path, error);
   if (!std::filesystem::exists(status)) throw FileError(fmt::format("{}: does not exist", path.string()));
-  if (!std::filesystem::is_regular_file(status)) throw FileError(fmt::format("{}: is not a regular file", path.string()));
+  if (!std::filesystem::is_regular_file(status))
+    throw FileError(fmt::format("{}: is not a regular file", path.string()));
   const auto size = std::filesystem::file_size(path, error);
   if (error || size > limit) {
     throw FileError(fmt::format("{}: has {} bytes; at most {} are allowed", path.string(), size, limit));
@@ -78,7 +79,8 @@ JsonConfig JsonConfig::load(const std::filesystem::path& path) {
 
 JsonConfig::JsonConfig(const json& object, std::string source)
     : json_(std::make_shared<const json>(object)), source_(std::move(source)) {
-  if (!json_->is_object()) throw FileError(fmt::format("{}: holds a JSON {}; an object is needed", source_, json_->type_name()));
+  if (!json_->is_object())
+    throw FileError(fmt::format("{}: holds a JSON {}; an object is needed", source_, json_->type_name()));
 }
 
 const json* JsonConfig::find(std::string_view key) const {
@@ -90,7 +92,8 @@ bool JsonConfig::has(std::string_view key) const { return find(key) != nullptr; 
 
 void JsonConfig::refuse(std::string_view key, const std::string& allowed) const {
   const json* value = find(key);
-  const std::string given = value == nullptr ? "absent" : printable(value->dump(-1, ' ', false, json::error_handler_t::replace));
+  const std::string given =
+      value == nullptr ? "absent" : printable(value->dump(-1, ' ', false, json::error_handler_t::replace));
   throw FileError(fmt::format("{}: '{}' is {}; {}", source_, key, given, allowed));
 }
 
@@ -106,7 +109,8 @@ std::int64_t JsonConfig::integer(std::string_view key, std::optional<std::int64_
   const std::string allowed = fmt::format("allowed is an integer from {} to {}", least, most);
   const json& value = require(key, allowed);
   if (!value.is_number_integer()) refuse(key, allowed);
-  if (value.is_number_unsigned() && value.get<std::uint64_t>() > static_cast<std::uint64_t>(INT64_MAX)) refuse(key, allowed);
+  if (value.is_number_unsigned() && value.get<std::uint64_t>() > static_cast<std::uint64_t>(INT64_MAX))
+    refuse(key, allowed);
   const auto number = value.get<std::int64_t>();
   if (number < least || number > most) refuse(key, allowed);
   return number;

@@ -3,8 +3,8 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <nlohmann/json_fwd.hpp>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -12,7 +12,8 @@
 
 namespace rondo {
 
-/// Parses JSON text. Refuses duplicate keys, nesting deeper than 64 and invalid UTF-8. `source` names the text in errors.
+/// Parses JSON text. Refuses duplicate keys, nesting deeper than 64 and invalid UTF-8. `source` names the text in
+/// errors.
 nlohmann::json parse_json(std::string_view text, const std::string& source);
 
 /// Reads a whole file of at most `limit` bytes. Throws FileError.
@@ -32,7 +33,8 @@ class JsonConfig {
   bool has(std::string_view key) const;
 
   /// The typed getters take the value for an absent (or null) key; without one the key is required.
-  std::int64_t integer(std::string_view key, std::optional<std::int64_t> absent, std::int64_t least, std::int64_t most) const;
+  std::int64_t integer(std::string_view key, std::optional<std::int64_t> absent, std::int64_t least,
+                       std::int64_t most) const;
   double number(std::string_view key, std::optional<double> absent) const;
   bool boolean(std::string_view key, bool absent) const;
   std::string text(std::string_view key, std::optional<std::string> absent) const;

@@ -31,7 +31,8 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
   void* memory = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, descriptor, 0);
   const int error = errno;
   close(descriptor);
-  if (memory == MAP_FAILED) throw FileError(fmt::format("{}: cannot be mapped: {}", path.string(), std::strerror(error)));
+  if (memory == MAP_FAILED)
+    throw FileError(fmt::format("{}: cannot be mapped: {}", path.string(), std::strerror(error)));
   bytes_ = {static_cast<const std::byte*>(memory), size};
 }
 

@@ -84,13 +84,16 @@ void check_output(const std::string& path) {
   if (path.empty()) throw FileError("output: the name is empty; allowed is a file name, or - for stdout");
   const fs::path target = resolve(path);
   std::error_code error;
-  if (fs::is_directory(target, error) || path.back() == '/') throw FileError(fmt::format("{}: is a folder; a file is needed", path));
+  if (fs::is_directory(target, error) || path.back() == '/')
+    throw FileError(fmt::format("{}: is a folder; a file is needed", path));
   const bool by_rename = is_written_by_rename(target);
   const fs::path folder = folder_of(target);
-  if (!fs::is_directory(folder, error)) throw FileError(fmt::format("{}: the folder {} does not exist", path, folder.string()));
+  if (!fs::is_directory(folder, error))
+    throw FileError(fmt::format("{}: the folder {} does not exist", path, folder.string()));
   if (fs::exists(target, error) && access(target.c_str(), W_OK) != 0) fail(path, "cannot be written");
   if (by_rename && access(folder.c_str(), W_OK | X_OK) != 0) fail(path, "its folder cannot be written");
-  if (target.filename().string().size() > 255) throw FileError(fmt::format("{}: the name is longer than 255 bytes", path));
+  if (target.filename().string().size() > 255)
+    throw FileError(fmt::format("{}: the name is longer than 255 bytes", path));
 }
 
 void write_output(const std::string& path, std::span<const std::byte> bytes) {

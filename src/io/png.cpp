@@ -80,8 +80,9 @@ std::vector<std::byte> encode_png(const Image& image, const std::map<std::string
         target->insert(target->end(), begin, begin + size);
       },
       nullptr);
-  png_set_IHDR(writer.png(), writer.info(), static_cast<png_uint_32>(image.width), static_cast<png_uint_32>(image.height), 8,
-               PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+  png_set_IHDR(writer.png(), writer.info(), static_cast<png_uint_32>(image.width),
+               static_cast<png_uint_32>(image.height), 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
+               PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
   std::vector<png_text> chunks;
   for (const auto& [key, text] : texts) {
     png_text chunk{};
@@ -93,7 +94,8 @@ std::vector<std::byte> encode_png(const Image& image, const std::map<std::string
   png_set_text(writer.png(), writer.info(), chunks.data(), static_cast<int>(chunks.size()));
   png_write_info(writer.png(), writer.info());
   const std::size_t stride = static_cast<std::size_t>(image.width) * 3;
-  for (int y = 0; y < image.height; ++y) png_write_row(writer.png(), image.pixels.data() + static_cast<std::size_t>(y) * stride);
+  for (int y = 0; y < image.height; ++y)
+    png_write_row(writer.png(), image.pixels.data() + static_cast<std::size_t>(y) * stride);
   png_write_end(writer.png(), writer.info());
   return bytes;
 }
@@ -122,7 +124,8 @@ Image read_png(const std::filesystem::path& path) {
   image.width = static_cast<int>(png_get_image_width(reader.png(), reader.info()));
   image.height = static_cast<int>(png_get_image_height(reader.png(), reader.info()));
   const std::size_t stride = static_cast<std::size_t>(image.width) * 3;
-  if (png_get_rowbytes(reader.png(), reader.info()) != stride) throw FileError(path.string() + ": PNG: cannot be read as RGB");
+  if (png_get_rowbytes(reader.png(), reader.info()) != stride)
+    throw FileError(path.string() + ": PNG: cannot be read as RGB");
   image.pixels.resize(stride * static_cast<std::size_t>(image.height));
   std::vector<png_bytep> rows;
   for (int y = 0; y < image.height; ++y) rows.push_back(image.pixels.data() + static_cast<std::size_t>(y) * stride);

@@ -65,16 +65,17 @@ TensorRecord parse_record(const json& entry, std::size_t data_bytes, const std::
   }
 
   const json& offsets = entry["data_offsets"];
-  const bool pair = offsets.is_array() && offsets.size() == 2 && offsets[0].is_number_unsigned() && offsets[1].is_number_unsigned();
+  const bool pair =
+      offsets.is_array() && offsets.size() == 2 && offsets[0].is_number_unsigned() && offsets[1].is_number_unsigned();
   const std::uint64_t begin = pair ? offsets[0].get<std::uint64_t>() : 0;
   const std::uint64_t end = pair ? offsets[1].get<std::uint64_t>() : 0;
   if (!pair || end < begin || end > data_bytes) {
-    throw FileError(fmt::format("{} has data_offsets {}; the file holds {} bytes of data", where, printable(offsets.dump()),
-                                data_bytes));
+    throw FileError(fmt::format("{} has data_offsets {}; the file holds {} bytes of data", where,
+                                printable(offsets.dump()), data_bytes));
   }
   if (end - begin != bytes) {
-    throw FileError(fmt::format("{} has {} bytes of data, but {} {} takes {}", where, end - begin, dtype_name(record.dtype),
-                                record.shape.to_string(), bytes));
+    throw FileError(fmt::format("{} has {} bytes of data, but {} {} takes {}", where, end - begin,
+                                dtype_name(record.dtype), record.shape.to_string(), bytes));
   }
   record.offset = begin;
   record.bytes = bytes;
@@ -82,7 +83,8 @@ TensorRecord parse_record(const json& entry, std::size_t data_bytes, const std::
 }
 
 /// The records must tile the data section, as the format demands.
-void check_tiling(const std::map<std::string, TensorRecord>& records, std::size_t data_bytes, const std::string& source) {
+void check_tiling(const std::map<std::string, TensorRecord>& records, std::size_t data_bytes,
+                  const std::string& source) {
   std::vector<const std::pair<const std::string, TensorRecord>*> order;
   order.reserve(records.size());
   for (const auto& entry : records) order.push_back(&entry);
@@ -92,9 +94,10 @@ void check_tiling(const std::map<std::string, TensorRecord>& records, std::size_
   std::size_t expected = 0;
   for (const auto* entry : order) {
     if (entry->second.offset != expected) {
-      throw FileError(fmt::format("{}: tensor '{}' starts at byte {} of the data, {} byte {} where the one before it ends",
-                                  source, printable(entry->first), entry->second.offset,
-                                  entry->second.offset < expected ? "overlapping" : "leaving a hole after", expected));
+      throw FileError(
+          fmt::format("{}: tensor '{}' starts at byte {} of the data, {} byte {} where the one before it ends", source,
+                      printable(entry->first), entry->second.offset,
+                      entry->second.offset < expected ? "overlapping" : "leaving a hole after", expected));
     }
     expected = entry->second.offset + entry->second.bytes;
   }
@@ -106,9 +109,11 @@ void check_tiling(const std::map<std::string, TensorRecord>& records, std::size_
 /// A shard's name in an index is text from a stranger: it must stay inside the folder.
 void check_shard_name(const std::string& shard, const std::string& source) {
   const fs::path path(shard);
-  const bool leaves = path.is_absolute() || std::any_of(path.begin(), path.end(), [](const fs::path& p) { return p == ".."; });
+  const bool leaves =
+      path.is_absolute() || std::any_of(path.begin(), path.end(), [](const fs::path& p) { return p == ".."; });
   if (shard.empty() || leaves || shard.find('\0') != std::string::npos) {
-    throw FileError(fmt::format("{}: names the shard '{}'; allowed is a file inside the folder", source, printable(shard)));
+    throw FileError(
+        fmt::format("{}: names the shard '{}'; allowed is a file inside the folder", source, printable(shard)));
   }
 }
 
@@ -136,8 +141,8 @@ SafetensorsFile::SafetensorsFile(const fs::path& path) : file_(std::make_shared<
   }
   std::memcpy(&header_bytes, bytes.data(), sizeof header_bytes);  // little-endian, as every machine we build for
   if (header_bytes > kMaxHeaderBytes || header_bytes > bytes.size() - sizeof header_bytes) {
-    throw FileError(fmt::format("{}: says that its header has {} bytes; the file has {} and a header at most {}", source,
-                                header_bytes, bytes.size(), kMaxHeaderBytes));
+    throw FileError(fmt::format("{}: says that its header has {} bytes; the file has {} and a header at most {}",
+                                source, header_bytes, bytes.size(), kMaxHeaderBytes));
   }
   data_ = bytes.subspan(sizeof header_bytes + header_bytes);
   const std::string_view header(reinterpret_cast<const char*>(bytes.data() + sizeof header_bytes), header_bytes);
@@ -178,12 +183,14 @@ Checkpoint Checkpoint::open(const fs::path& folder) {
 
     const JsonConfig config = JsonConfig::load(index);
     const auto map = config.object().find("weight_map");
-    if (map == config.object().end() || !map->is_object()) config.refuse("weight_map", "allowed is an object of tensor: file");
+    if (map == config.object().end() || !map->is_object())
+      config.refuse("weight_map", "allowed is an object of tensor: file");
     Checkpoint checkpoint;
     checkpoint.source_ = index.string();
     std::map<std::string, std::size_t> opened;
     for (const auto& [name, file] : map->items()) {
-      if (!file.is_string()) throw FileError(fmt::format("{}: tensor '{}' names no file", index.string(), printable(name)));
+      if (!file.is_string())
+        throw FileError(fmt::format("{}: tensor '{}' names no file", index.string(), printable(name)));
       const auto shard = file.get<std::string>();
       check_shard_name(shard, index.string());
       auto found = opened.find(shard);
@@ -192,7 +199,8 @@ Checkpoint Checkpoint::open(const fs::path& folder) {
         found = opened.emplace(shard, checkpoint.files_.size() - 1).first;
       }
       if (!checkpoint.files_[found->second].records().contains(name)) {
-        throw FileError(fmt::format("{}: tensor '{}' is not in '{}'", index.string(), printable(name), printable(shard)));
+        throw FileError(
+            fmt::format("{}: tensor '{}' is not in '{}'", index.string(), printable(name), printable(shard)));
       }
       checkpoint.file_of_.emplace(name, found->second);
     }

@@ -57,10 +57,12 @@ AutoencoderKlConfig AutoencoderKlConfig::parse(const JsonConfig& json) {
   if (c.block_out_channels.size() > 8) json.refuse("block_out_channels", "allowed are 1 to 8 blocks");
   for (const std::int64_t channels : c.block_out_channels) {
     if (channels % c.norm_num_groups != 0) {
-      json.refuse("block_out_channels", fmt::format("allowed are multiples of norm_num_groups ({})", c.norm_num_groups));
+      json.refuse("block_out_channels",
+                  fmt::format("allowed are multiples of norm_num_groups ({})", c.norm_num_groups));
     }
   }
-  for (const auto& [key, allowed] : {std::pair("down_block_types", "DownEncoderBlock2D"), {"up_block_types", "UpDecoderBlock2D"}}) {
+  for (const auto& [key, allowed] :
+       {std::pair("down_block_types", "DownEncoderBlock2D"), {"up_block_types", "UpDecoderBlock2D"}}) {
     const std::vector<std::string> types = json.texts(key);
     for (const std::string& type : types) {
       if (type != allowed) json.refuse(key, fmt::format("allowed is {}", allowed));
@@ -77,7 +79,8 @@ AutoencoderKlConfig AutoencoderKlConfig::parse(const JsonConfig& json) {
   c.use_quant_conv = json.boolean("use_quant_conv", true);
   c.use_post_quant_conv = json.boolean("use_post_quant_conv", true);
   c.scaling_factor = json.number("scaling_factor", 0.18215);
-  if (!std::isfinite(c.scaling_factor) || c.scaling_factor == 0) json.refuse("scaling_factor", "allowed is a number other than 0");
+  if (!std::isfinite(c.scaling_factor) || c.scaling_factor == 0)
+    json.refuse("scaling_factor", "allowed is a number other than 0");
   c.shift_factor = json.number("shift_factor", 0.0);
   if (!std::isfinite(c.shift_factor)) json.refuse("shift_factor", "allowed is a finite number");
   c.sample_size = json.integer("sample_size", 32, 1, 65536);
@@ -100,7 +103,8 @@ Graph build_vae_decoder(const AutoencoderKlConfig& config, std::int64_t batch, s
     b.begin_segment("up_block", static_cast<int>(i));
     const Scope block = decoder / "up_blocks" / static_cast<std::int64_t>(i);
     const std::int64_t out = channels[channels.size() - 1 - i];
-    for (std::int64_t j = 0; j <= config.layers_per_block; ++j) x = resnet_block(block / "resnets" / j, x, out, config.norm_num_groups);
+    for (std::int64_t j = 0; j <= config.layers_per_block; ++j)
+      x = resnet_block(block / "resnets" / j, x, out, config.norm_num_groups);
     if (i + 1 < channels.size()) x = conv2d(block / "upsamplers.0.conv", b.apply<UpsampleNearestOp>({x}), out, 3, 1);
   }
   b.begin_segment("head");

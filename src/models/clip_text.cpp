@@ -24,7 +24,9 @@ ValueId causal_self_attention(const Scope& scope, ValueId x, const ClipTextConfi
 
 ValueId encoder_layer(const Scope& scope, ValueId x, const ClipTextConfig& config) {
   GraphBuilder& b = scope.builder();
-  x = add(b, x, causal_self_attention(scope / "self_attn", layer_norm(scope / "layer_norm1", x, config.layer_norm_eps), config));
+  x = add(
+      b, x,
+      causal_self_attention(scope / "self_attn", layer_norm(scope / "layer_norm1", x, config.layer_norm_eps), config));
   const ValueId normed = layer_norm(scope / "layer_norm2", x, config.layer_norm_eps);
   const ValueId hidden = activation(b, linear(scope / "mlp.fc1", normed, config.intermediate_size),
                                     config.quick_gelu ? ActivationKind::quick_gelu : ActivationKind::gelu_erf);
@@ -67,7 +69,8 @@ Graph build_clip_text(const ClipTextConfig& config, std::int64_t batch, std::int
   const ValueId ids = b.input("input_ids", {{batch, tokens}, DType::s32, {}});
   const ValueId pooled = b.input("pooled_position", {{batch}, DType::s32, {}});
   const Scope embeddings = root / "embeddings";
-  const ValueId table = b.stored_weight(embeddings.full("token_embedding.weight"), {config.vocab_size, config.hidden_size}, dtype);
+  const ValueId table =
+      b.stored_weight(embeddings.full("token_embedding.weight"), {config.vocab_size, config.hidden_size}, dtype);
   const ValueId positions =
       (embeddings / "position_embedding").weight({config.max_position_embeddings, config.hidden_size});
   ValueId x = add(b, b.apply<EmbeddingOp>({ids, table}, dtype), slice(b, positions, 0, 0, tokens));

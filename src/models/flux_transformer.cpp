@@ -32,7 +32,8 @@ RopeTables rope_tables(GraphBuilder& b, const FluxTransformerConfig& config, con
   Tensor sin = Tensor::empty({tokens, half}, DType::f32);
   for (std::int64_t t = 0; t < tokens; ++t) {
     const std::int64_t pixel = t - shape.text_tokens;
-    const std::array<std::int64_t, 3> position{0, pixel < 0 ? 0 : pixel / shape.columns, pixel < 0 ? 0 : pixel % shape.columns};
+    const std::array<std::int64_t, 3> position{0, pixel < 0 ? 0 : pixel / shape.columns,
+                                               pixel < 0 ? 0 : pixel % shape.columns};
     std::int64_t target = t * half;
     for (std::size_t axis = 0; axis < 3; ++axis) {
       const std::int64_t dim = config.axes_dims_rope[axis];
@@ -75,7 +76,9 @@ ValueId adaptive_norm(GraphBuilder& b, ValueId x, ValueId scale, ValueId shift) 
   return b.apply<ModulateOp>({b.apply<LayerNormOp>({x}, kEps), scale, shift});
 }
 
-ValueId gated_add(GraphBuilder& b, ValueId residual, ValueId gate, ValueId x) { return b.apply<GatedAddOp>({residual, gate, x}); }
+ValueId gated_add(GraphBuilder& b, ValueId residual, ValueId gate, ValueId x) {
+  return b.apply<GatedAddOp>({residual, gate, x});
+}
 
 ValueId feed_forward(const Scope& scope, ValueId x) {
   const std::int64_t width = scope.builder().shape(x).back();
@@ -92,7 +95,8 @@ struct Heads {
 /// Projections cut into heads, with RMSNorm on query and key.
 Heads project_heads(const Scope& attention, ValueId x, const FluxTransformerConfig& config, bool added) {
   const auto project = [&](const char* name) {
-    return split_heads(attention.builder(), linear(attention / name, x, config.inner_dim()), config.num_attention_heads);
+    return split_heads(attention.builder(), linear(attention / name, x, config.inner_dim()),
+                       config.num_attention_heads);
   };
   return {rms_norm(attention / (added ? "norm_added_q" : "norm_q"), project(added ? "add_q_proj" : "to_q"), kEps),
           rms_norm(attention / (added ? "norm_added_k" : "norm_k"), project(added ? "add_k_proj" : "to_k"), kEps),
@@ -120,7 +124,8 @@ Streams double_block(const Scope& scope, Streams x, ValueId conditioning, const 
   const Modulation text(scope / "norm1_context", conditioning, parts);
 
   const Scope attention = scope / "attn";
-  const Heads i = project_heads(attention, adaptive_norm(b, x.image, image[scale_msa], image[shift_msa]), config, false);
+  const Heads i =
+      project_heads(attention, adaptive_norm(b, x.image, image[scale_msa], image[shift_msa]), config, false);
   const Heads t = project_heads(attention, adaptive_norm(b, x.text, text[scale_msa], text[shift_msa]), config, true);
   const ValueId joint = attend(
       b, {concat(b, {t.query, i.query}, 1), concat(b, {t.key, i.key}, 1), concat(b, {t.value, i.value}, 1)}, rope);
@@ -132,7 +137,8 @@ Streams double_block(const Scope& scope, Streams x, ValueId conditioning, const 
   x.text = gated_add(b, x.text, text[gate_msa], linear(attention / "to_add_out", from_text, config.inner_dim()));
 
   const ValueId image_mlp = feed_forward(scope / "ff", adaptive_norm(b, x.image, image[scale_mlp], image[shift_mlp]));
-  const ValueId text_mlp = feed_forward(scope / "ff_context", adaptive_norm(b, x.text, text[scale_mlp], text[shift_mlp]));
+  const ValueId text_mlp =
+      feed_forward(scope / "ff_context", adaptive_norm(b, x.text, text[scale_mlp], text[shift_mlp]));
   x.image = gated_add(b, x.image, image[gate_mlp], image_mlp);
   x.text = gated_add(b, x.text, text[gate_mlp], text_mlp);
   return x;
@@ -148,7 +154,8 @@ ValueId single_block(const Scope& scope, ValueId x, ValueId conditioning, const 
   const ValueId mlp =
       activation(b, linear(scope / "proj_mlp", normed, kMlpRatio * config.inner_dim()), ActivationKind::gelu_tanh);
   const ValueId attention = attend(b, project_heads(scope / "attn", normed, config, false), rope);
-  return gated_add(b, x, modulation[gate], linear(scope / "proj_out", concat(b, {attention, mlp}, 2), config.inner_dim()));
+  return gated_add(b, x, modulation[gate],
+                   linear(scope / "proj_out", concat(b, {attention, mlp}, 2), config.inner_dim()));
 }
 
 }  // namespace
@@ -185,7 +192,8 @@ Graph build_flux_transformer(const FluxTransformerConfig& config, const FluxTran
   const std::int64_t width = config.inner_dim();
 
   b.begin_segment("embed");
-  const ValueId latents = b.input("hidden_states", {{shape.batch, shape.image_tokens(), config.in_channels}, shape.dtype, {}});
+  const ValueId latents =
+      b.input("hidden_states", {{shape.batch, shape.image_tokens(), config.in_channels}, shape.dtype, {}});
   const ValueId prompt =
       b.input("encoder_hidden_states", {{shape.batch, shape.text_tokens, config.joint_attention_dim}, shape.dtype, {}});
   const ValueId pooled = b.input("pooled_projections", {{shape.batch, config.pooled_projection_dim}, shape.dtype, {}});

@@ -31,7 +31,7 @@ struct FluxTransformerConfig {
 struct FluxTransformerShape {
   std::int64_t batch = 1;
   std::int64_t text_tokens = 512;
-  std::int64_t rows = 1;     // of image tokens: a token is a 2 x 2 patch of latents
+  std::int64_t rows = 1;  // of image tokens: a token is a 2 x 2 patch of latents
   std::int64_t columns = 1;
   DType dtype = DType::f32;
 
@@ -42,6 +42,7 @@ struct FluxTransformerShape {
 /// joint_attention_dim] in the compute dtype, pooled_projections [B, pooled_projection_dim] likewise, timestep [B]
 /// float32 from 0 to 1000 and, with guidance_embeds, guidance [B] float32 times 1000.
 /// Output: sample [B, rows * columns, out_channels].
-Graph build_flux_transformer(const FluxTransformerConfig& config, const FluxTransformerShape& shape, const WeightSource* weights);
+Graph build_flux_transformer(const FluxTransformerConfig& config, const FluxTransformerShape& shape,
+                             const WeightSource* weights);
 
 }  // namespace rondo

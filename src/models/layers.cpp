@@ -22,7 +22,8 @@ ValueId linear(const Scope& scope, ValueId x, std::int64_t out, bool bias) {
 ValueId conv2d(const Scope& scope, ValueId x, std::int64_t out, std::int64_t kernel, std::int64_t padding) {
   GraphBuilder& b = scope.builder();
   const ValueId weight = scope.weight({out, b.shape(x).back(), kernel, kernel});
-  return b.apply<Conv2dOp>({x, weight, scope.vector("bias", out)}, 1, Conv2dOp::Padding{padding, padding, padding, padding});
+  return b.apply<Conv2dOp>({x, weight, scope.vector("bias", out)}, 1,
+                           Conv2dOp::Padding{padding, padding, padding, padding});
 }
 
 ValueId rms_norm(const Scope& scope, ValueId x, double eps) {
@@ -42,9 +43,13 @@ ValueId group_norm(const Scope& scope, ValueId x, std::int64_t groups, double ep
   return b.apply<GroupNormOp>({x, scope.vector("weight", channels), scope.vector("bias", channels)}, groups, eps);
 }
 
-ValueId activation(GraphBuilder& builder, ValueId x, ActivationKind kind) { return builder.apply<ActivationOp>({x}, kind); }
+ValueId activation(GraphBuilder& builder, ValueId x, ActivationKind kind) {
+  return builder.apply<ActivationOp>({x}, kind);
+}
 ValueId add(GraphBuilder& builder, ValueId a, ValueId b) { return builder.apply<BinaryOp>({a, b}, BinaryKind::add); }
-ValueId multiply(GraphBuilder& builder, ValueId a, ValueId b) { return builder.apply<BinaryOp>({a, b}, BinaryKind::multiply); }
+ValueId multiply(GraphBuilder& builder, ValueId a, ValueId b) {
+  return builder.apply<BinaryOp>({a, b}, BinaryKind::multiply);
+}
 
 ValueId concat(GraphBuilder& builder, std::initializer_list<ValueId> parts, std::size_t axis) {
   return builder.apply<ConcatOp>(parts, axis);
@@ -80,8 +85,8 @@ void refuse_unknown_tensors(const WeightSource& source, std::span<const Graph> g
   }
   for (const std::string& name : source.names()) {
     if (!read.contains(name) && !is_harmless(name)) {
-      throw FileError(fmt::format("{}: tensor '{}' is not known to the model that its config describes", source.source(),
-                                  printable(name)));
+      throw FileError(fmt::format("{}: tensor '{}' is not known to the model that its config describes",
+                                  source.source(), printable(name)));
     }
   }
 }

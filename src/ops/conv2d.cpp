@@ -3,7 +3,8 @@
 namespace rondo {
 
 std::string Conv2dOp::attributes() const {
-  return fmt::format("stride={} padding={},{},{},{}", stride_, padding_.top, padding_.bottom, padding_.left, padding_.right);
+  return fmt::format("stride={} padding={},{},{},{}", stride_, padding_.top, padding_.bottom, padding_.left,
+                     padding_.right);
 }
 
 std::vector<TensorType> Conv2dOp::infer(std::span<const TensorType> inputs) const {
@@ -12,9 +13,11 @@ std::vector<TensorType> Conv2dOp::infer(std::span<const TensorType> inputs) cons
   const Shape& x = inputs[0].shape;
   const Shape& weight = inputs[1].shape;
   check(x.rank() == 4 && weight.rank() == 4 && x[3] == weight[1],
-        "input {} and weight {} do not fit; allowed are [B, H, W, C] and [O, C, Kh, Kw]", x.to_string(), weight.to_string());
+        "input {} and weight {} do not fit; allowed are [B, H, W, C] and [O, C, Kh, Kw]", x.to_string(),
+        weight.to_string());
   if (inputs.size() == 3) {
-    check(inputs[2].shape == Shape{weight[0]}, "bias {} does not fit weight {}", inputs[2].shape.to_string(), weight.to_string());
+    check(inputs[2].shape == Shape{weight[0]}, "bias {} does not fit weight {}", inputs[2].shape.to_string(),
+          weight.to_string());
   }
   const std::int64_t height = x[1] + padding_.top + padding_.bottom - weight[2];
   const std::int64_t width = x[2] + padding_.left + padding_.right - weight[3];

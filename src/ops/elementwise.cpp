@@ -45,7 +45,8 @@ std::vector<TensorType> BinaryOp::infer(std::span<const TensorType> inputs) cons
   const Shape& b = inputs[1].shape;
   bool fits = b.rank() <= a.rank();
   for (std::size_t axis = 0; fits && axis < b.rank(); ++axis) fits = b[axis] == a[a.rank() - b.rank() + axis];
-  check(fits, "inputs {} and {} do not fit; allowed is a second shape that ends the first", a.to_string(), b.to_string());
+  check(fits, "inputs {} and {} do not fit; allowed is a second shape that ends the first", a.to_string(),
+        b.to_string());
   return {inputs[0]};
 }
 

@@ -10,8 +10,8 @@ std::vector<TensorType> LinearOp::infer(std::span<const TensorType> inputs) cons
   check(x.shape.rank() >= 2 && weight.rank() == 2 && x.shape.back() == weight[1],
         "input {} and weight {} do not fit; allowed are [..., K] and [N, K]", x.shape.to_string(), weight.to_string());
   if (inputs.size() == 3) {
-    check(inputs[2].shape == Shape{weight[0]}, "bias {} does not fit weight {}; allowed is [{}]", inputs[2].shape.to_string(),
-          weight.to_string(), weight[0]);
+    check(inputs[2].shape == Shape{weight[0]}, "bias {} does not fit weight {}; allowed is [{}]",
+          inputs[2].shape.to_string(), weight.to_string(), weight[0]);
   }
   TensorType result = x;
   result.shape[result.shape.rank() - 1] = weight[0];

@@ -30,7 +30,8 @@ std::vector<TensorType> SelectRowOp::infer(std::span<const TensorType> inputs) c
   check_count(inputs, 2, 2);
   const Shape& x = inputs[0].shape;
   check(x.rank() == 3 && inputs[1].dtype == DType::s32 && inputs[1].shape == Shape{x[0]},
-        "input {} and index {} do not fit; allowed are [B, S, D] and int32 [B]", inputs[0].to_string(), inputs[1].to_string());
+        "input {} and index {} do not fit; allowed are [B, S, D] and int32 [B]", inputs[0].to_string(),
+        inputs[1].to_string());
   TensorType result = inputs[0];
   result.shape = {x[0], x[2]};
   return {result};
@@ -84,7 +85,8 @@ void RelativePositionBiasOp::reference(std::span<const RefTensor> inputs, std::s
 std::vector<TensorType> TimestepSinusoidOp::infer(std::span<const TensorType> inputs) const {
   check_count(inputs, 1, 1);
   check(inputs[0].shape.rank() == 1 && inputs[0].dtype == DType::f32 && width_ % 2 == 0,
-        "input {} with width {} does not fit; allowed are float32 [B] and an even width", inputs[0].to_string(), width_);
+        "input {} with width {} does not fit; allowed are float32 [B] and an even width", inputs[0].to_string(),
+        width_);
   TensorType result = inputs[0];
   result.shape = {inputs[0].shape[0], width_};
   result.dtype = dtype_;

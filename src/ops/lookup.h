@@ -32,7 +32,8 @@ class SelectRowOp final : public Operator {
 /// within it half exact, half logarithmic up to max_distance.
 class RelativePositionBiasOp final : public Operator {
  public:
-  RelativePositionBiasOp(std::int64_t length, std::int64_t max_distance) : length_(length), max_distance_(max_distance) {}
+  RelativePositionBiasOp(std::int64_t length, std::int64_t max_distance)
+      : length_(length), max_distance_(max_distance) {}
   std::int64_t max_distance() const { return max_distance_; }
   std::string_view name() const override { return "relative_position_bias"; }
   std::string attributes() const override { return fmt::format("length={} max_distance={}", length_, max_distance_); }

@@ -9,8 +9,9 @@ std::vector<TensorType> RmsNormOp::infer(std::span<const TensorType> inputs) con
   check_floating(inputs);
   check(inputs[0].shape.rank() >= 1, "takes a tensor of rank 1 or more");
   if (inputs.size() == 2) {
-    check(inputs[1].shape == Shape{inputs[0].shape.back()}, "input {} and weight {} do not fit; allowed are [..., D] and [D]",
-          inputs[0].shape.to_string(), inputs[1].shape.to_string());
+    check(inputs[1].shape == Shape{inputs[0].shape.back()},
+          "input {} and weight {} do not fit; allowed are [..., D] and [D]", inputs[0].shape.to_string(),
+          inputs[1].shape.to_string());
   }
   return {inputs[0]};
 }
@@ -63,10 +64,12 @@ std::vector<TensorType> GroupNormOp::infer(std::span<const TensorType> inputs) c
   check_count(inputs, 3, 3);
   check_floating(inputs);
   const Shape& x = inputs[0].shape;
-  check(x.rank() >= 2 && x.back() % groups_ == 0, "input {} does not divide into {} groups of channels", x.to_string(), groups_);
+  check(x.rank() >= 2 && x.back() % groups_ == 0, "input {} does not divide into {} groups of channels", x.to_string(),
+        groups_);
   for (const TensorType& parameter : inputs.subspan(1)) {
-    check(parameter.shape == Shape{x.back()}, "input {} and weight or bias {} do not fit; allowed are [B, ..., C] and [C]",
-          x.to_string(), parameter.shape.to_string());
+    check(parameter.shape == Shape{x.back()},
+          "input {} and weight or bias {} do not fit; allowed are [B, ..., C] and [C]", x.to_string(),
+          parameter.shape.to_string());
   }
   return {inputs[0]};
 }
@@ -81,7 +84,8 @@ void GroupNormOp::reference(std::span<const RefTensor> inputs, std::span<RefTens
     for (std::int64_t g = 0; g < groups_; ++g) {
       const auto visit = [&](auto&& each) {
         for (std::int64_t p = 0; p < positions; ++p) {
-          for (std::int64_t c = g * per_group; c < (g + 1) * per_group; ++c) each((b * positions + p) * channels + c, c);
+          for (std::int64_t c = g * per_group; c < (g + 1) * per_group; ++c)
+            each((b * positions + p) * channels + c, c);
         }
       };
       double sum = 0;

@@ -55,7 +55,8 @@ class Operator {
     if (!holds) throw InvalidArgument(fmt::format("{}: {}", name(), fmt::format(format, std::forward<Args>(args)...)));
   }
   void check_count(std::span<const TensorType> inputs, std::size_t least, std::size_t most) const {
-    check(inputs.size() >= least && inputs.size() <= most, "takes {} to {} inputs, given {}", least, most, inputs.size());
+    check(inputs.size() >= least && inputs.size() <= most, "takes {} to {} inputs, given {}", least, most,
+          inputs.size());
   }
   void check_floating(std::span<const TensorType> inputs) const {
     for (const TensorType& input : inputs) {

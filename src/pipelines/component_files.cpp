@@ -42,9 +42,11 @@ DiffusersFolder DiffusersFolder::open(const std::filesystem::path& path) {
   for (const auto& [name, classes] : flux_components()) {
     const std::string allowed = fmt::format("known are {}", fmt::join(classes, ", "));
     const auto entry = index.object().find(name);
-    const bool named = entry != index.object().end() && entry->is_array() && entry->size() == 2 && (*entry)[1].is_string();
+    const bool named =
+        entry != index.object().end() && entry->is_array() && entry->size() == 2 && (*entry)[1].is_string();
     if (!named) index.refuse(name, allowed);
-    if (std::find(classes.begin(), classes.end(), (*entry)[1].get<std::string>()) == classes.end()) index.refuse(name, allowed);
+    if (std::find(classes.begin(), classes.end(), (*entry)[1].get<std::string>()) == classes.end())
+      index.refuse(name, allowed);
     if (!std::filesystem::is_directory(path / name)) {
       throw FileError(fmt::format("{}: is missing; model_index.json names it", (path / name).string()));
     }
@@ -55,7 +57,8 @@ DiffusersFolder DiffusersFolder::open(const std::filesystem::path& path) {
     // diffusers writes [null, null] for the optional components that a pipeline does without.
     const bool absent = entry.is_null() || (entry.is_array() && entry.size() == 2 && entry[1].is_null());
     if (!known && !absent) {
-      throw FileError(fmt::format("{}: component '{}' is not supported by FluxPipeline here", index.source(), printable(name)));
+      throw FileError(
+          fmt::format("{}: component '{}' is not supported by FluxPipeline here", index.source(), printable(name)));
     }
   }
   return DiffusersFolder(path);

@@ -22,10 +22,11 @@ std::shared_ptr<const WeightSource> open_weights(const DiffusersFolder& folder, 
   return std::make_shared<const Checkpoint>(Checkpoint::open(folder.component(component)));
 }
 
-void check_vocabulary(std::int32_t largest, std::int64_t vocabulary, const DiffusersFolder& folder, const char* tokenizer) {
+void check_vocabulary(std::int32_t largest, std::int64_t vocabulary, const DiffusersFolder& folder,
+                      const char* tokenizer) {
   if (largest >= vocabulary) {
-    throw FileError(fmt::format("{}: has ids up to {}; the text encoder's vocab_size is {}", folder.component(tokenizer).string(),
-                                largest, vocabulary));
+    throw FileError(fmt::format("{}: has ids up to {}; the text encoder's vocab_size is {}",
+                                folder.component(tokenizer).string(), largest, vocabulary));
   }
 }
 
@@ -59,8 +60,14 @@ Session& Runner::session(const std::string& key, const std::function<Graph()>& b
     session_ = std::make_unique<Session>(model_->plan(key, options_.plan, build));
     key_ = key;
     const Plan& plan = session_->plan();
-    last_report_ = {name_, std::string(dtype_name(options_.dtype)), 0, 0, plan.arena_bytes(), plan.naive_bytes(),
-                    summarize_kernels(plan), {}};
+    last_report_ = {name_,
+                    std::string(dtype_name(options_.dtype)),
+                    0,
+                    0,
+                    plan.arena_bytes(),
+                    plan.naive_bytes(),
+                    summarize_kernels(plan),
+                    {}};
     for (const PassResult& pass : plan.passes()) {
       last_report_.passes.push_back(
           fmt::format("{}: {} matched, {} removed", pass.name, pass.nodes_matched, pass.nodes_removed));
@@ -92,7 +99,8 @@ Tensor ClipEncoder::encode(const std::string& prompt, const RunContext& context,
     return build_clip_text(config_, 1, length, runner_.dtype(), &runner_.source());
   });
   std::copy(encoding.ids.begin(), encoding.ids.end(), session.input("input_ids").as<std::int32_t>());
-  *session.input("pooled_position").as<std::int32_t>() = static_cast<std::int32_t>(config_.pooled_position(encoding.ids));
+  *session.input("pooled_position").as<std::int32_t>() =
+      static_cast<std::int32_t>(config_.pooled_position(encoding.ids));
   session.run(context);
   return session.output("pooler_output").to(runner_.dtype());
 }
@@ -106,7 +114,9 @@ T5Encoder::T5Encoder(const DiffusersFolder& folder, const ComputeOptions& option
   refuse_unknown_tensors(runner_.source(), graphs, is_harmless_t5_tensor);
 }
 
-std::int64_t T5Encoder::longest_sequence() const { return std::min(kLongestSequence, tokenizer_.max_length(kLongestSequence)); }
+std::int64_t T5Encoder::longest_sequence() const {
+  return std::min(kLongestSequence, tokenizer_.max_length(kLongestSequence));
+}
 
 Tensor T5Encoder::encode(const std::string& prompt, std::int64_t length, const RunContext& context,
                          std::vector<std::string>& notes) {
@@ -128,12 +138,11 @@ FluxDenoiser::FluxDenoiser(const DiffusersFolder& folder, const ComputeOptions& 
 }
 
 void FluxDenoiser::predict(std::span<const float> latents, std::int64_t rows, std::int64_t columns,
-                           const PromptEmbeddings& prompt, float timestep, double guidance_scale, const RunContext& context,
-                           std::span<float> velocity) {
+                           const PromptEmbeddings& prompt, float timestep, double guidance_scale,
+                           const RunContext& context, std::span<float> velocity) {
   const FluxTransformerShape shape{1, prompt.sequence.shape()[1], rows, columns, runner_.dtype()};
-  Session& session = runner_.session(fmt::format("flux {} {}x{}", shape.text_tokens, rows, columns), [&] {
-    return build_flux_transformer(config_, shape, &runner_.source());
-  });
+  Session& session = runner_.session(fmt::format("flux {} {}x{}", shape.text_tokens, rows, columns),
+                                     [&] { return build_flux_transformer(config_, shape, &runner_.source()); });
   write_values(latents, session.input("hidden_states"));
   std::memcpy(session.input("encoder_hidden_states").data(), prompt.sequence.data(), prompt.sequence.bytes());
   std::memcpy(session.input("pooled_projections").data(), prompt.pooled.data(), prompt.pooled.bytes());
@@ -147,12 +156,14 @@ void FluxDenoiser::predict(std::span<const float> latents, std::int64_t rows, st
 
 LatentDecoder::LatentDecoder(const DiffusersFolder& folder, const ComputeOptions& options)
     : config_(AutoencoderKlConfig::parse(folder.config("vae"))), runner_("vae", open_weights(folder, "vae"), options) {
-  const std::array graphs{build_vae_decoder(config_, 1, 1, 1, options.dtype, &runner_.source()),
-                          build_vae_encoder(config_, 1, config_.scale(), config_.scale(), options.dtype, &runner_.source())};
+  const std::array graphs{
+      build_vae_decoder(config_, 1, 1, 1, options.dtype, &runner_.source()),
+      build_vae_encoder(config_, 1, config_.scale(), config_.scale(), options.dtype, &runner_.source())};
   refuse_unknown_tensors(runner_.source(), graphs, [](const std::string&) { return false; });
 }
 
-Image LatentDecoder::decode(std::span<const float> latents, std::int64_t rows, std::int64_t columns, const RunContext& context) {
+Image LatentDecoder::decode(std::span<const float> latents, std::int64_t rows, std::int64_t columns,
+                            const RunContext& context) {
   const std::int64_t height = kPatch * rows;
   const std::int64_t width = kPatch * columns;
   Session& session = runner_.session(fmt::format("vae {}x{}", height, width), [&] {

@@ -65,7 +65,8 @@ class ClipEncoder {
 class T5Encoder {
  public:
   T5Encoder(const DiffusersFolder& folder, const ComputeOptions& options);
-  Tensor encode(const std::string& prompt, std::int64_t length, const RunContext& context, std::vector<std::string>& notes);
+  Tensor encode(const std::string& prompt, std::int64_t length, const RunContext& context,
+                std::vector<std::string>& notes);
   const T5EncoderConfig& config() const { return config_; }
   /// The tokenizer's limit, at most 512.
   std::int64_t longest_sequence() const;

@@ -52,7 +52,8 @@ std::vector<InspectedComponent> FluxInspection::components(std::int64_t width, s
     return build_t5_encoder(T5EncoderConfig::parse(json), 1, text_tokens, dtype_, &weights);
   });
   add("transformer", "FluxTransformer2DModel", [&](const JsonConfig& json, const Checkpoint& weights) {
-    return build_flux_transformer(FluxTransformerConfig::parse(json), {1, text_tokens, height / unit, width / unit, dtype_}, &weights);
+    return build_flux_transformer(FluxTransformerConfig::parse(json),
+                                  {1, text_tokens, height / unit, width / unit, dtype_}, &weights);
   });
   add("vae", "AutoencoderKL", [&](const JsonConfig&, const Checkpoint& weights) {
     return build_vae_decoder(vae_, 1, height / vae_.scale(), width / vae_.scale(), dtype_, &weights);

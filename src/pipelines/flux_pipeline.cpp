@@ -24,7 +24,8 @@ JsonConfig load_generation_defaults(const DiffusersFolder& folder) {
   const std::filesystem::path file = folder.path() / "generation_config.json";
   if (!std::filesystem::exists(file)) return {nlohmann::json::object(), file.string()};
   JsonConfig config = JsonConfig::load(file);
-  constexpr std::array kKnown{"width", "height", "num_inference_steps", "guidance_scale", "true_cfg_scale", "negative_prompt"};
+  constexpr std::array kKnown{"width",          "height",         "num_inference_steps",
+                              "guidance_scale", "true_cfg_scale", "negative_prompt"};
   for (const auto& [key, value] : config.object().items()) {
     if (std::find(kKnown.begin(), kKnown.end(), key) == kKnown.end()) {
       config.refuse(key, fmt::format("known keys are {}", fmt::join(kKnown, ", ")));
@@ -63,7 +64,8 @@ std::uint64_t draw_seed() {
 
 FluxPipeline::FluxPipeline(const DiffusersFolder& folder, const ComputeOptions& options)
     : generation_defaults_(load_generation_defaults(folder)),
-      scheduler_(FlowMatchEulerScheduler::parse(JsonConfig::load(folder.component("scheduler") / "scheduler_config.json"))),
+      scheduler_(
+          FlowMatchEulerScheduler::parse(JsonConfig::load(folder.component("scheduler") / "scheduler_config.json"))),
       clip_(folder, options),
       t5_(folder, options),
       transformer_(folder, options),
@@ -71,7 +73,8 @@ FluxPipeline::FluxPipeline(const DiffusersFolder& folder, const ComputeOptions& 
   const FluxTransformerConfig& t = transformer_.config();
   const auto agree = [&](const char* what, std::int64_t given, std::int64_t needed) {
     if (given != needed) {
-      throw FileError(fmt::format("{}: {} is {}, but the transformer takes {}", folder.path().string(), what, given, needed));
+      throw FileError(
+          fmt::format("{}: {} is {}, but the transformer takes {}", folder.path().string(), what, given, needed));
     }
   };
   agree("text_encoder's hidden_size", clip_.config().hidden_size, t.pooled_projection_dim);
@@ -151,7 +154,8 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
     const TraceScope scope = stage("encode prompt");
     prompt = encode(request.prompt, request.prompt_2, request.max_sequence_length, context, report);
     if (true_cfg) {
-      negative = encode(request.negative_prompt, request.negative_prompt_2, request.max_sequence_length, context, report);
+      negative =
+          encode(request.negative_prompt, request.negative_prompt_2, request.max_sequence_length, context, report);
     }
   }
   for (const std::string& note : report.notes) log(LogLevel::info, "{}", note);
@@ -186,7 +190,8 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
         const auto s = static_cast<std::size_t>(step);
         context.step = static_cast<int>(step);
         const auto predict = [&](const PromptEmbeddings& embeddings, std::span<float> result) {
-          transformer_.predict(latents, rows, columns, embeddings, schedule.timesteps[s], request.guidance_scale, context, result);
+          transformer_.predict(latents, rows, columns, embeddings, schedule.timesteps[s], request.guidance_scale,
+                               context, result);
         };
         predict(prompt, velocity);
         if (true_cfg) {
@@ -209,7 +214,8 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
     deliver(std::move(picture));
   }
   for (const Trace::Event& event : trace.events()) report.stages.push_back({event.name, event.duration_ms});
-  report.components = {clip_.runner().report(), t5_.runner().report(), transformer_.runner().report(), vae_.runner().report()};
+  report.components = {clip_.runner().report(), t5_.runner().report(), transformer_.runner().report(),
+                       vae_.runner().report()};
   return report;
 }
 

@@ -14,7 +14,8 @@ constexpr int kMostThreads = 1024;
 
 class TextToImagePipeline::Implementation {
  public:
-  Implementation(const DiffusersFolder& folder, const ComputeOptions& options) : options_(options), flux_(folder, options) {}
+  Implementation(const DiffusersFolder& folder, const ComputeOptions& options)
+      : options_(options), flux_(folder, options) {}
   const ComputeOptions& options() const { return options_; }
   FluxPipeline& flux() { return flux_; }
   const FluxPipeline& flux() const { return flux_; }
@@ -53,7 +54,8 @@ ResolvedTextToImageRequest TextToImagePipeline::resolve(const TextToImageRequest
 }
 
 RunReport TextToImagePipeline::generate(const ResolvedTextToImageRequest& request,
-                                        const std::function<void(GeneratedImage&&)>& deliver, const RunObserver& observer) {
+                                        const std::function<void(GeneratedImage&&)>& deliver,
+                                        const RunObserver& observer) {
   return implementation_->flux().generate(request, deliver, observer);
 }
 

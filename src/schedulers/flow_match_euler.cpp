@@ -35,10 +35,12 @@ FlowMatchEulerScheduler FlowMatchEulerScheduler::parse(const JsonConfig& json) {
   s.max_shift_ = finite(json, "max_shift", 1.15);
   s.base_image_seq_len_ = json.integer("base_image_seq_len", 256, 1, 1 << 30);
   s.max_image_seq_len_ = json.integer("max_image_seq_len", 4096, 1, 1 << 30);
-  if (s.max_image_seq_len_ == s.base_image_seq_len_) json.refuse("max_image_seq_len", "allowed is other than base_image_seq_len");
+  if (s.max_image_seq_len_ == s.base_image_seq_len_)
+    json.refuse("max_image_seq_len", "allowed is other than base_image_seq_len");
   s.invert_sigmas_ = json.boolean("invert_sigmas", false);
   s.shift_terminal_ = finite(json, "shift_terminal", 0.0);
-  if (s.shift_terminal_ < 0 || s.shift_terminal_ >= 1) json.refuse("shift_terminal", "allowed is null or from 0 up to below 1");
+  if (s.shift_terminal_ < 0 || s.shift_terminal_ >= 1)
+    json.refuse("shift_terminal", "allowed is null or from 0 up to below 1");
   s.use_karras_sigmas_ = json.boolean("use_karras_sigmas", false);
   s.use_exponential_sigmas_ = json.boolean("use_exponential_sigmas", false);
   if (s.use_karras_sigmas_ && s.use_exponential_sigmas_) {
@@ -85,7 +87,8 @@ FlowMatchEulerScheduler::Schedule FlowMatchEulerScheduler::schedule(int steps, s
       const double from = std::pow(most, 1 / kRho);
       const double to = std::pow(least, 1 / kRho);
       const std::vector<double> ramp = linspace(0, 1, steps);
-      for (std::size_t i = 0; i < sigmas.size(); ++i) sigmas[i] = static_cast<float>(std::pow(from + ramp[i] * (to - from), kRho));
+      for (std::size_t i = 0; i < sigmas.size(); ++i)
+        sigmas[i] = static_cast<float>(std::pow(from + ramp[i] * (to - from), kRho));
     } else {
       const std::vector<double> logs = linspace(std::log(most), std::log(least), steps);
       for (std::size_t i = 0; i < sigmas.size(); ++i) sigmas[i] = static_cast<float>(std::exp(logs[i]));

@@ -9,7 +9,8 @@
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   constexpr std::size_t kDataBytes = 64;
   try {
-    const auto records = rondo::parse_safetensors_header({reinterpret_cast<const char*>(data), size}, kDataBytes, "fuzz");
+    const auto records =
+        rondo::parse_safetensors_header({reinterpret_cast<const char*>(data), size}, kDataBytes, "fuzz");
     for (const auto& [name, record] : records) {
       if (record.offset + record.bytes > kDataBytes) std::abort();
     }

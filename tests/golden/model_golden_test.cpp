@@ -27,7 +27,9 @@ class ModelGolden : public ::testing::TestWithParam<Parameter> {
     if (dtype() == DType::bf16 && !has_native_bf16()) GTEST_SKIP() << "no bfloat16 products at this level";
   }
   DType dtype() const { return GetParam().dtype; }
-  std::filesystem::path folder(const std::string& component) const { return pipeline_folder(GetParam().pipeline) / component; }
+  std::filesystem::path folder(const std::string& component) const {
+    return pipeline_folder(GetParam().pipeline) / component;
+  }
   JsonConfig config(const std::string& component) const { return JsonConfig::load(folder(component) / "config.json"); }
   Tensor golden(const std::string& name) const { return golden_.tensor(name); }
 
@@ -51,11 +53,12 @@ class ModelGolden : public ::testing::TestWithParam<Parameter> {
 
 TEST_P(ModelGolden, ClipText) {
   const ClipTextConfig clip = ClipTextConfig::parse(config("text_encoder"));
-  Session session = make_session("text_encoder", [&](const WeightSource* w) { return build_clip_text(clip, 1, 32, dtype(), w); });
+  Session session =
+      make_session("text_encoder", [&](const WeightSource* w) { return build_clip_text(clip, 1, 32, dtype(), w); });
   const Tensor ids = golden("clip.input_ids");
   set_input(session, "input_ids", ids);
-  *session.input("pooled_position").as<std::int32_t>() =
-      static_cast<std::int32_t>(clip.pooled_position({ids.as<std::int32_t>(), static_cast<std::size_t>(ids.elements())}));
+  *session.input("pooled_position").as<std::int32_t>() = static_cast<std::int32_t>(
+      clip.pooled_position({ids.as<std::int32_t>(), static_cast<std::size_t>(ids.elements())}));
   session.run({});
   expect_close(session, "last_hidden_state", "clip.last_hidden_state");
   expect_close(session, "pooler_output", "clip.pooler_output");
@@ -64,9 +67,8 @@ TEST_P(ModelGolden, ClipText) {
 TEST_P(ModelGolden, T5Encoder) {
   const T5EncoderConfig t5 = T5EncoderConfig::parse(config("text_encoder_2"));
   const Tensor ids = golden("t5.input_ids");
-  Session session = make_session("text_encoder_2", [&](const WeightSource* w) {
-    return build_t5_encoder(t5, 1, ids.shape()[1], dtype(), w);
-  });
+  Session session = make_session(
+      "text_encoder_2", [&](const WeightSource* w) { return build_t5_encoder(t5, 1, ids.shape()[1], dtype(), w); });
   set_input(session, "input_ids", ids);
   session.run({});
   expect_close(session, "last_hidden_state", "t5.last_hidden_state");
@@ -78,7 +80,8 @@ TEST_P(ModelGolden, FluxTransformer) {
   PassSelection no_passes;
   no_passes.only_is_set = true;
   for (const PassSelection& passes : {PassSelection{}, no_passes}) {
-    Session session = make_session("transformer", [&](const WeightSource* w) { return build_flux_transformer(flux, shape, w); }, passes);
+    Session session = make_session(
+        "transformer", [&](const WeightSource* w) { return build_flux_transformer(flux, shape, w); }, passes);
     for (const char* name : {"hidden_states", "encoder_hidden_states", "pooled_projections", "timestep"}) {
       set_input(session, name, golden(std::string("transformer.") + name));
     }
@@ -92,7 +95,8 @@ TEST_P(ModelGolden, FluxTransformer) {
 
 TEST_P(ModelGolden, VaeDecoder) {
   const AutoencoderKlConfig vae = AutoencoderKlConfig::parse(config("vae"));
-  Session session = make_session("vae", [&](const WeightSource* w) { return build_vae_decoder(vae, 1, 6, 10, dtype(), w); });
+  Session session =
+      make_session("vae", [&](const WeightSource* w) { return build_vae_decoder(vae, 1, 6, 10, dtype(), w); });
   set_input(session, "latents", golden("vae.latents"));
   session.run({});
   expect_close(session, "sample", "vae.decoded");
@@ -112,7 +116,9 @@ INSTANTIATE_TEST_SUITE_P(Pipelines, ModelGolden,
                          ::testing::Values(Parameter{"tiny", DType::f32}, Parameter{"tiny", DType::bf16},
                                            Parameter{"published", DType::f32}, Parameter{"published", DType::bf16},
                                            Parameter{"emoji", DType::f32}, Parameter{"emoji", DType::bf16}),
-                         [](const auto& test) { return test.param.pipeline + "_" + std::string(dtype_name(test.param.dtype)); });
+                         [](const auto& test) {
+                           return test.param.pipeline + "_" + std::string(dtype_name(test.param.dtype));
+                         });
 
 }  // namespace
 }  // namespace rondo::test

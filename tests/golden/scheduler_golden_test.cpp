@@ -17,7 +17,8 @@ TEST(SchedulerGolden, TablesEqualDiffusers) {
     const auto compare = [&](const std::vector<float>& mine, const nlohmann::json& theirs, double scale) {
       ASSERT_EQ(mine.size(), theirs.size()) << row["config"];
       for (std::size_t i = 0; i < mine.size(); ++i) {
-        EXPECT_NEAR(static_cast<double>(mine[i]), theirs[i].get<double>(), 3e-7 * scale) << row["config"] << " entry " << i;
+        EXPECT_NEAR(static_cast<double>(mine[i]), theirs[i].get<double>(), 3e-7 * scale)
+            << row["config"] << " entry " << i;
       }
     };
     compare(schedule.sigmas, row["sigmas"], 1);

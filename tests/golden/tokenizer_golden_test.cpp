@@ -26,7 +26,8 @@ class TokenizerGolden : public ::testing::Test {
     for (const auto& row : golden.object()["rows"]) {
       if (!row.contains(name)) continue;  // a known difference, which the script explains
       const auto prompt = row["prompt"].get<std::string>();
-      EXPECT_EQ(tokenizer.encode(prompt, static_cast<std::int64_t>(length)).ids, padded(row[name], length)) << row["prompt"];
+      EXPECT_EQ(tokenizer.encode(prompt, static_cast<std::int64_t>(length)).ids, padded(row[name], length))
+          << row["prompt"];
     }
   }
 };

@@ -27,7 +27,8 @@ class AttentionKernel : public ::testing::TestWithParam<DType> {
   }
   void check(const Problem& p, const std::vector<Operand>& operands, double error = 5e-6) const {
     const AttentionOp op(1.0 / std::sqrt(static_cast<double>(p.head_dim)), p.causal);
-    for (const int threads : {1, 3}) expect_kernel_matches_reference(op, operands, "flash", threads, tolerance_for(GetParam(), error));
+    for (const int threads : {1, 3})
+      expect_kernel_matches_reference(op, operands, "flash", threads, tolerance_for(GetParam(), error));
   }
 };
 
@@ -50,7 +51,8 @@ TEST_P(AttentionKernel, HeadDims) {
 }
 
 TEST_P(AttentionKernel, CausalAlignedAtTheEnd) {
-  for (const auto& [queries, keys] : {std::pair(17, 17), {5, 300}, {300, 300}, {20, 7}}) {  // the last: rows that see nothing
+  for (const auto& [queries, keys] :
+       {std::pair(17, 17), {5, 300}, {300, 300}, {20, 7}}) {  // the last: rows that see nothing
     const Problem p{1, queries, keys, 2, 2, 24, 24, true};
     check(p, operands(p, 4));
   }

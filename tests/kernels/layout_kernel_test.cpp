@@ -25,7 +25,8 @@ TEST_P(LayoutKernel, ConcatAlongEveryAxis) {
     second[axis] = 3;
     const Tensor wide = random({2, 9, 7}, 3);
     expect_kernel_matches_reference(ConcatOp(axis), {{random({2, 5, 7}, 1)}, {random(second, 2)}}, "copy", 2, kExact);
-    expect_kernel_matches_reference(ConcatOp(axis), {{wide.sliced(1, 2, 7)}, {random({2, 5, 7}, 4)}}, "copy", 1, kExact);
+    expect_kernel_matches_reference(ConcatOp(axis), {{wide.sliced(1, 2, 7)}, {random({2, 5, 7}, 4)}}, "copy", 1,
+                                    kExact);
   }
 }
 
@@ -56,7 +57,8 @@ INSTANTIATE_TEST_SUITE_P(Dtypes, LayoutKernel, ::testing::Values(DType::f32, DTy
 
 TEST(LookupKernel, RelativePositionBias) {
   for (const std::int64_t length : {1, 17, 129, 300}) {
-    expect_kernel_matches_reference(RelativePositionBiasOp(length, 128), {{random_tensor({32, 3}, DType::f32, 9)}}, "lookup", 2, kExact);
+    expect_kernel_matches_reference(RelativePositionBiasOp(length, 128), {{random_tensor({32, 3}, DType::f32, 9)}},
+                                    "lookup", 2, kExact);
   }
 }
 

@@ -17,7 +17,8 @@ class ProductKernel : public ::testing::TestWithParam<DType> {
     return random_tensor(shape, dtype(), seed, scale);
   }
   void check(const Operator& op, const std::vector<Operand>& operands) const {
-    for (const int threads : {1, 2}) expect_kernel_matches_reference(op, operands, "onednn", threads, tolerance_for(dtype(), 2e-5));
+    for (const int threads : {1, 2})
+      expect_kernel_matches_reference(op, operands, "onednn", threads, tolerance_for(dtype(), 2e-5));
   }
 };
 
@@ -52,9 +53,10 @@ TEST_P(ProductKernel, Convolution) {
     std::int64_t stride;
     Conv2dOp::Padding padding;
   };
-  for (const Case& c : {Case{{1, 5, 7, 4}, {8, 4, 3, 3}, 1, {1, 1, 1, 1}}, Case{{2, 8, 6, 16}, {24, 16, 1, 1}, 1, {}},
-                        Case{{1, 9, 8, 8}, {8, 8, 3, 3}, 2, {0, 1, 0, 1}}, Case{{1, 1, 1, 3}, {5, 3, 3, 3}, 1, {1, 1, 1, 1}},
-                        Case{{1, 17, 3, 32}, {3, 32, 3, 3}, 1, {1, 1, 1, 1}}}) {
+  for (const Case& c :
+       {Case{{1, 5, 7, 4}, {8, 4, 3, 3}, 1, {1, 1, 1, 1}}, Case{{2, 8, 6, 16}, {24, 16, 1, 1}, 1, {}},
+        Case{{1, 9, 8, 8}, {8, 8, 3, 3}, 2, {0, 1, 0, 1}}, Case{{1, 1, 1, 3}, {5, 3, 3, 3}, 1, {1, 1, 1, 1}},
+        Case{{1, 17, 3, 32}, {3, 32, 3, 3}, 1, {1, 1, 1, 1}}}) {
     const auto inputs = static_cast<double>(c.weight[1] * c.weight[2] * c.weight[3]);
     check(Conv2dOp(c.stride, c.padding), {{random(c.input, 10)},
                                           {random(c.weight, 11, 1.0 / std::sqrt(inputs)), true},

@@ -19,7 +19,8 @@ class RowKernel : public ::testing::TestWithParam<DType> {
   Tensor random(const Shape& shape, std::uint32_t seed) const { return random_tensor(shape, dtype(), seed); }
   static Tensor random_float(const Shape& shape, std::uint32_t seed) { return random_tensor(shape, DType::f32, seed); }
   void check(const Operator& op, const std::vector<Operand>& operands, double error = kFloatError) const {
-    for (const int threads : {1, 3}) expect_kernel_matches_reference(op, operands, "simd", threads, tolerance_for(dtype(), error));
+    for (const int threads : {1, 3})
+      expect_kernel_matches_reference(op, operands, "simd", threads, tolerance_for(dtype(), error));
   }
 };
 
@@ -31,9 +32,7 @@ TEST_P(RowKernel, RmsNorm) {
   }
 }
 
-TEST_P(RowKernel, RmsNormOfZerosIsZero) {
-  check(RmsNormOp(1e-6), {{Tensor::zeros({2, 40}, dtype())}});
-}
+TEST_P(RowKernel, RmsNormOfZerosIsZero) { check(RmsNormOp(1e-6), {{Tensor::zeros({2, 40}, dtype())}}); }
 
 TEST_P(RowKernel, LayerNorm) {
   for (const std::int64_t width : kWidths) {
@@ -51,8 +50,12 @@ TEST_P(RowKernel, LayerNormFarFromZero) {
 }
 
 TEST_P(RowKernel, GroupNorm) {
-  for (const auto& [shape, groups] : {std::pair(Shape{1, 5, 7, 32}, 8), {Shape{2, 17, 1, 96}, 8}, {Shape{1, 1, 1, 8}, 4}, {Shape{1, 129, 3, 72}, 9}}) {
-    check(GroupNormOp(groups, 1e-6), {{random(shape, 7)}, {random_float({shape.back()}, 8)}, {random_float({shape.back()}, 9)}}, 2e-5);
+  for (const auto& [shape, groups] : {std::pair(Shape{1, 5, 7, 32}, 8),
+                                      {Shape{2, 17, 1, 96}, 8},
+                                      {Shape{1, 1, 1, 8}, 4},
+                                      {Shape{1, 129, 3, 72}, 9}}) {
+    check(GroupNormOp(groups, 1e-6),
+          {{random(shape, 7)}, {random_float({shape.back()}, 8)}, {random_float({shape.back()}, 9)}}, 2e-5);
   }
 }
 

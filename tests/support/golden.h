@@ -14,7 +14,9 @@ inline std::filesystem::path pipeline_folder(const std::string& name) {
   return name == "emoji" ? emoji_folder() : data_folder() / name;
 }
 
-inline Checkpoint golden_tensors(const std::string& name) { return Checkpoint::open_file(data_folder() / (name + ".safetensors")); }
+inline Checkpoint golden_tensors(const std::string& name) {
+  return Checkpoint::open_file(data_folder() / (name + ".safetensors"));
+}
 
 /// Copies a golden tensor into a session's input, converting to its dtype.
 inline void set_input(Session& session, const std::string& name, const Tensor& value) {

@@ -59,16 +59,18 @@ Tensor random_tensor(const Shape& shape, DType dtype, std::uint32_t seed, double
   std::mt19937 engine(seed);
   std::normal_distribution<float> normal;
   Tensor tensor = Tensor::empty(shape, DType::f32);
-  for (std::int64_t i = 0; i < tensor.elements(); ++i) tensor.as<float>()[i] = normal(engine) * static_cast<float>(scale);
+  for (std::int64_t i = 0; i < tensor.elements(); ++i)
+    tensor.as<float>()[i] = normal(engine) * static_cast<float>(scale);
   return tensor.to(dtype);
 }
 
 Tolerance tolerance_for(DType dtype, double float_error) {
-  return dtype == DType::bf16 ? Tolerance{float_error + 1e-6, float_error + 1.0 / 256} : Tolerance{float_error, float_error};
+  return dtype == DType::bf16 ? Tolerance{float_error + 1e-6, float_error + 1.0 / 256}
+                              : Tolerance{float_error, float_error};
 }
 
-void expect_kernel_matches_reference(const Operator& op, const std::vector<Operand>& operands, const std::string& kernel,
-                                     int threads, Tolerance tolerance) {
+void expect_kernel_matches_reference(const Operator& op, const std::vector<Operand>& operands,
+                                     const std::string& kernel, int threads, Tolerance tolerance) {
   Problem problem(op, operands);
   const ThreadTeamScope team(threads);
   const KernelRequest request{op, problem.inputs, problem.outputs, threads, problem.store};
@@ -105,8 +107,8 @@ void expect_kernel_matches_reference(const Operator& op, const std::vector<Opera
       ASSERT_LE(error, tolerance.absolute + tolerance.relative * std::fabs(want))
           << op.name() << "[" << op.attributes() << "] (" << kernel << ", " << threads << " threads, level "
           << cpu_level_name(cpu_level()) << ", input " << operands[0].tensor.shape().to_string() << " "
-          << dtype_name(operands[0].tensor.dtype()) << "): output " << o << " element " << i << " is " << wide.as<float>()[i]
-          << ", expected " << want;
+          << dtype_name(operands[0].tensor.dtype()) << "): output " << o << " element " << i << " is "
+          << wide.as<float>()[i] << ", expected " << want;
     }
   }
 }

@@ -33,8 +33,8 @@ Tolerance tolerance_for(DType dtype, double float_error);
 
 /// Runs the kernel `kernel` (it must be registered and must support the problem) with `threads` threads and compares
 /// every output with the operator's reference. A kernel of another name is passed by.
-void expect_kernel_matches_reference(const Operator& op, const std::vector<Operand>& operands, const std::string& kernel,
-                                     int threads, Tolerance tolerance);
+void expect_kernel_matches_reference(const Operator& op, const std::vector<Operand>& operands,
+                                     const std::string& kernel, int threads, Tolerance tolerance);
 
 /// The name of the kernel that would be chosen.
 std::string chosen_kernel(const Operator& op, const std::vector<Operand>& operands);

@@ -4,11 +4,11 @@
 
 #include "core/env.h"
 #include "core/float_formats.h"
+#include "core/log.h"
 #include "core/text.h"
 #include "core/trace.h"
 #include "rondo/error.h"
 #include "rondo/log.h"
-#include "core/log.h"
 #include "rondo/tensor.h"
 
 namespace rondo::test {
@@ -47,8 +47,8 @@ TEST(Tensor, SlicesAreViews) {
 
 TEST(FloatFormats, Bfloat16RoundsToNearestEven) {
   EXPECT_EQ(float_to_bf16(1.0F), 0x3f80);
-  EXPECT_EQ(float_to_bf16(1.00390625F), 0x3f80);   // half way: to even
-  EXPECT_EQ(float_to_bf16(1.01171875F), 0x3f82);   // half way: to even
+  EXPECT_EQ(float_to_bf16(1.00390625F), 0x3f80);  // half way: to even
+  EXPECT_EQ(float_to_bf16(1.01171875F), 0x3f82);  // half way: to even
   EXPECT_TRUE(std::isnan(bf16_to_float(float_to_bf16(std::nanf("")))));
   EXPECT_TRUE(std::isinf(bf16_to_float(float_to_bf16(INFINITY))));
 }
@@ -82,9 +82,9 @@ TEST(Text, ValidUtf8) {
   EXPECT_TRUE(is_valid_utf8(""));
   EXPECT_TRUE(is_valid_utf8("naïve 北京 🚀"));
   EXPECT_FALSE(is_valid_utf8("\xff"));
-  EXPECT_FALSE(is_valid_utf8("\xc0\x80"));          // overlong
-  EXPECT_FALSE(is_valid_utf8("\xed\xa0\x80"));      // surrogate
-  EXPECT_FALSE(is_valid_utf8("\xf0\x9f\x9a"));      // cut short
+  EXPECT_FALSE(is_valid_utf8("\xc0\x80"));      // overlong
+  EXPECT_FALSE(is_valid_utf8("\xed\xa0\x80"));  // surrogate
+  EXPECT_FALSE(is_valid_utf8("\xf0\x9f\x9a"));  // cut short
   EXPECT_EQ(printable("a\nb\xff"), "a\\x0ab\\xff");
   EXPECT_EQ(printable(std::string(500, 'x'), 10).size(), 13U);
 }

@@ -118,7 +118,8 @@ TEST(MemoryPlan, LivingBuffersNeverOverlap) {
       EXPECT_EQ(plan.offsets[a] % 64, 0U);
       for (std::size_t b = 0; b < a; ++b) {
         if (lives[a].last < lives[b].first || lives[b].last < lives[a].first) continue;
-        const bool apart = plan.offsets[a] + lives[a].bytes <= plan.offsets[b] || plan.offsets[b] + lives[b].bytes <= plan.offsets[a];
+        const bool apart =
+            plan.offsets[a] + lives[a].bytes <= plan.offsets[b] || plan.offsets[b] + lives[b].bytes <= plan.offsets[a];
         EXPECT_TRUE(apart);
       }
     }

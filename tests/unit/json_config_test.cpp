@@ -17,7 +17,8 @@ namespace {
 JsonConfig config(const std::string& text) { return {parse_json(text, "test.json"), "test.json"}; }
 
 TEST(Json, RefusesWhatIsNotJson) {
-  for (const char* bad : {"", "{", "[1,]", "{\"a\":1,}", "nul", "{\"a\" 1}", "\xff", "{\"a\":\"\xff\"}", "1 2", "{\"a\":1e999}"}) {
+  for (const char* bad :
+       {"", "{", "[1,]", "{\"a\":1,}", "nul", "{\"a\" 1}", "\xff", "{\"a\":\"\xff\"}", "1 2", "{\"a\":1e999}"}) {
     EXPECT_THROW(parse_json(bad, "test.json"), FileError) << bad;
   }
 }
@@ -39,7 +40,8 @@ TEST(JsonConfig, ErrorsSayFileKeyValueAndWhatIsAllowed) {
 }
 
 TEST(JsonConfig, ChecksTypesAndRanges) {
-  const JsonConfig c = config(R"({"i": 5, "big": 18446744073709551615, "f": 1.5, "s": "x", "b": true, "n": null, "l": [1, 2], "bad": [1, "x"]})");
+  const JsonConfig c = config(
+      R"({"i": 5, "big": 18446744073709551615, "f": 1.5, "s": "x", "b": true, "n": null, "l": [1, 2], "bad": [1, "x"]})");
   EXPECT_EQ(c.integer("i", 0, 0, 10), 5);
   EXPECT_EQ(c.integer("absent", 7, 0, 10), 7);
   EXPECT_EQ(c.integer("n", 7, 0, 10), 7);
@@ -65,16 +67,18 @@ void expect_refused(const Parse& parse, const std::vector<std::string>& bad) {
 }
 
 TEST(ModelConfigs, FluxTransformer) {
-  expect_refused(FluxTransformerConfig::parse,
-                 {R"({"attention_head_dim": 60})", R"({"attention_head_dim": 0})", R"({"axes_dims_rope": [16, 56, 58]})",
-                  R"({"axes_dims_rope": [16, 112]})", R"({"axes_dims_rope": [15, 57, 56]})", R"({"axes_dims_rope": "x"})",
-                  R"({"patch_size": 2})", R"({"in_channels": 6})", R"({"num_layers": -1})", R"({"num_layers": 1e3})",
-                  R"({"guidance_embeds": 1})", R"({"num_attention_heads": 100000})", R"({"out_channels": 32})"});
+  expect_refused(
+      FluxTransformerConfig::parse,
+      {R"({"attention_head_dim": 60})", R"({"attention_head_dim": 0})", R"({"axes_dims_rope": [16, 56, 58]})",
+       R"({"axes_dims_rope": [16, 112]})", R"({"axes_dims_rope": [15, 57, 56]})", R"({"axes_dims_rope": "x"})",
+       R"({"patch_size": 2})", R"({"in_channels": 6})", R"({"num_layers": -1})", R"({"num_layers": 1e3})",
+       R"({"guidance_embeds": 1})", R"({"num_attention_heads": 100000})", R"({"out_channels": 32})"});
 }
 
 TEST(ModelConfigs, T5) {
   const auto parse = [](const JsonConfig& c) {
-    return c.object().empty() ? T5EncoderConfig::parse(config(R"({"feed_forward_proj": "gated-gelu"})")) : T5EncoderConfig::parse(c);
+    return c.object().empty() ? T5EncoderConfig::parse(config(R"({"feed_forward_proj": "gated-gelu"})"))
+                              : T5EncoderConfig::parse(c);
   };
   expect_refused(parse, {R"({"feed_forward_proj": "relu"})", R"({"d_model": 192})",
                          R"({"feed_forward_proj": "gated-gelu", "num_layers": 0})",
@@ -89,9 +93,9 @@ TEST(ModelConfigs, Clip) {
 TEST(ModelConfigs, AutoencoderKl) {
   expect_refused(AutoencoderKlConfig::parse,
                  {R"({"scaling_factor": 0})", R"({"norm_num_groups": 7})", R"({"block_out_channels": []})",
-                  R"({"block_out_channels": [32, 33]})", R"({"act_fn": "relu"})", R"({"down_block_types": ["AttnDownEncoderBlock2D"]})",
-                  R"({"latents_mean": [0.1]})", R"({"in_channels": 4})",
-                  R"({"block_out_channels": [32,32,32,32,32,32,32,32,32]})"});
+                  R"({"block_out_channels": [32, 33]})", R"({"act_fn": "relu"})",
+                  R"({"down_block_types": ["AttnDownEncoderBlock2D"]})", R"({"latents_mean": [0.1]})",
+                  R"({"in_channels": 4})", R"({"block_out_channels": [32,32,32,32,32,32,32,32,32]})"});
 }
 
 TEST(ModelConfigs, Scheduler) {

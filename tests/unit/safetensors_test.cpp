@@ -37,7 +37,8 @@ class Safetensors : public ::testing::Test {
 
 TEST_F(Safetensors, ReadsAGoodFile) {
   const SafetensorsFile file(write(file_bytes(
-      R"({"__metadata__": {"format": "pt"}, "a": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}, "b": {"dtype": "BF16", "shape": [3], "data_offsets": [16, 22]}, "e": {"dtype": "F32", "shape": [0], "data_offsets": [16, 16]}})", 22)));
+      R"({"__metadata__": {"format": "pt"}, "a": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}, "b": {"dtype": "BF16", "shape": [3], "data_offsets": [16, 22]}, "e": {"dtype": "F32", "shape": [0], "data_offsets": [16, 16]}})",
+      22)));
   EXPECT_EQ(file.records().size(), 3U);
   EXPECT_EQ(file.tensor("a").shape(), (Shape{2, 2}));
   EXPECT_EQ(file.tensor("b").dtype(), DType::bf16);
@@ -49,23 +50,32 @@ TEST_F(Safetensors, RefusesLyingHeaders) {
   expect_refused(R"({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}})", 4, "data_offsets");
   expect_refused(R"({"a": {"dtype": "F32", "shape": [2], "data_offsets": [8, 0]}})", 8, "data_offsets");
   expect_refused(R"({"a": {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}})", 8, "impossible shape");
-  expect_refused(R"({"a": {"dtype": "F32", "shape": [4611686018427387904, 4], "data_offsets": [0, 8]}})", 8, "impossible shape");
-  expect_refused(R"({"a": {"dtype": "F32", "shape": [18446744073709551615], "data_offsets": [0, 8]}})", 8, "impossible shape");
+  expect_refused(R"({"a": {"dtype": "F32", "shape": [4611686018427387904, 4], "data_offsets": [0, 8]}})", 8,
+                 "impossible shape");
+  expect_refused(R"({"a": {"dtype": "F32", "shape": [18446744073709551615], "data_offsets": [0, 8]}})", 8,
+                 "impossible shape");
   expect_refused(R"({"a": {"dtype": "F32", "shape": [1,1,1,1,1,1,1,1,1], "data_offsets": [0, 4]}})", 4, "shape");
   expect_refused(R"({"a": {"dtype": "F64", "shape": [1], "data_offsets": [0, 8]}})", 8, "F64");
-  expect_refused(R"({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "b": {"dtype": "F32", "shape": [1], "data_offsets": [2, 6]}})", 6, "overlapping");
-  expect_refused(R"({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "b": {"dtype": "F32", "shape": [1], "data_offsets": [8, 12]}})", 12, "hole");
+  expect_refused(
+      R"({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "b": {"dtype": "F32", "shape": [1], "data_offsets": [2, 6]}})",
+      6, "overlapping");
+  expect_refused(
+      R"({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "b": {"dtype": "F32", "shape": [1], "data_offsets": [8, 12]}})",
+      12, "hole");
   expect_refused(R"({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}})", 9, "its tensors take 4");
   expect_refused(R"({"a": {"dtype": "F32", "shape": [1]}})", 4, "has no dtype, shape and data_offsets");
   expect_refused(R"({"a": [1, 2]})", 4, "has no dtype, shape and data_offsets");
-  expect_refused(R"({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}})", 8, "twice");
+  expect_refused(
+      R"({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}})",
+      8, "twice");
   expect_refused("[1]", 0, "no JSON object");
   expect_refused("{", 0, "not valid JSON");
   expect_refused("", 0, "not valid JSON");
 }
 
 TEST_F(Safetensors, RefusesBadSizes) {
-  for (const std::uint64_t size : {std::uint64_t{1} << 60, UINT64_MAX, std::uint64_t{200'000'000}, std::uint64_t{100}}) {
+  for (const std::uint64_t size :
+       {std::uint64_t{1} << 60, UINT64_MAX, std::uint64_t{200'000'000}, std::uint64_t{100}}) {
     std::string bytes(8, '\0');
     std::memcpy(bytes.data(), &size, sizeof size);
     EXPECT_THROW(SafetensorsFile(write(bytes + "{}")), FileError) << size;
@@ -77,7 +87,8 @@ TEST_F(Safetensors, RefusesBadSizes) {
 }
 
 TEST_F(Safetensors, MisalignedDataIsCopied) {
-  const SafetensorsFile file(write(file_bytes(R"({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}} )" + std::string("  "), 4)));
+  const SafetensorsFile file(
+      write(file_bytes(R"({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}} )" + std::string("  "), 4)));
   EXPECT_EQ(reinterpret_cast<std::uintptr_t>(file.tensor("a").data()) % 4, 0U);
 }
 
@@ -89,7 +100,8 @@ TEST_F(Safetensors, ShardsStayInsideTheFolder) {
     return Checkpoint::open(folder_.path());
   };
   EXPECT_EQ(index("part-1.safetensors").names().size(), 1U);
-  for (const char* bad : {"../part-1.safetensors", "/etc/passwd", "x/../../y", "", "absent.safetensors", "part-1.safetensors\\u0000.txt"}) {
+  for (const char* bad : {"../part-1.safetensors", "/etc/passwd", "x/../../y", "", "absent.safetensors",
+                          "part-1.safetensors\\u0000.txt"}) {
     EXPECT_THROW(index(bad), FileError) << bad;
   }
   write(R"({"weight_map": {"b": "part-1.safetensors"}})", "model.safetensors.index.json");

@@ -20,8 +20,9 @@ TEST(Scheduler, OneStepGoesFromNoiseToPicture) {
 }
 
 TEST(Scheduler, OneStepHoldsWithEveryKey) {
-  for (const char* config : {R"({"shift_terminal": 0.1})", R"({"use_karras_sigmas": true})", R"({"use_exponential_sigmas": true})",
-                             R"({"use_dynamic_shifting": true, "time_shift_type": "linear"})"}) {
+  for (const char* config :
+       {R"({"shift_terminal": 0.1})", R"({"use_karras_sigmas": true})", R"({"use_exponential_sigmas": true})",
+        R"({"use_dynamic_shifting": true, "time_shift_type": "linear"})"}) {
     const auto scheduler = FlowMatchEulerScheduler::parse(JsonConfig(nlohmann::json::parse(config), "test"));
     for (const float sigma : scheduler.schedule(1, 64).sigmas) EXPECT_TRUE(std::isfinite(sigma)) << config;
   }

@@ -27,7 +27,8 @@ TEST_F(ClipTokenizerFiles, MergesByRank) {
   EXPECT_EQ(tokenizer.encode("ab aba", 8).ids, (std::vector<std::int32_t>{6, 4, 5, 2, 7, 7, 7, 7}));
   EXPECT_EQ(tokenizer.max_length(), 77);
   EXPECT_TRUE(tokenizer.encode("a b a b", 4).truncated);
-  EXPECT_EQ(tokenizer.encode("c", 4).ids, (std::vector<std::int32_t>{6, 7, 7, 7})) << "an unknown byte is the unknown token";
+  EXPECT_EQ(tokenizer.encode("c", 4).ids, (std::vector<std::int32_t>{6, 7, 7, 7}))
+      << "an unknown byte is the unknown token";
 }
 
 TEST_F(ClipTokenizerFiles, ReadsTokenizerJsonAlone) {
@@ -56,7 +57,8 @@ TEST_F(ClipTokenizerFiles, RefusesDamage) {
   EXPECT_THROW(load(), FileError);
   write("tokenizer_config.json", R"({"model_max_length": -3})");
   EXPECT_THROW(load(), FileError);
-  write("tokenizer_config.json", R"({"model_max_length": 1000000000000000019884624838656, "pad_token": {"content": "a"}})");
+  write("tokenizer_config.json",
+        R"({"model_max_length": 1000000000000000019884624838656, "pad_token": {"content": "a"}})");
   EXPECT_EQ(load().max_length(), 77);
 }
 

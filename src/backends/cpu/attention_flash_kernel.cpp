@@ -47,8 +47,8 @@ std::unique_ptr<Kernel> make_flash(const KernelRequest& request) {
       auto* scratch = reinterpret_cast<float*>(args.scratch.data() + static_cast<std::size_t>(worker) * per_thread);
       const std::int64_t head = item / splits;
       const std::int64_t part = item % splits;
-      flash_attention_rows(problem, head / shape[2], head % shape[2], shape[1] * part / splits, shape[1] * (part + 1) / splits,
-                           scratch);
+      flash_attention_rows(problem, head / shape[2], head % shape[2], shape[1] * part / splits,
+                           shape[1] * (part + 1) / splits, scratch);
     });
   };
   return make_kernel(run, per_thread * static_cast<std::size_t>(request.threads));

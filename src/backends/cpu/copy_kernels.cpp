@@ -35,9 +35,11 @@ void copy_rows(int threads, const Tensor& source, const Target& target) {
 /// Reshape and slice are views; this runs where strides leave none.
 std::unique_ptr<Kernel> make_copy(const KernelRequest& /*request*/) {
   return make_kernel([](const KernelArgs& args) {
-    const std::size_t bytes = static_cast<std::size_t>(args.inputs[0].shape().back()) * dtype_size(args.inputs[0].dtype());
+    const std::size_t bytes =
+        static_cast<std::size_t>(args.inputs[0].shape().back()) * dtype_size(args.inputs[0].dtype());
     auto* target = args.outputs[0].as<std::byte>();
-    copy_rows(args.threads, args.inputs[0], [=](std::int64_t r) { return target + static_cast<std::size_t>(r) * bytes; });
+    copy_rows(args.threads, args.inputs[0],
+              [=](std::int64_t r) { return target + static_cast<std::size_t>(r) * bytes; });
   });
 }
 
@@ -134,7 +136,8 @@ std::unique_ptr<Kernel> make_position_bias(const KernelRequest& request) {
       for (std::int64_t row = begin; row < end; ++row) {
         const std::int64_t h = row / length;
         const std::int64_t q = row % length;
-        for (std::int64_t k = 0; k < length; ++k) target[row * length + k] = table[buckets[k - q + length - 1] * heads + h];
+        for (std::int64_t k = 0; k < length; ++k)
+          target[row * length + k] = table[buckets[k - q + length - 1] * heads + h];
       }
     });
   });

@@ -19,7 +19,8 @@ struct Scratch {
         scale(mean + channels),
         shift(scale + channels) {}
   static std::size_t bytes(int threads, std::int64_t channels) {
-    return static_cast<std::size_t>(channels) * (static_cast<std::size_t>(threads) * sizeof(double) + 3 * sizeof(float));
+    return static_cast<std::size_t>(channels) *
+           (static_cast<std::size_t>(threads) * sizeof(double) + 3 * sizeof(float));
   }
   double* partial;
   float* mean;
@@ -54,8 +55,8 @@ void run_group_norm(const KernelArgs& args, std::int64_t groups, double eps) {
     const auto sum_over_threads = [&](auto&& pass) {
       std::fill_n(scratch.partial, args.threads * channels, 0.0);
       parallel_items(args.threads, args.threads, [&](std::int64_t part, int /*worker*/) {
-        const RowRange rows{first_row + positions * part / args.threads, first_row + positions * (part + 1) / args.threads,
-                            channels};
+        const RowRange rows{first_row + positions * part / args.threads,
+                            first_row + positions * (part + 1) / args.threads, channels};
         pass(scratch.partial + part * channels, rows);
       });
     };
@@ -70,8 +71,9 @@ void run_group_norm(const KernelArgs& args, std::int64_t groups, double eps) {
       const double inverse = 1.0 / std::sqrt(variance + eps);
       for (std::int64_t c = g * per_group; c < (g + 1) * per_group; ++c) {
         scratch.scale[c] = static_cast<float>(inverse * static_cast<double>(weight[c]));
-        scratch.shift[c] = static_cast<float>(static_cast<double>(bias[c]) - static_cast<double>(scratch.mean[c]) * inverse *
-                                                                                 static_cast<double>(weight[c]));
+        scratch.shift[c] =
+            static_cast<float>(static_cast<double>(bias[c]) -
+                               static_cast<double>(scratch.mean[c]) * inverse * static_cast<double>(weight[c]));
       }
     }
     parallel_ranges(args.threads, positions, 16384 / channels + 1, [&](std::int64_t begin, std::int64_t end) {
@@ -89,8 +91,9 @@ Refusal supports_group_norm(const KernelRequest& request) {
 
 std::unique_ptr<Kernel> make_group_norm(const KernelRequest& request) {
   const auto& op = static_cast<const GroupNormOp&>(request.op);
-  return make_kernel([groups = op.groups(), eps = op.eps()](const KernelArgs& args) { run_group_norm(args, groups, eps); },
-                     Scratch::bytes(request.threads, request.inputs[0].prototype.shape().back()));
+  return make_kernel(
+      [groups = op.groups(), eps = op.eps()](const KernelArgs& args) { run_group_norm(args, groups, eps); },
+      Scratch::bytes(request.threads, request.inputs[0].prototype.shape().back()));
 }
 
 constexpr std::array kEntries{KernelEntry{"group_norm", "simd", false, supports_group_norm, make_group_norm}};

@@ -40,9 +40,11 @@ class ReferenceKernel final : public Kernel {
   const Operator& op_;  // the plan that holds the kernel holds the graph's operators as well
 };
 
-constexpr std::array kEntries{KernelEntry{
-    "*", "reference", false, [](const KernelRequest&) -> Refusal { return std::nullopt; },
-    [](const KernelRequest& request) -> std::unique_ptr<Kernel> { return std::make_unique<ReferenceKernel>(request.op); }}};
+constexpr std::array kEntries{KernelEntry{"*", "reference", false,
+                                          [](const KernelRequest&) -> Refusal { return std::nullopt; },
+                                          [](const KernelRequest& request) -> std::unique_ptr<Kernel> {
+                                            return std::make_unique<ReferenceKernel>(request.op);
+                                          }}};
 
 }  // namespace
 

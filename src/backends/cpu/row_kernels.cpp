@@ -14,12 +14,15 @@ namespace rondo::cpu {
 namespace {
 
 /// Rows for one thread to be worth waking it: 16 K elements take about 2 us, as long as a fork and join.
-std::int64_t row_grain(std::int64_t width) { return std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, width)); }
+std::int64_t row_grain(std::int64_t width) {
+  return std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, width));
+}
 
 template <typename Body>
 void over_rows(const KernelArgs& args, const Shape& shape, const Body& body) {
-  parallel_ranges(args.threads, shape.rows(), row_grain(shape.back()),
-                  [&](std::int64_t begin, std::int64_t end) { body(RowRange{begin, end, shape.back()}); });
+  parallel_ranges(args.threads, shape.rows(), row_grain(shape.back()), [&](std::int64_t begin, std::int64_t end) {
+    body(RowRange{begin, end, shape.back()});
+  });
 }
 
 Refusal refuse_norm(const KernelRequest& request) {
@@ -61,7 +64,8 @@ std::unique_ptr<Kernel> make_modulate(const KernelRequest& /*request*/) {
     const RowMap shift(args.inputs[2]);
     const RowMap y(args.outputs[0]);
     const Shape& shape = args.inputs[0].shape();
-    over_rows(args, shape, [&](RowRange rows) { modulate_rows(args.inputs[0].dtype(), x, scale, shift, shape[1], y, rows); });
+    over_rows(args, shape,
+              [&](RowRange rows) { modulate_rows(args.inputs[0].dtype(), x, scale, shift, shape[1], y, rows); });
   });
 }
 
@@ -126,12 +130,15 @@ std::unique_ptr<Kernel> make_rope(const KernelRequest& /*request*/) {
     const RowMap y(args.outputs[0]);
     const Shape& shape = args.inputs[0].shape();
     over_rows(args, shape, [&](RowRange rows) {
-      rope_rows(args.inputs[0].dtype(), x, args.inputs[1].as<float>(), args.inputs[2].as<float>(), shape[2], shape[1], y, rows);
+      rope_rows(args.inputs[0].dtype(), x, args.inputs[1].as<float>(), args.inputs[2].as<float>(), shape[2], shape[1],
+                y, rows);
     });
   });
 }
 
-Refusal refuse_all_inputs(const KernelRequest& request) { return refuse_unless_simd_rows(request, request.inputs.size()); }
+Refusal refuse_all_inputs(const KernelRequest& request) {
+  return refuse_unless_simd_rows(request, request.inputs.size());
+}
 Refusal refuse_first_input(const KernelRequest& request) { return refuse_unless_simd_rows(request, 1); }
 
 constexpr std::array kEntries{

@@ -69,9 +69,8 @@ const T* row_of(const Tensor& tensor, std::int64_t batch, std::int64_t position,
 
 template <class T>
 void pack_row(const T* source, std::int64_t width, float factor, float* target) {
-  for_lanes(width, [&](auto d, std::int64_t i) HWY_ATTR {
-    hn::StoreU(hn::Mul(load_float(d, source + i), hn::Set(d, factor)), d, target + i);
-  });
+  for_lanes(width, [&](auto d, std::int64_t i)
+                       HWY_ATTR { hn::StoreU(hn::Mul(load_float(d, source + i), hn::Set(d, factor)), d, target + i); });
 }
 
 template <class T>
@@ -241,8 +240,8 @@ void FlashRowsOf(const FlashProblem& p, std::int64_t batch, std::int64_t head, s
         if (p.bias.defined()) {
           const Shape& shape = p.bias.shape();
           const Shape& strides = p.bias.strides();
-          bias = p.bias.as<float>() + (shape[0] == 1 ? 0 : batch * strides[0]) + (shape[1] == 1 ? 0 : head * strides[1]) +
-                 (q0 + r) * strides[2] + k0;
+          bias = p.bias.as<float>() + (shape[0] == 1 ? 0 : batch * strides[0]) +
+                 (shape[1] == 1 ? 0 : head * strides[1]) + (q0 + r) * strides[2] + k0;
         }
         s.rescale[r] = softmax_row(s.scores + r * kKeyBlock, bias, valid, count, s.row_max[r], s.row_sum[r]);
       }

@@ -188,9 +188,8 @@ void Activation(DType dtype, ActivationKind kind, const RowMap& x, const RowMap&
     for (std::int64_t r = rows.begin; r < rows.end; ++r) {
       const T* in = x.row<const T>(r);
       T* out = y.row<T>(r);
-      for_lanes(rows.width, [&](auto d, std::int64_t i) HWY_ATTR {
-        store_float(d, activate(d, kind, load_float(d, in + i)), out + i);
-      });
+      for_lanes(rows.width, [&](auto d, std::int64_t i)
+                                HWY_ATTR { store_float(d, activate(d, kind, load_float(d, in + i)), out + i); });
     }
   });
 }
@@ -289,7 +288,8 @@ HWY_INLINE void add_channels(double* sums, RowRange rows, const Term& term) {
 void ChannelSums(DType dtype, const RowMap& x, double* sums, RowRange rows) {
   with_element(dtype, [&](auto element) HWY_ATTR {
     using T = decltype(element);
-    add_channels(sums, rows, [&](auto d, std::int64_t r, std::int64_t i) HWY_ATTR { return load_float(d, x.row<const T>(r) + i); });
+    add_channels(sums, rows,
+                 [&](auto d, std::int64_t r, std::int64_t i) HWY_ATTR { return load_float(d, x.row<const T>(r) + i); });
   });
 }
 
@@ -303,7 +303,8 @@ void ChannelSquareSums(DType dtype, const RowMap& x, const float* mean, double* 
   });
 }
 
-void ChannelAffine(DType dtype, const RowMap& x, const float* scale, const float* shift, const RowMap& y, RowRange rows) {
+void ChannelAffine(DType dtype, const RowMap& x, const float* scale, const float* shift, const RowMap& y,
+                   RowRange rows) {
   with_element(dtype, [&](auto element) HWY_ATTR {
     using T = decltype(element);
     for (std::int64_t r = rows.begin; r < rows.end; ++r) {
@@ -345,8 +346,8 @@ void modulate_rows(DType dtype, const RowMap& x, const RowMap& scale, const RowM
                    const RowMap& y, RowRange rows) {
   HWY_DYNAMIC_DISPATCH(Modulate)(dtype, x, scale, shift, rows_per_vector, y, rows);
 }
-void gated_add_rows(DType dtype, const RowMap& residual, const RowMap& gate, const RowMap& x, std::int64_t rows_per_vector,
-                    const RowMap& y, RowRange rows) {
+void gated_add_rows(DType dtype, const RowMap& residual, const RowMap& gate, const RowMap& x,
+                    std::int64_t rows_per_vector, const RowMap& y, RowRange rows) {
   HWY_DYNAMIC_DISPATCH(GatedAdd)(dtype, residual, gate, x, rows_per_vector, y, rows);
 }
 void activation_rows(DType dtype, ActivationKind kind, const RowMap& x, const RowMap& y, RowRange rows) {
@@ -359,8 +360,8 @@ void binary_rows(DType dtype, BinaryKind kind, const RowMap& a, const RowMap& b,
 void cast_rows(DType from, const RowMap& x, DType to, const RowMap& y, RowRange rows) {
   HWY_DYNAMIC_DISPATCH(Cast)(from, x, to, y, rows);
 }
-void rope_rows(DType dtype, const RowMap& x, const float* cos, const float* sin, std::int64_t heads, std::int64_t positions,
-               const RowMap& y, RowRange rows) {
+void rope_rows(DType dtype, const RowMap& x, const float* cos, const float* sin, std::int64_t heads,
+               std::int64_t positions, const RowMap& y, RowRange rows) {
   HWY_DYNAMIC_DISPATCH(Rope)(dtype, x, cos, sin, heads, positions, y, rows);
 }
 void channel_sums(DType dtype, const RowMap& x, double* sums, RowRange rows) {
@@ -369,7 +370,8 @@ void channel_sums(DType dtype, const RowMap& x, double* sums, RowRange rows) {
 void channel_square_sums(DType dtype, const RowMap& x, const float* mean, double* sums, RowRange rows) {
   HWY_DYNAMIC_DISPATCH(ChannelSquareSums)(dtype, x, mean, sums, rows);
 }
-void channel_affine(DType dtype, const RowMap& x, const float* scale, const float* shift, const RowMap& y, RowRange rows) {
+void channel_affine(DType dtype, const RowMap& x, const float* scale, const float* shift, const RowMap& y,
+                    RowRange rows) {
   HWY_DYNAMIC_DISPATCH(ChannelAffine)(dtype, x, scale, shift, y, rows);
 }
 

@@ -17,7 +17,8 @@ PassResult merge_common_subexpressions(Graph& graph) {
   for (std::size_t i = 0; i < graph.nodes.size(); ++i) {
     Node& node = graph.nodes[i];
     for (ValueId& input : node.inputs) input = replacement[static_cast<std::size_t>(input)];
-    const std::string key = fmt::format("{}[{}]({})", node.op->name(), node.op->attributes(), fmt::join(node.inputs, ","));
+    const std::string key =
+        fmt::format("{}[{}]({})", node.op->name(), node.op->attributes(), fmt::join(node.inputs, ","));
     const auto [first, is_new] = seen.emplace(key, i);
     if (is_new) continue;
     const Node& same = graph.nodes[first->second];

@@ -10,7 +10,8 @@ void remove_nodes(Graph& graph, const std::vector<bool>& remove) {
   for (std::size_t i = 0; i < graph.nodes.size(); ++i) {
     moved[i] = static_cast<NodeId>(kept.size());
     if (remove[i]) continue;
-    for (const ValueId output : graph.nodes[i].outputs) graph.values[static_cast<std::size_t>(output)].producer = moved[i];
+    for (const ValueId output : graph.nodes[i].outputs)
+      graph.values[static_cast<std::size_t>(output)].producer = moved[i];
     kept.push_back(std::move(graph.nodes[i]));
   }
   moved.back() = static_cast<NodeId>(kept.size());

@@ -174,10 +174,12 @@ void ClipTokenizer::read_vocabulary(const std::filesystem::path& folder) {
     parsed = std::move(*model);
   }
   const json& vocabulary = separate ? parsed : parsed["vocab"];
-  if (!vocabulary.is_object() || vocabulary.empty()) throw FileError(fmt::format("{}: the vocabulary is no JSON object of tokens", source));
+  if (!vocabulary.is_object() || vocabulary.empty())
+    throw FileError(fmt::format("{}: the vocabulary is no JSON object of tokens", source));
   for (const auto& [token, id] : vocabulary.items()) {
     if (!id.is_number_unsigned() || id.get<std::uint64_t>() > 10'000'000) {
-      throw FileError(fmt::format("{}: token '{}' has the id {}; allowed is 0 to 10000000", source, printable(token), printable(id.dump())));
+      throw FileError(fmt::format("{}: token '{}' has the id {}; allowed is 0 to 10000000", source, printable(token),
+                                  printable(id.dump())));
     }
     const auto value = id.get<std::int32_t>();
     vocabulary_.emplace(token, value);
@@ -195,7 +197,8 @@ void ClipTokenizer::read_vocabulary(const std::filesystem::path& folder) {
   for (const json& merge : parsed["merges"]) {
     const bool pair = merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string();
     if (!pair && !merge.is_string()) throw FileError(fmt::format("{}: a merge is no pair of tokens", source));
-    add_merge(pair ? merge[0].get<std::string>() + " " + merge[1].get<std::string>() : merge.get<std::string>(), source);
+    add_merge(pair ? merge[0].get<std::string>() + " " + merge[1].get<std::string>() : merge.get<std::string>(),
+              source);
   }
 }
 
@@ -242,8 +245,8 @@ void ClipTokenizer::encode_word(std::string_view word, std::vector<std::int32_t>
     if (i + 1 == word.size()) token += kEndOfWord;
     const auto found = vocabulary_.find(token);
     const auto index = static_cast<std::int32_t>(i);
-    symbols.push_back({found == vocabulary_.end() ? unknown_ : found->second, index - 1,
-                       i + 1 == word.size() ? -1 : index + 1});
+    symbols.push_back(
+        {found == vocabulary_.end() ? unknown_ : found->second, index - 1, i + 1 == word.size() ? -1 : index + 1});
   }
   std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> queue;
   const auto at = [&](std::int32_t index) -> Symbol& { return symbols[static_cast<std::size_t>(index)]; };
@@ -274,7 +277,8 @@ void ClipTokenizer::encode_word(std::string_view word, std::vector<std::int32_t>
 }
 
 ClipTokenizer::Encoding ClipTokenizer::encode(std::string_view text, std::int64_t length) const {
-  if (length < 2) throw InvalidArgument(fmt::format("clip tokenizer: length {} is given; allowed is 2 and more", length));
+  if (length < 2)
+    throw InvalidArgument(fmt::format("clip tokenizer: length {} is given; allowed is 2 and more", length));
   std::vector<std::int32_t> ids;
   for (const TextSpan& span : split_special_tokens(text, specials_)) {
     if (span.is_special) {

@@ -19,9 +19,10 @@ struct T5Tokenizer::Processor {
 T5Tokenizer T5Tokenizer::load(const std::filesystem::path& folder) {
   const std::filesystem::path file = folder / "spiece.model";
   if (!std::filesystem::exists(file) && std::filesystem::exists(folder / "tokenizer.json")) {
-    throw FileError(fmt::format("{}: is missing and tokenizer.json is not read; copy spiece.model from the model's publisher "
-                                "or save it with transformers' slow T5Tokenizer",
-                                file.string()));
+    throw FileError(
+        fmt::format("{}: is missing and tokenizer.json is not read; copy spiece.model from the model's publisher "
+                    "or save it with transformers' slow T5Tokenizer",
+                    file.string()));
   }
   T5Tokenizer tokenizer;
   auto processor = std::make_shared<Processor>();
@@ -30,7 +31,8 @@ T5Tokenizer T5Tokenizer::load(const std::filesystem::path& folder) {
     throw FileError(fmt::format("{}: is no SentencePiece model", file.string()));
   }
   const sentencepiece::SentencePieceProcessor& pieces = processor->pieces;
-  for (int id = 0; id < pieces.GetPieceSize(); ++id) processor->segmenter.add(pieces.IdToPiece(id), pieces.GetScore(id));
+  for (int id = 0; id < pieces.GetPieceSize(); ++id)
+    processor->segmenter.add(pieces.IdToPiece(id), pieces.GetScore(id));
   processor->segmenter.set_unknown(pieces.unk_id());
   const JsonConfig config = load_tokenizer_config(folder);
   tokenizer.max_length_ = model_max_length(config, 0);

@@ -18,7 +18,8 @@ std::int64_t model_max_length(const JsonConfig& config, std::int64_t absent) {
 
 std::string special_token(const JsonConfig& config, std::string_view key, const std::string& absent) {
   const auto found = config.object().find(key);
-  if (found != config.object().end() && found->is_object()) return JsonConfig(*found, config.source()).text("content", std::nullopt);
+  if (found != config.object().end() && found->is_object())
+    return JsonConfig(*found, config.source()).text("content", std::nullopt);
   return config.text(key, absent);
 }
 

@@ -33,8 +33,8 @@ class OnednnConv2d final : public Kernel {
     attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     const Conv2dOp::Padding& padding = op.padding();
     const auto primitive = convolution_primitive(
-        onednn_engine(), source_, memory::desc(weight_dims, onednn_dtype(x.dtype()), memory::format_tag::any), bias_, target_,
-        {op.stride(), op.stride()}, {padding.top, padding.left}, {padding.bottom, padding.right}, attr);
+        onednn_engine(), source_, memory::desc(weight_dims, onednn_dtype(x.dtype()), memory::format_tag::any), bias_,
+        target_, {op.stride(), op.stride()}, {padding.top, padding.left}, {padding.bottom, padding.right}, attr);
     packed_ = packed_weight(request.weights, request.inputs[1].weight, primitive.weights_desc(), weight_dims,
                             {w[1] * w[2] * w[3], w[2] * w[3], w[3], 1});
     if (request.inputs.size() == 3) bias_weight_ = request.weights.get(request.inputs[2].weight, DType::f32);
@@ -80,7 +80,8 @@ Refusal supports(const KernelRequest& request) {
   for (const KernelInput& parameter : request.inputs.subspan(1)) {
     if (parameter.weight.empty()) return "takes stored weights only";
   }
-  if (request.inputs.size() == 3 && request.inputs[2].prototype.dtype() != DType::f32) return "takes a float32 bias only";
+  if (request.inputs.size() == 3 && request.inputs[2].prototype.dtype() != DType::f32)
+    return "takes a float32 bias only";
   if (x.elements() == 0) return "takes no empty input";
   return std::nullopt;
 }

@@ -32,7 +32,8 @@ class OnednnLinear final : public Kernel {
     const auto type = onednn_dtype(x.dtype());
     source_ = memory::desc({rows_, k}, type, memory::dims{row_stride, 1});
     target_ = memory::desc({rows_, n}, type, memory::format_tag::ab);
-    bias_ = request.inputs.size() == 3 ? memory::desc({1, n}, memory::data_type::f32, memory::format_tag::ab) : memory::desc();
+    bias_ = request.inputs.size() == 3 ? memory::desc({1, n}, memory::data_type::f32, memory::format_tag::ab)
+                                       : memory::desc();
     const memory::desc plain({k, n}, onednn_dtype(request.inputs[1].prototype.dtype()), memory::dims{1, k});
 
     dnnl::primitive_attr attr;
@@ -63,9 +64,9 @@ class OnednnLinear final : public Kernel {
   void run(const KernelArgs& args) const override {
     with_onednn_errors("linear", [&] {
       const dnnl::engine& engine = onednn_engine();
-      const void* weight = packed_ != nullptr           ? packed_->data()
+      const void* weight = packed_ != nullptr        ? packed_->data()
                            : plain_weight_.defined() ? plain_weight_.data()
-                                                        : args.inputs[1].data();
+                                                     : args.inputs[1].data();
       std::unordered_map<int, memory> arguments{
           {DNNL_ARG_WEIGHTS, memory(weights_, engine, const_cast<void*>(weight))},
           {DNNL_ARG_SCRATCHPAD, memory(scratch_, engine, args.scratch.data())},
@@ -122,7 +123,8 @@ Refusal supports(const KernelRequest& request) {
   if (x.dtype() != DType::f32 && x.dtype() != DType::bf16) return "takes float32 and bfloat16 only";
   if (!has_dense_rows(x)) return "takes dense rows only";
   if (request.inputs[1].weight.empty() && !weight.is_dense()) return "takes a dense weight only";
-  if (request.inputs.size() == 3 && !(request.inputs[2].prototype.dtype() == DType::f32)) return "takes a float32 bias only";
+  if (request.inputs.size() == 3 && !(request.inputs[2].prototype.dtype() == DType::f32))
+    return "takes a float32 bias only";
   if (x.elements() == 0 || weight.elements() == 0) return "takes no empty operands";
   if (!RowMap(x).uniform() && !RowMap(x.sliced(0, 0, 1)).uniform()) return "takes evenly spaced rows only";
   return std::nullopt;

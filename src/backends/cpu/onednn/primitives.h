@@ -7,12 +7,14 @@ namespace rondo::cpu {
 
 inline dnnl::matmul::primitive_desc matmul_primitive(const dnnl::engine& engine, const dnnl::memory::desc& source,
                                                      const dnnl::memory::desc& weights, const dnnl::memory::desc& bias,
-                                                     const dnnl::memory::desc& target, const dnnl::primitive_attr& attr) {
+                                                     const dnnl::memory::desc& target,
+                                                     const dnnl::primitive_attr& attr) {
 #if DNNL_VERSION_MAJOR >= 3
   return {engine, source, weights, bias, target, attr};
 #else
-  return {bias.is_zero() ? dnnl::matmul::desc(source, weights, target) : dnnl::matmul::desc(source, weights, bias, target),
-          attr, engine};
+  return {
+      bias.is_zero() ? dnnl::matmul::desc(source, weights, target) : dnnl::matmul::desc(source, weights, bias, target),
+      attr, engine};
 #endif
 }
 
@@ -26,10 +28,12 @@ inline dnnl::convolution_forward::primitive_desc convolution_primitive(
   return {engine, kKind, kAlgorithm, source, weights, bias, target, strides, padding_begin, padding_end, attr};
 #else
   if (bias.is_zero()) {
-    return {dnnl::convolution_forward::desc(kKind, kAlgorithm, source, weights, target, strides, padding_begin, padding_end),
+    return {dnnl::convolution_forward::desc(kKind, kAlgorithm, source, weights, target, strides, padding_begin,
+                                            padding_end),
             attr, engine};
   }
-  return {dnnl::convolution_forward::desc(kKind, kAlgorithm, source, weights, bias, target, strides, padding_begin, padding_end),
+  return {dnnl::convolution_forward::desc(kKind, kAlgorithm, source, weights, bias, target, strides, padding_begin,
+                                          padding_end),
           attr, engine};
 #endif
 }

@@ -25,13 +25,17 @@ dnnl::memory::data_type onednn_dtype(DType dtype) {
   }
 }
 
-std::shared_ptr<const OnednnWeight> packed_weight(WeightStore& store, const std::string& name, const dnnl::memory::desc& layout,
-                                                  const dnnl::memory::dims& dims, const dnnl::memory::dims& strides) {
-  const auto accepts = [&](const PackedWeight& form) { return static_cast<const OnednnWeight&>(form).layout() == layout; };
+std::shared_ptr<const OnednnWeight> packed_weight(WeightStore& store, const std::string& name,
+                                                  const dnnl::memory::desc& layout, const dnnl::memory::dims& dims,
+                                                  const dnnl::memory::dims& strides) {
+  const auto accepts = [&](const PackedWeight& form) {
+    return static_cast<const OnednnWeight&>(form).layout() == layout;
+  };
   const auto make = [&](const Tensor& stored) -> std::shared_ptr<const PackedWeight> {
     const bool direct = stored.dtype() == DType::f32 || stored.dtype() == DType::bf16;
     const Tensor source = direct ? stored : stored.to_float32();
-    const dnnl::memory plain({dims, onednn_dtype(source.dtype()), strides}, onednn_engine(), const_cast<void*>(source.data()));
+    const dnnl::memory plain({dims, onednn_dtype(source.dtype()), strides}, onednn_engine(),
+                             const_cast<void*>(source.data()));
     Tensor packed = Tensor::empty({static_cast<std::int64_t>(layout.get_size())}, DType::u8);
     dnnl::memory target(layout, onednn_engine(), packed.data());
     dnnl::reorder(plain, target).execute(onednn_stream(), const_cast<dnnl::memory&>(plain), target);

@@ -43,8 +43,9 @@ class OnednnWeight final : public PackedWeight {
 };
 
 /// The weight in exactly `layout`, packed from its plain form: `plain` describes the stored elements in their order.
-std::shared_ptr<const OnednnWeight> packed_weight(WeightStore& store, const std::string& name, const dnnl::memory::desc& layout,
-                                                  const dnnl::memory::dims& dims, const dnnl::memory::dims& strides);
+std::shared_ptr<const OnednnWeight> packed_weight(WeightStore& store, const std::string& name,
+                                                  const dnnl::memory::desc& layout, const dnnl::memory::dims& dims,
+                                                  const dnnl::memory::dims& strides);
 
 /// A form that an earlier plan packed for the same weight, or null.
 std::shared_ptr<const OnednnWeight> find_packed_weight(WeightStore& store, const std::string& name);
