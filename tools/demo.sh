@@ -10,9 +10,13 @@ draw() {  # SEED PROMPT
   pictures="$pictures $file"
 }
 draw 2 "grinning face"
-draw 1 "cat face"
-draw 20 "crying face"
-draw 9 "smiling face with sunglasses"
+draw 6 "red heart"
+draw 4 "cat face"
+draw 13 "face with tears of joy"
+draw 3 "blue heart"
+draw 8 "flag, germany"
+draw 15 "moon"
+draw 16 "no entry"
 # File names hold no spaces: the list may be split.
 "$rondo" contact-sheet --columns 4 --zoom 3 --output "$folder/contact-sheet.png" $pictures
 echo "Look at $folder/contact-sheet.png"

@@ -39,7 +39,8 @@ DiffusersFolder DiffusersFolder::open(const std::filesystem::path& path) {
   }
   const JsonConfig index = JsonConfig::load(path / "model_index.json");
   if (index.text("_class_name", std::nullopt) != "FluxPipeline") index.refuse("_class_name", "known is FluxPipeline");
-  for (const auto& [name, classes] : flux_components()) {
+  for (const ComponentClasses& component : flux_components()) {
+    const auto& [name, classes] = component;
     const std::string allowed = fmt::format("known are {}", fmt::join(classes, ", "));
     const auto entry = index.object().find(name);
     const bool named =
@@ -51,7 +52,9 @@ DiffusersFolder DiffusersFolder::open(const std::filesystem::path& path) {
       throw FileError(fmt::format("{}: is missing; model_index.json names it", (path / name).string()));
     }
   }
-  for (const auto& [name, entry] : index.object().items()) {
+  for (const auto& item : index.object().items()) {
+    const std::string& name = item.key();
+    const nlohmann::json& entry = item.value();
     const bool known = name.starts_with("_") || std::any_of(flux_components().begin(), flux_components().end(),
                                                             [&](const ComponentClasses& c) { return c.name == name; });
     // diffusers writes [null, null] for the optional components that a pipeline does without.

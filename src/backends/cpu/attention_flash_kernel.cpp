@@ -58,6 +58,6 @@ constexpr std::array kEntries{KernelEntry{"attention", "flash", false, supports_
 
 }  // namespace
 
-std::span<const KernelEntry> attention_kernels() { return kEntries; }
+std::span<const KernelEntry> flash_attention_kernels() { return kEntries; }
 
 }  // namespace rondo::cpu

@@ -13,7 +13,8 @@ std::span<const KernelEntry> kernels();
 // Each is defined in the file of its name.
 std::span<const KernelEntry> linear_kernels();
 std::span<const KernelEntry> conv2d_kernels();
-std::span<const KernelEntry> attention_kernels();
+std::span<const KernelEntry> onednn_attention_kernels();
+std::span<const KernelEntry> flash_attention_kernels();
 std::span<const KernelEntry> row_kernels();
 std::span<const KernelEntry> group_norm_kernels();
 std::span<const KernelEntry> copy_kernels();
