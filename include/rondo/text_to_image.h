@@ -61,6 +61,7 @@ struct ResolvedTextToImageRequest {
   std::uint64_t seed = 0;
   std::int64_t num_images_per_prompt = 1;
   std::int64_t max_sequence_length = 0;
+  std::vector<std::string> notes;  // what was asked for and has no effect
 };
 
 struct GeneratedImage {

@@ -6,7 +6,7 @@ Tensor WeightStore::get(const std::string& name, DType dtype) {
   const std::lock_guard lock(mutex_);
   const auto found = converted_.find({name, dtype});
   if (found != converted_.end()) return found->second;
-  const Tensor stored = source_->tensor(name);
+  Tensor stored = source_->tensor(name);
   if (stored.dtype() == dtype) return stored;
   Tensor converted = stored.to(dtype);
   source_->release(name);

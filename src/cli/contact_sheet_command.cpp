@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "cli/commands.h"
+#include "cli/output_names.h"
 #include "cli/run_flags.h"
 #include "io/output_file.h"
 #include "io/png.h"
@@ -42,6 +43,7 @@ void run(const SheetFlags& flags) {
     throw UsageError(fmt::format("--columns: {} is given; allowed is 1 to 1000", columns));
   if (zoom < 1 || zoom > 64) throw UsageError(fmt::format("--zoom: {} is given; allowed is 1 to 64", zoom));
   const std::string output = flags.output.value_or("contact-sheet.png");
+  if (output != "-") check_picture_name(output);
   check_output(output);
 
   std::vector<Image> pictures;

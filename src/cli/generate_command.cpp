@@ -12,6 +12,7 @@
 #include "cli/progress.h"
 #include "cli/request_json.h"
 #include "cli/run_flags.h"
+#include "cli/stderr.h"
 #include "core/cpu_level.h"
 #include "core/trace.h"
 #include "io/output_file.h"
@@ -141,27 +142,30 @@ void run(const GenerateFlags& flags) {
       output_names(flags.output.value_or("rondo-{seed}.png"), request.seed, request.num_images_per_prompt);
   for (const std::string& name : names) check_output(name);
   if (flags.report) check_output(*flags.report);
-  if (flags.report == "-" && names.front() == "-")
-    throw UsageError("--report: picture and report cannot both go to stdout");
+  for (const std::string& name : names) {
+    if (flags.report && *flags.report == name) {
+      throw UsageError(fmt::format("--report: '{}' is the picture's name as well", name));
+    }
+  }
   const double load_ms = clock.now_ms();
 
   Progress progress;
   RunObserver observer;
   observer.cancel = &cancel_on_interrupt();
   if (!flags.quiet) {
-    fmt::print(stderr, "{}: {} x {}, {} steps, seed {}, {}, {} threads\n", model, request.width, request.height,
-               request.num_inference_steps, request.seed, dtype_name(pipeline.dtype()), pipeline.threads());
+    print_error("{}: {} x {}, {} steps, seed {}, {}, {} threads\n", model, request.width, request.height,
+                request.num_inference_steps, request.seed, dtype_name(pipeline.dtype()), pipeline.threads());
     observer.on_stage = [&](const std::string& name) { progress.stage(name); };
     observer.on_step = [&](std::int64_t step, std::int64_t steps) { progress.step(step, steps); };
   } else if (!stored.request.seed) {
-    fmt::print(stderr, "seed: {}\n", request.seed);
+    print_error("seed: {}\n", request.seed);
   }
   const RunReport report = pipeline.generate(
       request,
       [&](GeneratedImage&& picture) {
         const std::map<std::string, std::string> texts{
             {"Software", "Rondo " + version()},
-            {kRequestKey, request_to_json(request, picture, model, pipeline.dtype()).dump()}};
+            {kRequestKey, dump_json(request_to_json(request, picture, model, pipeline.dtype()), -1)}};
         const std::string& name = names[static_cast<std::size_t>(picture.index)];
         write_output(name, encode_png(picture.image, texts));
         progress.finish();
@@ -169,9 +173,10 @@ void run(const GenerateFlags& flags) {
       },
       observer);
   progress.finish();
-  for (const std::string& note : report.notes) fmt::print(stderr, "note: {}\n", note);
+  for (const std::string& note : report.notes) print_error("note: {}\n", note);
   if (flags.report) {
-    write_text(*flags.report, report_to_json(report, request, pipeline, model, load_ms, clock.now_ms()).dump(2) + "\n");
+    write_text(*flags.report,
+               dump_json(report_to_json(report, request, pipeline, model, load_ms, clock.now_ms()), 2) + "\n");
   }
 }
 

@@ -1,14 +1,20 @@
 // The command `rondo`. Exit code 0: done; 1: failed; 2: a wrong call; 130: interrupted.
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <new>
 #include <oneapi/dnnl/dnnl.hpp>
+#include <system_error>
 
 #include "cli/commands.h"
-#include "cli/run_flags.h"
+#include "cli/stderr.h"
+#include "cli/values.h"
 #include "core/cpu_level.h"
 #include "core/env.h"
 #include "core/text.h"
@@ -35,7 +41,8 @@ void log_to_stderr() {
   const std::string wanted = rondo::env_value("RONDO_LOG").value_or("warning");
   for (const auto& [name, level] : levels) {
     if (wanted != name) continue;
-    rondo::set_log_sink(level, [](LogLevel, std::string_view message) { fmt::print(stderr, "rondo: {}\n", message); });
+    rondo::set_log_sink(level,
+                        [](LogLevel, std::string_view message) { rondo::cli::print_error("rondo: {}\n", message); });
     return;
   }
   throw rondo::cli::UsageError(
@@ -44,8 +51,33 @@ void log_to_stderr() {
 
 int fail(int code, std::string_view message) {
   // One line: what a stranger's file put into a message must not break it.
-  fmt::print(stderr, "rondo: {}\n", rondo::printable(message, 2000));
+  rondo::cli::print_error("rondo: {}\n", rondo::printable(message, 2000));
   return code;
+}
+
+/// Opens /dev/null for standard streams that the caller closed: otherwise the next file opened would become one.
+void hold_standard_streams() {
+  for (int descriptor = STDIN_FILENO; descriptor <= STDERR_FILENO; ++descriptor) {
+    if (fcntl(descriptor, F_GETFD) == -1 && open("/dev/null", O_RDWR) == -1) std::abort();
+  }
+}
+
+/// The arguments in the reversed order that CLI11 wants, "--flag=" as "--flag" with an empty value: CLI11 2.1 would
+/// take the next argument for the value.
+std::vector<std::string> collect_arguments(int argc, char** argv) {
+  std::vector<std::string> arguments;
+  for (int i = 1; i < argc; ++i) {
+    std::string argument = argv[i];
+    if (argument.starts_with("--") && argument.size() > 3 && argument.ends_with("=") &&
+        argument.find('=') + 1 == argument.size()) {
+      argument.pop_back();
+      arguments.push_back(argument);
+      argument.clear();
+    }
+    arguments.push_back(argument);
+  }
+  std::reverse(arguments.begin(), arguments.end());
+  return arguments;
 }
 
 int run(int argc, char** argv) {
@@ -58,9 +90,13 @@ int run(int argc, char** argv) {
   rondo::cli::add_contact_sheet_command(app);
   rondo::cli::add_env_command(app);
   try {
-    app.parse(argc, argv);
+    app.parse(collect_arguments(argc, argv));
   } catch (const CLI::Success& success) {  // --help, --version
-    return app.exit(success);
+    app.exit(success);
+    return std::fflush(stdout) == 0 ? 0 : fail(1, "standard output: cannot be written");
+  } catch (const CLI::ArgumentMismatch& error) {
+    const std::string_view text = error.what();
+    return fail(2, fmt::format("{}: needs a value (see rondo --help)", text.substr(0, text.find(':'))));
   } catch (const CLI::ParseError& error) {
     return fail(2, fmt::format("{} (see rondo --help)", error.what()));
   }
@@ -72,6 +108,7 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);  // a closed stdout is an error that is told, not a silent death
+  hold_standard_streams();
   try {
     log_to_stderr();
     return run(argc, argv);
@@ -83,6 +120,10 @@ int main(int argc, char** argv) {
     return fail(130, "interrupted");
   } catch (const std::bad_alloc&) {
     return fail(1, "memory: not enough for this request");
+  } catch (const std::filesystem::filesystem_error& error) {
+    return fail(1, fmt::format("{}: cannot be read: {}", error.path1().string(), error.code().message()));
+  } catch (const std::system_error& error) {  // fmt's, for a standard output that is full or closed
+    return fail(1, fmt::format("standard output: cannot be written: {}", error.code().message()));
   } catch (const std::exception& error) {
     return fail(1, error.what());
   }

@@ -18,7 +18,12 @@ std::string replace_all(std::string text, std::string_view from, const std::stri
   return text;
 }
 
-void check_format(const std::string& pattern) {
+}  // namespace
+
+void check_picture_name(const std::string& pattern) {
+  if (std::filesystem::path(pattern).stem().empty()) {
+    throw UsageError(fmt::format("--output: '{}' is given; allowed is a file name, or - for stdout", pattern));
+  }
   std::string extension = std::filesystem::path(pattern).extension().string();
   std::transform(extension.begin(), extension.end(), extension.begin(),
                  [](unsigned char c) { return std::tolower(c); });
@@ -28,14 +33,12 @@ void check_format(const std::string& pattern) {
   }
 }
 
-}  // namespace
-
 std::vector<std::string> output_names(const std::string& pattern, std::uint64_t first_seed, std::int64_t count) {
   if (pattern == "-") {
     if (count > 1) throw UsageError(fmt::format("--output: - (stdout) takes one picture; {} are asked for", count));
     return {pattern};
   }
-  check_format(pattern);
+  check_picture_name(pattern);
   std::string full = pattern;
   if (count > 1 && pattern.find("{seed}") == std::string::npos && pattern.find("{index}") == std::string::npos) {
     const std::filesystem::path path(pattern);

@@ -12,4 +12,7 @@ namespace rondo::cli {
 /// not written.
 std::vector<std::string> output_names(const std::string& pattern, std::uint64_t first_seed, std::int64_t count);
 
+/// Throws UsageError for a name that no picture can have: empty, a folder's, or with another format's extension.
+void check_picture_name(const std::string& name);
+
 }  // namespace rondo::cli

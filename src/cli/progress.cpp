@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <cstdio>
+#include "cli/stderr.h"
 
 namespace rondo::cli {
 
@@ -11,7 +11,7 @@ Progress::Progress() : terminal_(isatty(STDERR_FILENO) == 1) {}
 Progress::~Progress() { finish(); }
 
 void Progress::finish() {
-  if (line_open_) fmt::print(stderr, "\n");
+  if (line_open_) print_error("\n");
   line_open_ = false;
 }
 
@@ -20,10 +20,10 @@ void Progress::stage(const std::string& name) {
   last_print_ = {};
   finish();
   if (terminal_) {
-    fmt::print(stderr, "{}", name);
+    print_error("{}", name);
     line_open_ = true;
   } else {
-    fmt::print(stderr, "{}\n", name);
+    print_error("{}\n", name);
   }
 }
 
@@ -38,12 +38,11 @@ void Progress::step(std::int64_t step, std::int64_t steps) {
   const std::string line = fmt::format("denoise: step {}/{}, {:.3g} s/it, {:.1f} s left", step, steps, each,
                                        each * static_cast<double>(steps - step));
   if (terminal_) {
-    fmt::print(stderr, "\r\033[K{}", line);
+    print_error("\r\033[K{}", line);
     line_open_ = true;
   } else {
-    fmt::print(stderr, "{}\n", line);
+    print_error("{}\n", line);
   }
-  std::fflush(stderr);
 }
 
 }  // namespace rondo::cli

@@ -29,6 +29,10 @@ nlohmann::json request_to_json(const ResolvedTextToImageRequest& request, const 
           {"seed", picture.seed}};
 }
 
+std::string dump_json(const nlohmann::json& json, int indent) {
+  return json.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
 StoredRequest read_stored_request(const std::string& picture) {
   const auto texts = read_png_texts(picture);
   const auto found = texts.find(kRequestKey);

@@ -13,6 +13,9 @@ namespace rondo::cli {
 nlohmann::json request_to_json(const ResolvedTextToImageRequest& request, const GeneratedImage& picture,
                                const std::string& model, DType dtype);
 
+/// JSON text; a path that is no UTF-8 does not stop it.
+std::string dump_json(const nlohmann::json& json, int indent);
+
 struct StoredRequest {
   TextToImageRequest request;
   std::optional<std::string> model;

@@ -116,11 +116,14 @@ std::int64_t JsonConfig::integer(std::string_view key, std::optional<std::int64_
   return number;
 }
 
-double JsonConfig::number(std::string_view key, std::optional<double> absent) const {
+double JsonConfig::number(std::string_view key, std::optional<double> absent, double least, double most) const {
   if (absent && !has(key)) return *absent;
-  const json& value = require(key, "allowed is a number");
-  if (!value.is_number()) refuse(key, "allowed is a number");
-  return value.get<double>();
+  const std::string allowed = fmt::format("allowed is a number from {} to {}", least, most);
+  const json& value = require(key, allowed);
+  if (!value.is_number()) refuse(key, allowed);
+  const auto number = value.get<double>();
+  if (!(number >= least && number <= most)) refuse(key, allowed);
+  return number;
 }
 
 bool JsonConfig::boolean(std::string_view key, bool absent) const {

@@ -35,7 +35,8 @@ class JsonConfig {
   /// The typed getters take the value for an absent (or null) key; without one the key is required.
   std::int64_t integer(std::string_view key, std::optional<std::int64_t> absent, std::int64_t least,
                        std::int64_t most) const;
-  double number(std::string_view key, std::optional<double> absent) const;
+  /// Finite, within [least, most].
+  double number(std::string_view key, std::optional<double> absent, double least = -1e300, double most = 1e300) const;
   bool boolean(std::string_view key, bool absent) const;
   std::string text(std::string_view key, std::optional<std::string> absent) const;
   std::vector<std::int64_t> integers(std::string_view key, const std::vector<std::int64_t>& absent, std::int64_t least,

@@ -2,9 +2,11 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 
 #include "rondo/error.h"
@@ -49,11 +51,17 @@ void write_all(int descriptor, std::span<const std::byte> bytes, const std::stri
 
 fs::path folder_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
 
-/// The file that a chain of symbolic links ends at, so that a rename replaces the target and not the link.
-fs::path resolve(const fs::path& path) {
+/// The file that a chain of symbolic links ends at, so that a rename replaces the target and not the link. The target
+/// need not exist.
+fs::path resolve(fs::path path) {
   std::error_code error;
-  const fs::path target = fs::weakly_canonical(path, error);
-  return error ? path : target;
+  constexpr int kLongestChain = 40;  // as the kernel's own limit
+  for (int i = 0; fs::is_symlink(path, error); ++i) {
+    if (i == kLongestChain) throw FileError(fmt::format("{}: is a loop of symbolic links", path.string()));
+    const fs::path next = fs::read_symlink(path, error);
+    path = next.is_absolute() ? next : folder_of(path) / next;
+  }
+  return path;
 }
 
 bool is_written_by_rename(const fs::path& path) {
@@ -64,11 +72,17 @@ bool is_written_by_rename(const fs::path& path) {
 
 void write_by_rename(const std::string& path, std::span<const std::byte> bytes) {
   const fs::path target = resolve(path);
-  const fs::path temporary = folder_of(target) / fmt::format(".rondo-{}.tmp", getpid());
+  // A new file of an unforeseeable name: nobody can have put a link there.
+  std::string temporary = (folder_of(target) / ".rondo-XXXXXX").string();
+  Descriptor file(mkostemp(temporary.data(), O_CLOEXEC));
+  if (file.value() < 0) fail(path, "cannot be created");
   try {
-    Descriptor file(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
-    if (file.value() < 0) fail(path, "cannot be created");
     write_all(file.value(), bytes, path);
+    const mode_t mask = umask(0);
+    umask(mask);
+    struct stat old {};
+    const bool replaces = stat(target.c_str(), &old) == 0;
+    if (fchmod(file.value(), replaces ? old.st_mode & 07777 : 0666 & ~mask) != 0) fail(path, "cannot be written");
     if (!file.finish()) fail(path, "cannot be written");
     if (rename(temporary.c_str(), target.c_str()) != 0) fail(path, "cannot be written");
   } catch (...) {

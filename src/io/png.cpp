@@ -13,9 +13,9 @@ namespace {
 
 /// libpng reports errors through a function that must not return. Exceptions may cross it: Debian builds it with unwind
 /// tables, and nothing of libpng's lies on the stack that would need more than png_destroy_*_struct.
-[[noreturn]] void throw_png_error(png_structp png, png_const_charp message) {
+[[noreturn]] void throw_png_error(png_structp png, png_const_charp /*message*/) {
   const auto* source = static_cast<const std::string*>(png_get_error_ptr(png));
-  throw FileError(fmt::format("{}: PNG: {}", *source, message));
+  throw FileError(fmt::format("{}: is no PNG, or a damaged one", *source));
 }
 
 void ignore_png_warning(png_structp /*png*/, png_const_charp /*message*/) {}
@@ -123,6 +123,11 @@ Image read_png(const std::filesystem::path& path) {
   Image image;
   image.width = static_cast<int>(png_get_image_width(reader.png(), reader.info()));
   image.height = static_cast<int>(png_get_image_height(reader.png(), reader.info()));
+  constexpr std::int64_t kMostPixels = std::int64_t{1} << 26;
+  if (std::int64_t{image.width} * image.height > kMostPixels) {
+    throw FileError(fmt::format("{}: has {} x {} pixels; at most {} are read", path.string(), image.width, image.height,
+                                kMostPixels));
+  }
   const std::size_t stride = static_cast<std::size_t>(image.width) * 3;
   if (png_get_rowbytes(reader.png(), reader.info()) != stride)
     throw FileError(path.string() + ": PNG: cannot be read as RGB");

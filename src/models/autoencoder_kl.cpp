@@ -78,11 +78,9 @@ AutoencoderKlConfig AutoencoderKlConfig::parse(const JsonConfig& json) {
   c.mid_block_add_attention = json.boolean("mid_block_add_attention", true);
   c.use_quant_conv = json.boolean("use_quant_conv", true);
   c.use_post_quant_conv = json.boolean("use_post_quant_conv", true);
-  c.scaling_factor = json.number("scaling_factor", 0.18215);
-  if (!std::isfinite(c.scaling_factor) || c.scaling_factor == 0)
-    json.refuse("scaling_factor", "allowed is a number other than 0");
-  c.shift_factor = json.number("shift_factor", 0.0);
-  if (!std::isfinite(c.shift_factor)) json.refuse("shift_factor", "allowed is a finite number");
+  c.scaling_factor = json.number("scaling_factor", 0.18215, -1e6, 1e6);
+  if (std::fabs(c.scaling_factor) < 1e-6) json.refuse("scaling_factor", "allowed is a number other than 0");
+  c.shift_factor = json.number("shift_factor", 0.0, -1e6, 1e6);
   c.sample_size = json.integer("sample_size", 32, 1, 65536);
   return c;
 }

@@ -46,7 +46,7 @@ ClipTextConfig ClipTextConfig::parse(const JsonConfig& json) {
     json.refuse("num_attention_heads", fmt::format("allowed is a divisor of hidden_size ({})", c.hidden_size));
   }
   c.max_position_embeddings = json.integer("max_position_embeddings", 77, 2, 65536);
-  c.layer_norm_eps = json.number("layer_norm_eps", 1e-5);
+  c.layer_norm_eps = json.number("layer_norm_eps", 1e-5, 0.0, 1.0);
   const std::string act = json.text("hidden_act", "quick_gelu");
   if (act != "quick_gelu" && act != "gelu") json.refuse("hidden_act", "allowed are quick_gelu and gelu");
   c.quick_gelu = act == "quick_gelu";

@@ -47,7 +47,7 @@ T5EncoderConfig T5EncoderConfig::parse(const JsonConfig& json) {
   c.num_heads = json.integer("num_heads", 8, 1, 1024);
   c.relative_attention_num_buckets = json.integer("relative_attention_num_buckets", 32, 4, 4096);
   c.relative_attention_max_distance = json.integer("relative_attention_max_distance", 128, 2, 1'000'000);
-  c.layer_norm_epsilon = json.number("layer_norm_epsilon", 1e-6);
+  c.layer_norm_epsilon = json.number("layer_norm_epsilon", 1e-6, 0.0, 1.0);
   if (c.relative_attention_max_distance * 4 <= c.relative_attention_num_buckets) {
     json.refuse("relative_attention_max_distance", "allowed is more than a quarter of relative_attention_num_buckets");
   }

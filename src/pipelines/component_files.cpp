@@ -33,6 +33,18 @@ const std::array<ComponentClasses, 7>& flux_components() {
 
 }  // namespace
 
+JsonConfig DiffusersFolder::load_checked(const std::string& component_name, const char* file) const {
+  JsonConfig config = JsonConfig::load(component(component_name) / file);
+  for (const ComponentClasses& known : flux_components()) {
+    if (known.name != component_name || !config.has("_class_name")) continue;
+    const std::string given = config.text("_class_name", std::nullopt);
+    if (std::find(known.classes.begin(), known.classes.end(), given) == known.classes.end()) {
+      config.refuse("_class_name", fmt::format("known are {}", fmt::join(known.classes, ", ")));
+    }
+  }
+  return config;
+}
+
 DiffusersFolder DiffusersFolder::open(const std::filesystem::path& path) {
   if (!std::filesystem::is_directory(path)) {
     throw FileError(fmt::format("{}: is no folder; a model is a folder in diffusers layout", path.string()));

@@ -18,9 +18,13 @@ class DiffusersFolder {
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path component(const std::string& name) const { return path_ / name; }
   /// The component's config.json.
-  JsonConfig config(const std::string& name) const { return JsonConfig::load(component(name) / "config.json"); }
+  JsonConfig config(const std::string& name) const { return load_checked(name, "config.json"); }
+  JsonConfig scheduler_config() const { return load_checked("scheduler", "scheduler_config.json"); }
 
  private:
+  /// A config whose _class_name, where it has one, must be a class that is known for this component.
+  JsonConfig load_checked(const std::string& component_name, const char* file) const;
+
   explicit DiffusersFolder(std::filesystem::path path) : path_(std::move(path)) {}
   std::filesystem::path path_;
 };

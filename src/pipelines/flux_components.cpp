@@ -7,6 +7,7 @@
 #include <map>
 
 #include "core/float_formats.h"
+#include "graph/buffer_layout.h"
 #include "io/safetensors.h"
 #include "models/layers.h"
 #include "rondo/error.h"
@@ -122,6 +123,12 @@ Tensor T5Encoder::encode(const std::string& prompt, std::int64_t length, const R
                          std::vector<std::string>& notes) {
   const T5Tokenizer::Encoding encoding = tokenizer_.encode(prompt, length);
   if (encoding.truncated) note_truncation(notes, "text_encoder_2", length);
+  // A sentinel such as <extra_id_0> may stand in the text, while the model has no row for it.
+  const std::int32_t largest = *std::max_element(encoding.ids.begin(), encoding.ids.end());
+  if (largest >= config_.vocab_size) {
+    throw InvalidArgument(fmt::format("prompt: holds the token {}, but the text encoder's vocab_size is {}", largest,
+                                      config_.vocab_size));
+  }
   Session& session = runner_.session(fmt::format("t5 {}", length), [&] {
     return build_t5_encoder(config_, 1, length, runner_.dtype(), &runner_.source());
   });
@@ -135,6 +142,11 @@ FluxDenoiser::FluxDenoiser(const DiffusersFolder& folder, const ComputeOptions& 
       runner_("transformer", open_weights(folder, "transformer"), options) {
   const std::array graphs{build_flux_transformer(config_, {1, 1, 1, 1, options.dtype}, &runner_.source())};
   refuse_unknown_tensors(runner_.source(), graphs, [](const std::string&) { return false; });
+}
+
+std::uint64_t FluxDenoiser::buffer_bytes(std::int64_t text_tokens, std::int64_t rows, std::int64_t columns) const {
+  const FluxTransformerShape shape{1, text_tokens, rows, columns, runner_.dtype()};
+  return lay_out_buffers(build_flux_transformer(config_, shape, nullptr)).memory.arena_bytes;
 }
 
 void FluxDenoiser::predict(std::span<const float> latents, std::int64_t rows, std::int64_t columns,
@@ -160,6 +172,11 @@ LatentDecoder::LatentDecoder(const DiffusersFolder& folder, const ComputeOptions
       build_vae_decoder(config_, 1, 1, 1, options.dtype, &runner_.source()),
       build_vae_encoder(config_, 1, config_.scale(), config_.scale(), options.dtype, &runner_.source())};
   refuse_unknown_tensors(runner_.source(), graphs, [](const std::string&) { return false; });
+}
+
+std::uint64_t LatentDecoder::buffer_bytes(std::int64_t rows, std::int64_t columns) const {
+  return lay_out_buffers(build_vae_decoder(config_, 1, kPatch * rows, kPatch * columns, runner_.dtype(), nullptr))
+      .memory.arena_bytes;
 }
 
 Image LatentDecoder::decode(std::span<const float> latents, std::int64_t rows, std::int64_t columns,

@@ -88,6 +88,8 @@ class FluxDenoiser {
  public:
   FluxDenoiser(const DiffusersFolder& folder, const ComputeOptions& options);
   const FluxTransformerConfig& config() const { return config_; }
+  /// What a session's buffers would take, without making one.
+  std::uint64_t buffer_bytes(std::int64_t text_tokens, std::int64_t rows, std::int64_t columns) const;
   /// `latents` [rows * columns, in_channels] float32 -> velocity of the same shape, in `velocity`.
   void predict(std::span<const float> latents, std::int64_t rows, std::int64_t columns, const PromptEmbeddings& prompt,
                float timestep, double guidance_scale, const RunContext& context, std::span<float> velocity);
@@ -103,6 +105,7 @@ class LatentDecoder {
  public:
   LatentDecoder(const DiffusersFolder& folder, const ComputeOptions& options);
   const AutoencoderKlConfig& config() const { return config_; }
+  std::uint64_t buffer_bytes(std::int64_t rows, std::int64_t columns) const;
   Image decode(std::span<const float> latents, std::int64_t rows, std::int64_t columns, const RunContext& context);
   Runner& runner() { return runner_; }
 

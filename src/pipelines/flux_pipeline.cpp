@@ -6,6 +6,7 @@
 #include <random>
 
 #include "core/log.h"
+#include "core/memory.h"
 #include "core/text.h"
 #include "core/trace.h"
 #include "rondo/error.h"
@@ -19,6 +20,7 @@ constexpr double kDefaultGuidance = 3.5;
 constexpr std::int64_t kMostSteps = 1000;
 constexpr std::int64_t kMostImages = 10000;
 constexpr std::int64_t kLongestSide = 16384;
+constexpr std::size_t kLongestPrompt = 65536;
 
 JsonConfig load_generation_defaults(const DiffusersFolder& folder) {
   const std::filesystem::path file = folder.path() / "generation_config.json";
@@ -44,6 +46,8 @@ void check_range(const char* name, std::int64_t value, std::int64_t least, std::
 }
 
 void check_text(const char* name, const std::string& text) {
+  // Encoders read at most 512 tokens; SentencePiece takes quadratic time on text that no piece covers.
+  require(text.size() <= kLongestPrompt, "{}: has {} bytes; allowed are up to {}", name, text.size(), kLongestPrompt);
   require(is_valid_utf8(text), "{}: '{}' is not valid UTF-8", name, printable(text, 40));
 }
 
@@ -64,8 +68,7 @@ std::uint64_t draw_seed() {
 
 FluxPipeline::FluxPipeline(const DiffusersFolder& folder, const ComputeOptions& options)
     : generation_defaults_(load_generation_defaults(folder)),
-      scheduler_(
-          FlowMatchEulerScheduler::parse(JsonConfig::load(folder.component("scheduler") / "scheduler_config.json"))),
+      scheduler_(FlowMatchEulerScheduler::parse(folder.scheduler_config())),
       clip_(folder, options),
       t5_(folder, options),
       transformer_(folder, options),
@@ -80,7 +83,11 @@ FluxPipeline::FluxPipeline(const DiffusersFolder& folder, const ComputeOptions& 
   agree("text_encoder's hidden_size", clip_.config().hidden_size, t.pooled_projection_dim);
   agree("text_encoder_2's d_model", t5_.config().d_model, t.joint_attention_dim);
   agree("vae's latent_channels x 4", vae_.config().latent_channels * 4, t.in_channels);
-  resolve({});  // the folder's own defaults must hold
+  try {
+    resolve({});  // the folder's own defaults must hold
+  } catch (const InvalidArgument& error) {
+    throw FileError(fmt::format("{}: {}", generation_defaults_.source(), error.what()));
+  }
 }
 
 ResolvedTextToImageRequest FluxPipeline::resolve(const TextToImageRequest& request) const {
@@ -93,9 +100,10 @@ ResolvedTextToImageRequest FluxPipeline::resolve(const TextToImageRequest& reque
   };
   ResolvedTextToImageRequest r;
   r.prompt = request.prompt.value_or("");
-  r.prompt_2 = request.prompt_2.value_or(r.prompt);
+  // As in diffusers, an empty second prompt means the first.
+  r.prompt_2 = request.prompt_2.value_or("").empty() ? r.prompt : *request.prompt_2;
   r.negative_prompt = request.negative_prompt ? *request.negative_prompt : defaults.text("negative_prompt", "");
-  r.negative_prompt_2 = request.negative_prompt_2.value_or(r.negative_prompt);
+  r.negative_prompt_2 = request.negative_prompt_2.value_or("").empty() ? r.negative_prompt : *request.negative_prompt_2;
   check_text("prompt", r.prompt);
   check_text("prompt_2", r.prompt_2);
   check_text("negative_prompt", r.negative_prompt);
@@ -121,12 +129,30 @@ ResolvedTextToImageRequest FluxPipeline::resolve(const TextToImageRequest& reque
   r.max_sequence_length = request.max_sequence_length.value_or(t5_.longest_sequence());
   check_range("max_sequence_length", r.max_sequence_length, 1, t5_.longest_sequence());
   r.seed = request.seed ? *request.seed : draw_seed();
+  if (request.guidance_scale && !transformer_.config().guidance_embeds) {
+    r.notes.emplace_back("guidance_scale: is not read: the model has no guidance embedding");
+  }
+  if ((request.negative_prompt || request.negative_prompt_2) && r.true_cfg_scale <= 1) {
+    r.notes.emplace_back("negative_prompt: is not read: true_cfg_scale is not above 1");
+  }
   return r;
 }
 
 PromptEmbeddings FluxPipeline::encode(const std::string& prompt, const std::string& prompt_2, std::int64_t length,
                                       const RunContext& context, RunReport& report) {
   return {clip_.encode(prompt, context, report.notes), t5_.encode(prompt_2, length, context, report.notes)};
+}
+
+void FluxPipeline::check_memory(const ResolvedTextToImageRequest& request) const {
+  const std::int64_t rows = request.height / pixels_per_token();
+  const std::int64_t columns = request.width / pixels_per_token();
+  const std::uint64_t needed =
+      transformer_.buffer_bytes(request.max_sequence_length, rows, columns) + vae_.buffer_bytes(rows, columns);
+  const std::uint64_t available = available_memory();
+  if (needed > available) {
+    throw Unsupported(fmt::format("size: {} x {} needs about {} of memory for buffers; {} are available", request.width,
+                                  request.height, human_bytes(needed), human_bytes(available)));
+  }
 }
 
 RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
@@ -141,12 +167,9 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
   context.cancel = observer.cancel;
   context.step_count = static_cast<int>(request.num_inference_steps);
   const bool true_cfg = request.true_cfg_scale > 1;
-  if (!transformer_.config().guidance_embeds) {
-    report.notes.emplace_back("guidance_scale: the model has no guidance embedding; the value is not read");
-  }
-  if (!true_cfg && !request.negative_prompt.empty()) {
-    report.notes.emplace_back("negative_prompt: is read with a true_cfg_scale above 1 only");
-  }
+  report.notes = request.notes;
+
+  check_memory(request);
 
   PromptEmbeddings prompt;
   PromptEmbeddings negative;
@@ -205,6 +228,9 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
         report.denoise_steps_ms.push_back(trace.now_ms() - start_ms);
         if (observer.on_step) observer.on_step(step + 1, request.num_inference_steps);
       }
+    }
+    if (!std::all_of(latents.begin(), latents.end(), [](float value) { return std::isfinite(value); })) {
+      throw Error("denoise: the latents are not finite; the weights or the config do not hold together");
     }
     GeneratedImage picture{{}, index, seed};
     {

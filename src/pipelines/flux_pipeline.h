@@ -20,6 +20,8 @@ class FluxPipeline {
  private:
   PromptEmbeddings encode(const std::string& prompt, const std::string& prompt_2, std::int64_t length,
                           const RunContext& context, RunReport& report);
+  /// Throws Unsupported, before any work, when the buffers of this size cannot fit.
+  void check_memory(const ResolvedTextToImageRequest& request) const;
   /// Pixels a side of one transformer token.
   std::int64_t pixels_per_token() const { return 2 * vae_.config().scale(); }
 

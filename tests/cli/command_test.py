@@ -181,6 +181,13 @@ class WrongCalls(CommandTest):
             with self.subTest(flags=flags):
                 self.assert_fails(self.generate("--output", "/dev/null", *flags), 2, part)
 
+    def test_an_empty_value_is_a_value(self):
+        result = rondo("generate", "-q", "--prompt=", "--width=40", "--height=40", "--seed=1", *QUICK, "-o", self.folder / "a.png")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(len(pixels(self.folder / "a.png")), 40)
+        self.assert_fails(rondo("generate", "--prompt"), 2, "--prompt: needs a value")
+        self.assert_fails(rondo("generate", "-q", "--prompt", "x" * 70000, "-o", "/dev/null"), 2, "allowed are up to 65536")
+
     def test_calls(self):
         self.assert_fails(rondo("generate"), 2, "--prompt")
         self.assert_fails(rondo(), 2)
@@ -189,6 +196,10 @@ class WrongCalls(CommandTest):
         self.assert_fails(rondo("bench", "step", "--preset", "x"), 2, "flux.1-dev")
         self.assert_fails(rondo("bench", "step", "--layers", "1"), 2, "--layers")
         self.assert_fails(self.generate("--output", "-", "--num-images-per-prompt", 2), 2, "stdout")
+        same = self.folder / "same.png"
+        self.assert_fails(self.generate("--output", same, "--report", same), 2, "--report")
+        for name in ("", f"{self.folder}/", "a.webp"):
+            self.assert_fails(self.generate("--output", name), 2, "--output")
 
     def test_invalid_utf8(self):
         result = subprocess.run([RONDO.encode(), b"generate", b"-q", b"-p", b"caf\xff", b"-o", b"/dev/null"], capture_output=True)
@@ -205,6 +216,27 @@ class WrongCalls(CommandTest):
 
 
 class Failures(CommandTest):
+    def test_a_size_beyond_memory_is_refused_before_work(self):
+        self.assert_fails(self.generate("--width", 16384, "--height", 16384, "-o", "/dev/null"), 1, "needs about")
+
+    def test_closed_and_full_streams(self):
+        for command, code in (("--nonsense 2>&-", 2), ("generate -p x -o /dev/null --num-inference-steps 1 2>&-", 0),
+                              ("generate -p x -o /dev/null --num-inference-steps 1 2>/dev/full", 0),
+                              ("--help >/dev/full", 1), ("env >/dev/full", 1)):
+            with self.subTest(command=command):
+                result = subprocess.run(["sh", "-c", f"'{RONDO}' {command}"], capture_output=True, timeout=60)
+                self.assertEqual(result.returncode, code, result.stderr)
+
+    def test_a_link_in_the_folder_is_not_followed(self):
+        victim, picture = self.folder / "victim", self.folder / "a.png"
+        victim.write_text("mine")
+        picture.symlink_to("target.png")
+        self.assertEqual(self.generate("--output", picture).returncode, 0)
+        self.assertTrue(picture.is_symlink())
+        self.assertTrue((self.folder / "target.png").read_bytes().startswith(b"\x89PNG"))
+        self.assertEqual(victim.read_text(), "mine")
+        self.assertEqual(len(list(self.folder.iterdir())), 3)
+
     def test_outputs(self):
         self.assert_fails(self.generate("--output", self.folder / "absent" / "a.png"), 1, "does not exist")
         self.assert_fails(self.generate("--output", self.folder), 1, "folder")
@@ -242,7 +274,8 @@ class Failures(CommandTest):
             ("transformer", {"num_attention_heads": 10**9}, "num_attention_heads"),
             ("transformer", {"num_attention_heads": 4}, "has shape"), ("transformer", {"num_layers": 3}, "has no tensor"),
             ("transformer", {"num_layers": 1}, "is not known"), ("text_encoder_2", {"feed_forward_proj": "relu"}, "gated-gelu"),
-            ("text_encoder", {"vocab_size": 100}, "vocab_size"),
+            ("text_encoder", {"vocab_size": 100}, "vocab_size"), ("text_encoder", {"layer_norm_eps": -1}, "layer_norm_eps"),
+            ("vae", {"_class_name": "AutoencoderTiny"}, "AutoencoderKL"), ("scheduler", {"shift": 1e300}, "shift"),
         ):
             with self.subTest(component=component, changes=changes):
                 path = model / component / ("scheduler_config.json" if component == "scheduler" else "config.json")

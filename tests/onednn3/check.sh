@@ -23,7 +23,8 @@ PYTHON
   cat > "$include/oneapi/dnnl/dnnl_config.h" <<'HEADER'
 #ifndef ONEAPI_DNNL_DNNL_CONFIG_H
 #define ONEAPI_DNNL_DNNL_CONFIG_H
-#include "oneapi/dnnl/dnnl_types.h"
+#define DNNL_API
+#define DNNL_DEPRECATED __attribute__((deprecated))
 #define DNNL_RUNTIME_NONE 0u
 #define DNNL_RUNTIME_SEQ 1u
 #define DNNL_RUNTIME_OMP 2u
@@ -32,6 +33,11 @@ PYTHON
 #define DNNL_RUNTIME_OCL 256u
 #define DNNL_RUNTIME_SYCL 512u
 #define DNNL_RUNTIME_DPCPP DNNL_RUNTIME_SYCL
+#define DNNL_VENDOR_NONE 0u
+#define DNNL_VENDOR_INTEL 1u
+#define DNNL_VENDOR_NVIDIA 2u
+#define DNNL_VENDOR_AMD 4u
+#define DNNL_VENDOR_GENERIC 8u
 #define DNNL_CPU_THREADING_RUNTIME DNNL_RUNTIME_OMP
 #define DNNL_CPU_RUNTIME DNNL_RUNTIME_OMP
 #define DNNL_GPU_RUNTIME DNNL_RUNTIME_NONE

@@ -1,7 +1,10 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <random>
 
+#include "io/json_config.h"
+#include "models/tokenizers/charsmap_check.h"
 #include "models/tokenizers/clip_tokenizer.h"
 #include "models/tokenizers/t5_tokenizer.h"
 #include "models/tokenizers/tokenizer_config.h"
@@ -55,6 +58,8 @@ TEST_F(ClipTokenizerFiles, RefusesDamage) {
   write("vocab.json", vocabulary_);
   write("tokenizer_config.json", R"({"pad_token": "<pad>"})");
   EXPECT_THROW(load(), FileError);
+  write("tokenizer_config.json", R"({"unk_token": ""})");
+  EXPECT_THROW(load(), FileError) << "an empty token would match for ever";
   write("tokenizer_config.json", R"({"model_max_length": -3})");
   EXPECT_THROW(load(), FileError);
   write("tokenizer_config.json",
@@ -85,6 +90,27 @@ TEST(T5Tokenizer, RefusesDamage) {
     write_file(folder.path() / "spiece.model", bytes);
     EXPECT_THROW(T5Tokenizer::load(folder.path()), FileError);
   }
+}
+
+/// SentencePiece walks the table without a check; a flipped bit in it used to crash.
+TEST(T5Tokenizer, ADamagedNormalisationTableIsRefusedOrHarmless) {
+  const std::string good = read_text_file(emoji_folder() / "tokenizer_2" / "spiece.model");
+  ASSERT_TRUE(has_sound_charsmaps(good));
+  std::mt19937 engine(1);
+  const TemporaryFolder folder;
+  int refused = 0;
+  for (int round = 0; round < 200; ++round) {
+    std::string bad = good;
+    for (int i = 0; i < 8; ++i) bad[engine() % bad.size()] ^= static_cast<char>(1U << (engine() % 8));
+    write_file(folder.path() / "spiece.model", bad);
+    try {
+      const T5Tokenizer tokenizer = T5Tokenizer::load(folder.path());
+      tokenizer.encode("Caf\u00e9 \u00bd \uff21 \u3000 A\u0301 fi\ufb01", 32);
+    } catch (const Error&) {
+      ++refused;
+    }
+  }
+  EXPECT_GT(refused, 0);
 }
 
 TEST(SpecialTokens, AreCutOut) {

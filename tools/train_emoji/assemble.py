@@ -92,8 +92,13 @@ def assemble(trained: Path, out: Path, steps: int, true_cfg_scale: float) -> Non
     out.mkdir(parents=True)
     for name, model in MODELS.items():
         model.from_pretrained(trained / name).to(torch.bfloat16).save_pretrained(out / name)
+        config = json.loads((out / name / "config.json").read_text(encoding="utf-8"))
+        config.pop("_name_or_path", None)  # a path of the machine it was trained on
+        write_json(out / name / "config.json", config)
     for name, config in TOKENIZER_CONFIGS.items():
-        shutil.copytree(trained / name, out / name)
+        (out / name).mkdir()
+        for path in (trained / name).iterdir():
+            shutil.copyfile(path, out / name / path.name)
         if not (out / name / "tokenizer_config.json").exists():
             write_json(out / name / "tokenizer_config.json", config)
     scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=1.0, use_dynamic_shifting=False)

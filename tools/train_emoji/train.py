@@ -305,13 +305,17 @@ class Average:
 class BatchedMuon(torch.optim.Optimizer):
     """Muon: momentum, made orthogonal with a Newton-Schulz iteration, for matrices.
 
-    Matrices of one shape are handled together, which on a CPU is about twice as
-    fast as torch.optim.Muon.  Updates are scaled to the size AdamW's usually have
-    (0.2 x the learning rate per entry), so AdamW's learning rates carry over.
+    Matrices of one shape are handled together, to spend less time on dispatch.
+    Updates are scaled to the size AdamW's usually have (0.2 x the learning rate per
+    entry), so AdamW's learning rates carry over.
     """
 
     def __init__(
-        self, parameters: Iterable[torch.nn.Parameter] | Iterable[dict], lr: float, momentum: float = 0.95, iterations: int = 5
+        self,
+        parameters: Iterable[torch.nn.Parameter] | Iterable[dict],
+        lr: float,
+        momentum: float = 0.95,
+        iterations: int = 5,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "iterations": iterations})
 
@@ -408,7 +412,8 @@ def train_vae(data: Dataset, args: argparse.Namespace) -> AutoencoderKL:
 @torch.no_grad()
 def encode_pictures(vae: AutoencoderKL, pixels: torch.Tensor, device: str) -> torch.Tensor:
     """Latent means of all pictures, as the VAE gives them."""
-    return torch.cat([vae.encode(part.to(device)).latent_dist.mean.float().cpu() for part in pixels.split(64)])
+    parts = [vae.encode(part.to(device)).latent_dist.mean for part in pixels.split(64)]
+    return torch.cat(parts).float().cpu()
 
 
 def pack(latents: torch.Tensor) -> torch.Tensor:
@@ -731,7 +736,12 @@ class Check:
 
 
 def train_generator(
-    data: Dataset, latents: torch.Tensor, captions: Captions, generator: Generator, check: Check, args: argparse.Namespace
+    data: Dataset,
+    latents: torch.Tensor,
+    captions: Captions,
+    generator: Generator,
+    check: Check,
+    args: argparse.Namespace,
 ) -> None:
     """Train transformer and text encoders with flow matching; writes averaged weights to args.out."""
     device = args.device
@@ -834,12 +844,19 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def copy_files(source: Path, target: Path) -> None:
+    """Copy the files of a folder, without their permissions."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in source.iterdir():
+        shutil.copyfile(path, target / path.name)
+
+
 def prepare_tokenizers(data: Dataset, args: argparse.Namespace) -> CaptionTokenizer:
     """Take the tokenizers over from --resume, or make them from the captions."""
     if args.resume:
         if args.resume.resolve() != args.out.resolve():
             for name in ("tokenizer", "tokenizer_2"):
-                shutil.copytree(args.resume / name, args.out / name, dirs_exist_ok=True)
+                copy_files(args.resume / name, args.out / name)
     else:
         captions = [caption for record in data.records for caption in captions_of(record)]
         make_t5_tokenizer(captions, args.out / "tokenizer_2")

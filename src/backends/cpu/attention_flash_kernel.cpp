@@ -27,7 +27,7 @@ Refusal supports_flash(const KernelRequest& request) {
 std::int64_t query_splits(std::int64_t heads, std::int64_t queries, int threads) {
   const std::int64_t most = std::max<std::int64_t>(1, queries / 96);
   for (std::int64_t splits = 1; splits <= most; ++splits) {
-    if (heads * splits % threads == 0 || heads * splits >= 8 * threads) return splits;
+    if (heads * splits % threads == 0 || heads * splits >= std::int64_t{8} * threads) return splits;
   }
   return most;
 }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "models/tokenizers/charsmap_check.h"
 #include "models/tokenizers/tokenizer_config.h"
 #include "models/tokenizers/unigram_segmenter.h"
 #include "rondo/error.h"
@@ -19,15 +20,14 @@ struct T5Tokenizer::Processor {
 T5Tokenizer T5Tokenizer::load(const std::filesystem::path& folder) {
   const std::filesystem::path file = folder / "spiece.model";
   if (!std::filesystem::exists(file) && std::filesystem::exists(folder / "tokenizer.json")) {
-    throw FileError(
-        fmt::format("{}: is missing and tokenizer.json is not read; copy spiece.model from the model's publisher "
-                    "or save it with transformers' slow T5Tokenizer",
-                    file.string()));
+    throw FileError(fmt::format(
+        "{}: is missing and tokenizer.json is not read; copy spiece.model from the model's publisher", file.string()));
   }
   T5Tokenizer tokenizer;
   auto processor = std::make_shared<Processor>();
   const std::string model = read_text_file(file);
-  if (!processor->pieces.LoadFromSerializedProto(model).ok() || processor->pieces.GetPieceSize() <= 0) {
+  if (!has_sound_charsmaps(model) || !processor->pieces.LoadFromSerializedProto(model).ok() ||
+      processor->pieces.GetPieceSize() <= 0) {
     throw FileError(fmt::format("{}: is no SentencePiece model", file.string()));
   }
   const sentencepiece::SentencePieceProcessor& pieces = processor->pieces;

@@ -18,9 +18,11 @@ std::int64_t model_max_length(const JsonConfig& config, std::int64_t absent) {
 
 std::string special_token(const JsonConfig& config, std::string_view key, const std::string& absent) {
   const auto found = config.object().find(key);
-  if (found != config.object().end() && found->is_object())
-    return JsonConfig(*found, config.source()).text("content", std::nullopt);
-  return config.text(key, absent);
+  std::string token = found != config.object().end() && found->is_object()
+                          ? JsonConfig(*found, config.source()).text("content", std::nullopt)
+                          : config.text(key, absent);
+  if (token.empty()) config.refuse(key, "allowed is a token that is not empty");
+  return token;
 }
 
 std::vector<TextSpan> split_special_tokens(std::string_view text, const std::vector<std::string>& specials) {

@@ -94,7 +94,7 @@ class OnednnLinear final : public Kernel {
                                                                 const memory::desc& any) {
     if (const auto form = find_packed_weight(request.weights, request.inputs[1].weight)) {
       try {
-        const dnnl::matmul::primitive_desc primitive = describe(form->layout());
+        dnnl::matmul::primitive_desc primitive = describe(form->layout());
         if (std::string_view(primitive.impl_info_str()).find("ref") == std::string_view::npos) return primitive;
       } catch (const dnnl::error&) {  // no implementation takes that layout at this size
       }

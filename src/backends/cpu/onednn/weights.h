@@ -32,7 +32,7 @@ auto with_onednn_errors(std::string_view op, const Body& body) {
 /// Weights reordered into the layout that a primitive asked for.
 class OnednnWeight final : public PackedWeight {
  public:
-  OnednnWeight(dnnl::memory::desc layout, Tensor data) : layout_(std::move(layout)), data_(std::move(data)) {}
+  OnednnWeight(const dnnl::memory::desc& layout, Tensor data) : layout_(layout), data_(std::move(data)) {}
   std::size_t bytes() const override { return data_.bytes(); }
   const dnnl::memory::desc& layout() const { return layout_; }
   void* data() const { return const_cast<void*>(data_.data()); }
