@@ -46,6 +46,21 @@ TEST_P(ProductKernel, LinearWithComputedWeight) {
   check(LinearOp(), {{random({2, 5, 16}, 7)}, {random({9, 16}, 8, 0.25)}, {random_tensor({9}, DType::f32, 9)}});
 }
 
+TEST_P(ProductKernel, TiledLinear) {
+  if (dtype() != DType::bf16 || cpu_level() < CpuLevel::avx512_amx) GTEST_SKIP() << "needs bfloat16 and AMX";
+  for (const auto& [rows, in, out] : {std::tuple(256, 256, 256), {300, 320, 512}, {513, 4160, 256}}) {
+    const Tensor x = random({1, rows, in}, 21);
+    const Operand weight{random({out, in}, 22, 1.0 / std::sqrt(in)), true};
+    const Operand bias{random_tensor({out}, DType::f32, 23), true};
+    for (const auto& operands : {std::vector<Operand>{{x}, weight, bias}, {{x}, weight}}) {
+      EXPECT_EQ(chosen_kernel(LinearOp(), operands), "onednn-tiled");
+      for (const int threads : {1, 2}) {
+        expect_kernel_matches_reference(LinearOp(), operands, "onednn-tiled", threads, tolerance_for(dtype(), 2e-5));
+      }
+    }
+  }
+}
+
 TEST_P(ProductKernel, Convolution) {
   struct Case {
     Shape input;

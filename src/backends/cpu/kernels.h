@@ -11,6 +11,7 @@ namespace rondo::cpu {
 std::span<const KernelEntry> kernels();
 
 // Each is defined in the file of its name.
+std::span<const KernelEntry> tiled_linear_kernels();
 std::span<const KernelEntry> linear_kernels();
 std::span<const KernelEntry> conv2d_kernels();
 std::span<const KernelEntry> onednn_attention_kernels();

@@ -29,7 +29,8 @@ std::shared_ptr<const OnednnWeight> packed_weight(WeightStore& store, const std:
                                                   const dnnl::memory::desc& layout, const dnnl::memory::dims& dims,
                                                   const dnnl::memory::dims& strides) {
   const auto accepts = [&](const PackedWeight& form) {
-    return static_cast<const OnednnWeight&>(form).layout() == layout;
+    const auto* packed = dynamic_cast<const OnednnWeight*>(&form);  // another kernel may have packed it otherwise
+    return packed != nullptr && packed->layout() == layout;
   };
   const auto make = [&](const Tensor& stored) -> std::shared_ptr<const PackedWeight> {
     const bool direct = stored.dtype() == DType::f32 || stored.dtype() == DType::bf16;
@@ -46,7 +47,7 @@ std::shared_ptr<const OnednnWeight> packed_weight(WeightStore& store, const std:
 }
 
 std::shared_ptr<const OnednnWeight> find_packed_weight(WeightStore& store, const std::string& name) {
-  return std::static_pointer_cast<const OnednnWeight>(store.find_packed(name));
+  return std::dynamic_pointer_cast<const OnednnWeight>(store.find_packed(name));
 }
 
 }  // namespace rondo::cpu
