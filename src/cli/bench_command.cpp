@@ -10,12 +10,12 @@
 #include "cli/commands.h"
 #include "cli/run_flags.h"
 #include "core/cpu_level.h"
-#include "core/threads.h"
 #include "core/trace.h"
 #include "graph/model.h"
 #include "graph/random_weights.h"
 #include "graph/session.h"
 #include "models/flux_transformer.h"
+#include "pipelines/plan_options.h"
 
 namespace rondo::cli {
 namespace {
@@ -121,11 +121,7 @@ void run_step(const BenchStepFlags& flags) {
   const std::int64_t runs = bounded("--runs", flags.runs, 5, 1, 1000);
   const PipelineOptions options = flags.run.options();
   shape.dtype = resolve_compute_dtype(options.dtype);
-  PlanOptions plan_options;
-  plan_options.threads = options.threads.value_or(default_threads());
-  plan_options.passes = {options.without_passes, options.only_passes.value_or(std::vector<std::string>{}),
-                         options.only_passes.has_value()};
-  plan_options.passes.check();
+  const PlanOptions plan_options = rondo::plan_options(options);
 
   const auto build = [&] { return build_flux_transformer(config, shape, nullptr); };
   Model model(std::make_shared<const RandomWeights>(build()));

@@ -11,6 +11,7 @@
 #include "graph/pass_manager.h"
 #include "io/safetensors.h"
 #include "pipelines/flux_inspection.h"
+#include "pipelines/plan_options.h"
 #include "rondo/error.h"
 
 namespace rondo::cli {
@@ -40,20 +41,13 @@ void inspect_file(const std::string& path) {
   print_tensors(checkpoint);
 }
 
-PassSelection selected_passes(const PipelineOptions& options) {
-  PassSelection selection{options.without_passes, options.only_passes.value_or(std::vector<std::string>{}),
-                          options.only_passes.has_value()};
-  selection.check();
-  return selection;
-}
-
 void inspect_folder(const InspectFlags& flags) {
   const PipelineOptions options = flags.run.options();
   FluxInspection inspection = FluxInspection::open(flags.path, options.dtype);
   const std::int64_t width = flags.width ? parse_integer("--width", *flags.width) : inspection.default_side();
   const std::int64_t height = flags.height ? parse_integer("--height", *flags.height) : inspection.default_side();
   std::vector<InspectedComponent> components = inspection.components(width, height);
-  const PassSelection passes = selected_passes(options);
+  const PassSelection passes = plan_options(options).passes;
 
   if (flags.graph) {
     for (InspectedComponent& component : components) {

@@ -1,17 +1,11 @@
 #include "rondo/text_to_image.h"
 
 #include "backends/cpu/compute_dtype.h"
-#include "core/threads.h"
 #include "pipelines/flux_pipeline.h"
+#include "pipelines/plan_options.h"
 #include "rondo/error.h"
 
 namespace rondo {
-namespace {
-
-constexpr int kMostThreads = 1024;
-
-}  // namespace
-
 class TextToImagePipeline::Implementation {
  public:
   Implementation(const DiffusersFolder& folder, const ComputeOptions& options)
@@ -34,14 +28,7 @@ TextToImagePipeline::~TextToImagePipeline() = default;
 TextToImagePipeline TextToImagePipeline::open(const std::string& folder, const PipelineOptions& options) {
   ComputeOptions compute;
   compute.dtype = resolve_compute_dtype(options.dtype);
-  compute.plan.threads = options.threads.value_or(default_threads());
-  if (compute.plan.threads < 1 || compute.plan.threads > kMostThreads) {
-    throw InvalidArgument(fmt::format("threads: {} is given; allowed is 1 to {}", compute.plan.threads, kMostThreads));
-  }
-  compute.plan.passes.without = options.without_passes;
-  compute.plan.passes.only_is_set = options.only_passes.has_value();
-  compute.plan.passes.only = options.only_passes.value_or(std::vector<std::string>{});
-  compute.plan.passes.check();
+  compute.plan = plan_options(options);
   return TextToImagePipeline(std::make_unique<Implementation>(DiffusersFolder::open(folder), compute));
 }
 

@@ -1,0 +1,13 @@
+// From what a caller asks for to how plans are made: one place for every pipeline and every verb.
+#pragma once
+
+#include "graph/model.h"
+#include "rondo/text_to_image.h"
+
+namespace rondo {
+
+/// Threads and passes, defaults filled in. Throws InvalidArgument for a number of threads outside 1 to 1024 and for a
+/// pass that is not known.
+PlanOptions plan_options(const PipelineOptions& options);
+
+}  // namespace rondo
