@@ -1,12 +1,23 @@
 #include "core/memory.h"
 
+#include <fmt/format.h>
+#include <sys/mman.h>
+
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <limits>
 #include <string>
 
+#include "rondo/error.h"
+
 namespace rondo {
 namespace {
+
+constexpr std::size_t kAlignment = 64;
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
+// Below this the unused rest of the last page would weigh more than the pages gain.
+constexpr std::size_t kHugePagesFrom = 4 * kHugePage;
 
 constexpr std::uint64_t kUnknown = std::numeric_limits<std::uint64_t>::max();
 
@@ -37,5 +48,15 @@ std::uint64_t cgroup_available() {
 }  // namespace
 
 std::uint64_t available_memory() { return std::min(system_available(), cgroup_available()); }
+
+std::shared_ptr<void> allocate_aligned(std::size_t bytes) {
+  const std::size_t alignment = bytes >= kHugePagesFrom ? kHugePage : kAlignment;
+  const std::size_t rounded = (std::max<std::size_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment;
+  void* memory = std::aligned_alloc(alignment, (rounded + alignment - 1) / alignment * alignment);
+  if (memory == nullptr) throw Error(fmt::format("memory: cannot allocate {} bytes", rounded));
+  // Advice only: where the kernel has no huge pages the block is as good as any other.
+  if (alignment == kHugePage) ::madvise(memory, rounded / kHugePage * kHugePage, MADV_HUGEPAGE);
+  return {memory, [](void* p) { std::free(p); }};
+}
 
 }  // namespace rondo

@@ -9,19 +9,11 @@
 #include <vector>
 
 #include "core/float_formats.h"
+#include "core/memory.h"
 #include "rondo/error.h"
 
 namespace rondo {
 namespace {
-
-constexpr std::size_t kAlignment = 64;
-
-std::shared_ptr<void> allocate_aligned(std::size_t bytes) {
-  const std::size_t rounded = (std::max<std::size_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment;
-  void* memory = std::aligned_alloc(kAlignment, rounded);
-  if (memory == nullptr) throw Error(fmt::format("memory: cannot allocate {} bytes", rounded));
-  return {memory, [](void* p) { std::free(p); }};
-}
 
 float read_as_float(const std::byte* element, DType dtype) {
   const auto load = [element]<typename T>(T value) {
