@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <set>
 #include <sstream>
 
 #include "core/env.h"
@@ -10,21 +11,29 @@
 namespace rondo {
 namespace {
 
-bool wants_reference(std::string_view op) {
+bool wants_reference(std::span<const KernelEntry> entries, std::string_view op) {
   const auto listed = env_value("RONDO_REFERENCE_KERNELS");
   if (!listed) return false;
+  std::set<std::string_view> operators;
+  for (const KernelEntry& entry : entries) operators.insert(entry.op);
+  operators.erase("*");
+  bool wanted = false;
   std::istringstream names(*listed);
   for (std::string name; std::getline(names, name, ',');) {
-    if (name == "all" || name == op) return true;
+    wanted = wanted || name == "all" || name == op;
+    if (name != "all" && name != op && operators.count(name) == 0) {
+      throw InvalidArgument(fmt::format("RONDO_REFERENCE_KERNELS: '{}' is given; allowed is all, or of {}", name,
+                                        fmt::join(operators, ", ")));
+    }
   }
-  return false;
+  return wanted;
 }
 
 }  // namespace
 
 KernelChoice select_kernel(std::span<const KernelEntry> entries, const KernelRequest& request) {
   KernelChoice choice;
-  const bool reference_only = wants_reference(request.op.name());
+  const bool reference_only = wants_reference(entries, request.op.name());
   for (const KernelEntry& entry : entries) {
     if (entry.op != request.op.name() && entry.op != "*") continue;
     Refusal refusal = reference_only && entry.name != "reference"

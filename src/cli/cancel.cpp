@@ -19,8 +19,11 @@ void on_signal(int signal) {
 
 const std::atomic<bool>& cancel_on_interrupt() {
   std::atomic<bool>& value = flag();  // made before the handler can run
-  std::signal(SIGINT, on_signal);
-  std::signal(SIGTERM, on_signal);
+  // Without SA_RESTART: opening a FIFO that has no peer ends as well.
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
   return value;
 }
 

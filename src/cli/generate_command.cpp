@@ -17,6 +17,7 @@
 #include "core/trace.h"
 #include "io/output_file.h"
 #include "io/png.h"
+#include "rondo/error.h"
 #include "rondo/version.h"
 
 namespace rondo::cli {
@@ -45,10 +46,8 @@ struct GenerateFlags {
   RunFlags run;
 };
 
-/// Flags win over what a picture stored.
-StoredRequest collect_request(const GenerateFlags& flags) {
-  StoredRequest stored = flags.from ? read_stored_request(*flags.from) : StoredRequest{};
-  TextToImageRequest& request = stored.request;
+/// Flags win over what stands in `request`.
+void apply_flags(const GenerateFlags& flags, TextToImageRequest& request) {
   const auto set_text = [](std::optional<std::string>& target, const std::optional<std::string>& flag) {
     if (flag) target = flag;
   };
@@ -74,8 +73,27 @@ StoredRequest collect_request(const GenerateFlags& flags) {
   set_integer(request.num_images_per_prompt, "--num-images-per-prompt", flags.num_images_per_prompt);
   set_integer(request.max_sequence_length, "--max-sequence-length", flags.max_sequence_length);
   if (flags.seed) request.seed = parse_unsigned("--seed", *flags.seed);
-  if (!request.prompt) throw UsageError("--prompt: none is given");
+}
+
+StoredRequest collect_request(const GenerateFlags& flags) {
+  StoredRequest stored = flags.from ? read_stored_request(*flags.from) : StoredRequest{};
+  apply_flags(flags, stored.request);
+  if (!stored.request.prompt) throw UsageError("--prompt: none is given");
   return stored;
+}
+
+ResolvedTextToImageRequest resolve(const TextToImagePipeline& pipeline, const GenerateFlags& flags,
+                                   const TextToImageRequest& request) {
+  try {
+    return pipeline.resolve(request);
+  } catch (const InvalidArgument& error) {
+    if (!flags.from) throw;
+    TextToImageRequest given;
+    given.prompt = request.prompt;
+    apply_flags(flags, given);
+    pipeline.resolve(given);  // throws as well when a flag is to blame
+    throw FileError(fmt::format("{} (its metadata): {}", *flags.from, error.what()));
+  }
 }
 
 json component_to_json(const RunReport::Component& c) {
@@ -137,7 +155,7 @@ void run(const GenerateFlags& flags) {
   const std::string model = choose_model_folder(flags.model ? flags.model : stored.model);
   const PipelineOptions options = flags.run.options(stored.dtype);
   TextToImagePipeline pipeline = TextToImagePipeline::open(model, options);
-  const ResolvedTextToImageRequest request = pipeline.resolve(stored.request);
+  const ResolvedTextToImageRequest request = resolve(pipeline, flags, stored.request);
   const std::vector<std::string> names =
       output_names(flags.output.value_or("rondo-{seed}.png"), request.seed, request.num_images_per_prompt);
   for (const std::string& name : names) check_output(name);

@@ -52,6 +52,8 @@ StoredRequest read_stored_request(const std::string& picture) {
   };
   stored.model = text("model");
   stored.dtype = text("dtype");
+  if (stored.dtype && *stored.dtype != "float32" && *stored.dtype != "bfloat16")
+    json.refuse("dtype", "allowed are float32 and bfloat16");
   TextToImageRequest& request = stored.request;
   request.prompt = text("prompt");
   request.prompt_2 = text("prompt_2");

@@ -20,6 +20,20 @@ bool is_valid_utf8(std::string_view text) {
   return true;
 }
 
+Utf8Character first_character(std::string_view text) {
+  Utf8Character character;
+  const auto used = utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                                     static_cast<utf8proc_ssize_t>(text.size()), &character.code);
+  character.bytes = used > 0 ? static_cast<std::size_t>(used) : 1;
+  return character;
+}
+
+bool is_whitespace(std::int32_t code) {
+  if ((code >= 0x09 && code <= 0x0d) || code == 0x85) return true;
+  const utf8proc_category_t category = utf8proc_category(code);
+  return category == UTF8PROC_CATEGORY_ZS || category == UTF8PROC_CATEGORY_ZL || category == UTF8PROC_CATEGORY_ZP;
+}
+
 std::string printable(std::string_view text, std::size_t limit) {
   const bool valid = is_valid_utf8(text);
   std::string result;

@@ -10,6 +10,17 @@ namespace rondo {
 /// True when `text` is well-formed UTF-8 (no overlong forms, no surrogates).
 bool is_valid_utf8(std::string_view text);
 
+struct Utf8Character {
+  std::int32_t code = 0;
+  std::size_t bytes = 0;
+};
+
+/// The character at the start of valid text that is not empty.
+Utf8Character first_character(std::string_view text);
+
+/// Unicode's White_Space property.
+bool is_whitespace(std::int32_t code);
+
 /// `text` made fit for one line of an error message: invalid bytes and control characters escaped, shortened to about
 /// `limit` bytes.
 std::string printable(std::string_view text, std::size_t limit = 120);

@@ -17,7 +17,6 @@ namespace {
 
 /// A 2 x 2 patch of latents is one token of the transformer.
 constexpr std::int64_t kPatch = 2;
-constexpr std::int64_t kLongestSequence = 512;
 
 std::shared_ptr<const WeightSource> open_weights(const DiffusersFolder& folder, const std::string& component) {
   return std::make_shared<const Checkpoint>(Checkpoint::open(folder.component(component)));
@@ -46,6 +45,14 @@ std::vector<std::string> summarize_kernels(const Plan& plan) {
 }
 
 }  // namespace
+
+std::uint64_t weight_bytes_as(const WeightSource& weights, DType dtype) {
+  std::uint64_t bytes = 0;
+  for (const std::string& name : weights.names()) {
+    bytes += static_cast<std::uint64_t>(weights.find(name)->shape.elements()) * dtype_size(dtype);
+  }
+  return bytes;
+}
 
 void write_values(std::span<const float> values, Tensor target) {
   if (target.dtype() == DType::f32) {
@@ -82,6 +89,13 @@ Session& Runner::session(const std::string& key, const std::function<Graph()>& b
 }
 
 RunReport::Component Runner::report() const { return last_report_; }
+
+std::uint64_t Runner::bytes_to_load() const { return session_ ? 0 : weight_bytes_as(*weights_, options_.dtype); }
+
+void Runner::release() {
+  session_.reset();
+  model_ = std::make_shared<Model>(weights_);
+}
 
 ClipEncoder::ClipEncoder(const DiffusersFolder& folder, const ComputeOptions& options)
     : config_(ClipTextConfig::parse(folder.config("text_encoder"))),

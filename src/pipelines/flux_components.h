@@ -30,16 +30,24 @@ struct ComputeOptions {
 class Runner {
  public:
   Runner(std::string name, std::shared_ptr<const WeightSource> weights, const ComputeOptions& options)
-      : name_(std::move(name)), model_(std::make_shared<Model>(std::move(weights))), options_(options) {}
+      : name_(std::move(name)),
+        weights_(std::move(weights)),
+        model_(std::make_shared<Model>(weights_)),
+        options_(options) {}
 
   const WeightSource& source() const { return model_->source(); }
   DType dtype() const { return options_.dtype; }
   /// The session for this key, made from `build` when the last one was for another.
   Session& session(const std::string& key, const std::function<Graph()>& build);
   RunReport::Component report() const;
+  /// Bytes that the first session will add: weights in the dtype they run in. 0 once there is one.
+  std::uint64_t bytes_to_load() const;
+  /// Gives back buffers, plans and packed weights. The next session makes them anew.
+  void release();
 
  private:
   std::string name_;
+  std::shared_ptr<const WeightSource> weights_;
   std::shared_ptr<Model> model_;
   ComputeOptions options_;
   std::string key_;
@@ -113,6 +121,12 @@ class LatentDecoder {
   AutoencoderKlConfig config_;
   Runner runner_;
 };
+
+/// Text encoders read at most so many tokens.
+constexpr std::int64_t kLongestSequence = 512;
+
+/// The bytes of all weights, were each held in `dtype`.
+std::uint64_t weight_bytes_as(const WeightSource& weights, DType dtype);
 
 /// Copies float32 values into a tensor of any compute dtype.
 void write_values(std::span<const float> values, Tensor target);

@@ -5,23 +5,10 @@
 #include "models/flux_transformer.h"
 #include "models/t5_encoder.h"
 #include "models/tokenizers/t5_tokenizer.h"
+#include "pipelines/flux_components.h"
 #include "rondo/error.h"
 
 namespace rondo {
-namespace {
-
-constexpr std::int64_t kLongestSequence = 512;
-
-std::uint64_t bytes_as(const Checkpoint& weights, DType dtype) {
-  std::uint64_t bytes = 0;
-  for (const std::string& name : weights.names()) {
-    bytes += static_cast<std::uint64_t>(weights.find(name)->shape.elements()) * dtype_size(dtype);
-  }
-  return bytes;
-}
-
-}  // namespace
-
 FluxInspection::FluxInspection(DiffusersFolder folder, DType dtype)
     : folder_(std::move(folder)), dtype_(dtype), vae_(AutoencoderKlConfig::parse(folder_.config("vae"))) {}
 
@@ -39,7 +26,7 @@ std::vector<InspectedComponent> FluxInspection::components(std::int64_t width, s
     const JsonConfig config = folder_.config(name);
     Checkpoint weights = Checkpoint::open(folder_.component(name));
     Graph graph = build(config, weights);
-    const std::uint64_t bytes = bytes_as(weights, dtype_);
+    const std::uint64_t bytes = weight_bytes_as(weights, dtype_);
     result.push_back({name, class_name, config.object(), std::move(weights), std::move(graph), bytes});
   };
   const std::int64_t text_tokens =

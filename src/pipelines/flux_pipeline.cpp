@@ -144,15 +144,30 @@ PromptEmbeddings FluxPipeline::encode(const std::string& prompt, const std::stri
 }
 
 void FluxPipeline::check_memory(const ResolvedTextToImageRequest& request) const {
-  const std::int64_t rows = request.height / pixels_per_token();
-  const std::int64_t columns = request.width / pixels_per_token();
-  const std::uint64_t needed =
-      transformer_.buffer_bytes(request.max_sequence_length, rows, columns) + vae_.buffer_bytes(rows, columns);
+  const std::uint64_t needed = buffer_bytes(request);
   const std::uint64_t available = available_memory();
   if (needed > available) {
     throw Unsupported(fmt::format("size: {} x {} needs about {} of memory for buffers; {} are available", request.width,
                                   request.height, human_bytes(needed), human_bytes(available)));
   }
+}
+
+std::uint64_t FluxPipeline::buffer_bytes(const ResolvedTextToImageRequest& request) const {
+  const std::int64_t rows = request.height / pixels_per_token();
+  const std::int64_t columns = request.width / pixels_per_token();
+  return transformer_.buffer_bytes(request.max_sequence_length, rows, columns) + vae_.buffer_bytes(rows, columns);
+}
+
+void FluxPipeline::release_encoders_when_short(const ResolvedTextToImageRequest& request, RunReport& report) {
+  const std::uint64_t to_load = transformer_.runner().bytes_to_load() + vae_.runner().bytes_to_load();
+  // Once the transformer is loaded its buffers are too.
+  const std::uint64_t needed = to_load == 0 ? 0 : to_load + buffer_bytes(request);
+  const std::uint64_t available = available_memory();
+  if (needed <= available) return;
+  clip_.runner().release();
+  t5_.runner().release();
+  report.notes.push_back(fmt::format("text encoders: released, since the rest needs {} of memory and {} are available",
+                                     human_bytes(needed), human_bytes(available)));
 }
 
 RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
@@ -181,6 +196,7 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
           encode(request.negative_prompt, request.negative_prompt_2, request.max_sequence_length, context, report);
     }
   }
+  release_encoders_when_short(request, report);
   for (const std::string& note : report.notes) log(LogLevel::info, "{}", note);
 
   const std::int64_t rows = request.height / pixels_per_token();

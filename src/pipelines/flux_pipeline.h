@@ -21,6 +21,9 @@ class FluxPipeline {
   PromptEmbeddings encode(const std::string& prompt, const std::string& prompt_2, std::int64_t length,
                           const RunContext& context, RunReport& report);
   /// Throws Unsupported, before any work, when the buffers of this size cannot fit.
+  std::uint64_t buffer_bytes(const ResolvedTextToImageRequest& request) const;
+  /// Text encoders are done with once the prompt is encoded: where memory is short, they make room for the rest.
+  void release_encoders_when_short(const ResolvedTextToImageRequest& request, RunReport& report);
   void check_memory(const ResolvedTextToImageRequest& request) const;
   /// Pixels a side of one transformer token.
   std::int64_t pixels_per_token() const { return 2 * vae_.config().scale(); }

@@ -161,6 +161,15 @@ class GoodCalls(CommandTest):
         self.assertLess(time.monotonic() - start, 10)  # a second on an idle machine; never minutes
         self.assertEqual(list(self.folder.iterdir()), [])
 
+    def test_interrupt_ends_the_wait_for_a_fifo(self):
+        fifo = self.folder / "pipe.png"
+        os.mkfifo(fifo)
+        process = subprocess.Popen([RONDO, "generate", "-q", "-p", "x", *QUICK, "-o", str(fifo)], stderr=subprocess.PIPE)
+        time.sleep(2.0)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=20)
+        self.assertNotEqual(process.returncode, 0, error)
+
 
 class WrongCalls(CommandTest):
     def test_values(self):
@@ -206,7 +215,7 @@ class WrongCalls(CommandTest):
         self.assert_fails(result, 2, "UTF-8")
 
     def test_environment(self):
-        for name, value in (("RONDO_CPU_LEVEL", "sse9"), ("RONDO_THREADS", "many"), ("RONDO_LOG", "loud")):
+        for name, value in (("RONDO_CPU_LEVEL", "sse9"), ("RONDO_THREADS", "many"), ("RONDO_LOG", "loud"), ("RONDO_REFERENCE_KERNELS", "liner")):
             with self.subTest(name=name):
                 self.assert_fails(self.generate("-o", "/dev/null", env={**os.environ, name: value}), 2, name)
 
@@ -303,6 +312,24 @@ class Failures(CommandTest):
             result = self.generate("--model", model)
             self.assertIn(result.returncode, (1, 2))
             self.assertIn(part, result.stderr.decode())
+
+    def test_from_a_picture_with_a_bad_request(self):
+        def picture(request):
+            chunks = [(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)),
+                      (b"tEXt", b"rondo\0" + json.dumps(request).encode()),
+                      (b"IDAT", zlib.compress(b"\0\0\0\0")), (b"IEND", b"")]
+            return b"\x89PNG\r\n\x1a\n" + b"".join(
+                struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+                for kind, data in chunks)
+
+        path = self.folder / "bad.png"
+        for bad in ({"width": 63}, {"num_inference_steps": 0}, {"dtype": "float17"}):
+            path.write_bytes(picture({"prompt": "x", **bad}))
+            with self.subTest(bad=bad):
+                self.assert_fails(rondo("generate", "-q", "--from", path, "-o", "/dev/null"), 1, "bad.png (its metadata)")
+        path.write_bytes(picture({"prompt": "x", "width": 63}))
+        self.assert_fails(rondo("generate", "-q", "--from", path, "--height", 61, "-o", "/dev/null"), 2, "height")
+        self.assertEqual(rondo("generate", "-q", "--from", path, "--width", 40, "--height", 40, *QUICK, "-o", "/dev/null").returncode, 0)
 
     def test_from_a_picture_that_is_none(self):
         path = self.folder / "a.png"

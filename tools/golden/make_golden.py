@@ -44,12 +44,10 @@ def hostile_prompts() -> list[str]:
         "a" * 300, "ab" * 200, " ".join(words * 5), " ".join(["word"] * 600), "z" * 1000 + " end", "é" * 100, "🚀" * 50,
         "mixed 日本 and русский with 123 numbers, emoji 🎉 and punctuation!?", "a\u0300\u0301\u0302\u0303 stacked",
         "\ufeffbom", "\u202ertl override", "ǅ ǈ titlecase", "ʰ modifier letters ˢ", "ͅ", "𝕄𝕒𝕥𝕙 𝔘𝔫𝔦𝔠𝔬𝔡𝔢", "𐐀 deseret",
+        # Letters apart from their marks: T5 normalises graphemes of less than 6 bytes otherwise than longer ones.
+        "cre\u0300me bru\u0302le\u0301e", "Vie\u0323\u0302t Nam", "\ufb01\u0301 \uff21\u030a", "\u1112\u1161\u11ab\u1100\u1173\u11af",
+        "x\u0301 q\u0323 1\u20e3", "\u0301 alone", "\u03b1\u0313\u0301\u0345",
     ]
-
-
-# The tokenizers library looks a grapheme of less than 6 bytes up in the normalisation table as a whole and a longer one
-# by character; SentencePiece itself, and Rondo with it, always takes the longest match. They differ on stacked accents.
-T5_DIFFERENCES = {"a\u0300\u0301\u0302\u0303 stacked"}
 
 
 def make_tokenizers() -> None:
@@ -64,8 +62,7 @@ def make_tokenizers() -> None:
             padding = ids[-1] if len(ids) > 1 and ids[-1] == ids[-2] else None
             while padding is not None and len(ids) > 2 and ids[-1] == padding and ids[-2] == padding:
                 ids = ids[:-1]  # padding is stored once: "the last id repeats up to the length"
-            if not (name.startswith("t5") and prompt in T5_DIFFERENCES):
-                row[name] = ids
+            row[name] = ids
         rows.append(row)
     lines = ",\n".join(json.dumps(row, ensure_ascii=True) for row in rows)
     (DATA / "tokenizers.json").write_text('{"rows": [\n' + lines + "\n]}\n")

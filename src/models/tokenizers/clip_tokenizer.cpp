@@ -49,7 +49,7 @@ struct Character {
 };
 
 CharacterClass classify(std::int32_t code) {
-  if ((code >= 0x09 && code <= 0x0d) || code == 0x85) return CharacterClass::space;
+  if (is_whitespace(code)) return CharacterClass::space;
   switch (utf8proc_category(code)) {
     case UTF8PROC_CATEGORY_LU:
     case UTF8PROC_CATEGORY_LL:
@@ -59,9 +59,6 @@ CharacterClass classify(std::int32_t code) {
     case UTF8PROC_CATEGORY_ND:
     case UTF8PROC_CATEGORY_NL:
     case UTF8PROC_CATEGORY_NO: return CharacterClass::number;
-    case UTF8PROC_CATEGORY_ZS:
-    case UTF8PROC_CATEGORY_ZL:
-    case UTF8PROC_CATEGORY_ZP: return CharacterClass::space;
     default: return CharacterClass::other;
   }
 }

@@ -5,15 +5,45 @@
 
 #include <algorithm>
 
-#include "models/tokenizers/charsmap_check.h"
+#include "core/text.h"
+#include "models/tokenizers/charsmap.h"
 #include "models/tokenizers/tokenizer_config.h"
 #include "models/tokenizers/unigram_segmenter.h"
 #include "rondo/error.h"
 
 namespace rondo {
+namespace {
+
+/// The words between white space, each behind a mark.
+std::string mark_words(std::string_view text) {
+  std::string marked;
+  std::string_view rest = text;
+  std::size_t word_bytes = 0;
+  const auto end_word = [&] {
+    const std::string_view word = rest.substr(0, word_bytes);
+    if (!word.empty() && word.substr(0, UnigramSegmenter::kWordStart.size()) != UnigramSegmenter::kWordStart)
+      marked += UnigramSegmenter::kWordStart;
+    marked += word;
+  };
+  while (word_bytes < rest.size()) {
+    const Utf8Character next = first_character(rest.substr(word_bytes));
+    if (!is_whitespace(next.code)) {
+      word_bytes += next.bytes;
+      continue;
+    }
+    end_word();
+    rest.remove_prefix(word_bytes + next.bytes);
+    word_bytes = 0;
+  }
+  end_word();
+  return marked;
+}
+
+}  // namespace
 
 struct T5Tokenizer::Processor {
   sentencepiece::SentencePieceProcessor pieces;
+  Charsmap charsmap;
   UnigramSegmenter segmenter;
 };
 
@@ -26,10 +56,11 @@ T5Tokenizer T5Tokenizer::load(const std::filesystem::path& folder) {
   T5Tokenizer tokenizer;
   auto processor = std::make_shared<Processor>();
   const std::string model = read_text_file(file);
-  if (!has_sound_charsmaps(model) || !processor->pieces.LoadFromSerializedProto(model).ok() ||
-      processor->pieces.GetPieceSize() <= 0) {
+  auto charsmap = read_charsmap(model);
+  if (!charsmap || !processor->pieces.LoadFromSerializedProto(model).ok() || processor->pieces.GetPieceSize() <= 0) {
     throw FileError(fmt::format("{}: is no SentencePiece model", file.string()));
   }
+  processor->charsmap = std::move(*charsmap);
   const sentencepiece::SentencePieceProcessor& pieces = processor->pieces;
   for (int id = 0; id < pieces.GetPieceSize(); ++id)
     processor->segmenter.add(pieces.IdToPiece(id), pieces.GetScore(id));
@@ -69,13 +100,7 @@ T5Tokenizer::Encoding T5Tokenizer::encode(std::string_view text, std::int64_t le
       ids.push_back(special_ids_[static_cast<std::size_t>(index)]);
       continue;
     }
-    // The library normalises: its pieces, joined, are the normalised text. Which pieces is then settled anew, since
-    // the field's tokenizer adds scores in float64 and resolves ties ("000" as "00" "0" or "0" "00") otherwise.
-    std::vector<std::string> pieces;
-    if (!processor_->pieces.Encode(span.text, &pieces).ok()) throw Error("t5 tokenizer: the text cannot be encoded");
-    std::string normalized;
-    for (const std::string& piece : pieces) normalized += piece;
-    processor_->segmenter.segment(normalized, ids);
+    processor_->segmenter.segment(mark_words(processor_->charsmap.normalize(span.text)), ids);
   }
   Encoding encoding;
   const auto room = static_cast<std::size_t>(length - 1);

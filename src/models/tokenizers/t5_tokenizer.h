@@ -10,9 +10,8 @@
 
 namespace rondo {
 
-/// Text is valid UTF-8. Ids are those of transformers' T5Tokenizer, but for letters with combining marks: the
-/// tokenizers library looks graphemes of less than 6 bytes up in the normalisation table as a whole, SentencePiece (and
-/// so this class) always takes the longest match.
+/// Text is valid UTF-8. Ids are those of transformers' T5Tokenizer, which is the tokenizers library: it normalises and
+/// cuts otherwise than SentencePiece, whose library only reads the model here.
 class T5Tokenizer {
  public:
   /// Reads spiece.model. Throws FileError; a folder with tokenizer.json alone is refused with the way out.

@@ -5,7 +5,6 @@
 namespace rondo {
 namespace {
 
-constexpr std::string_view kWordStart = "\xe2\x96\x81";  // U+2581
 constexpr double kUnknownPenalty = 10.0;
 
 std::size_t character_bytes(char first) {

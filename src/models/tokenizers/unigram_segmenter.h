@@ -16,7 +16,10 @@ class UnigramSegmenter {
   void add(const std::string& piece, float score);
   void set_unknown(std::int32_t id) { unknown_ = id; }
 
-  /// Appends the ids of normalised text: words start with U+2581 and are cut one by one. A run of characters that no
+  /// What stands for the space before a word.
+  static constexpr std::string_view kWordStart = "\xe2\x96\x81";  // U+2581
+
+  /// Appends the ids of text whose words start with kWordStart; they are cut one by one. A run of characters that no
   /// piece covers becomes one unknown id.
   void segment(std::string_view text, std::vector<std::int32_t>& ids) const;
 
