@@ -9,7 +9,7 @@
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/onednn/primitives.h"
 #include "backends/cpu/onednn/weights.h"
-#include "backends/cpu/simd_attention.h"
+#include "backends/cpu/simd_softmax.h"
 #include "core/cpu_level.h"
 #include "core/threads.h"
 

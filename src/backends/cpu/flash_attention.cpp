@@ -1,0 +1,439 @@
+#include "backends/cpu/flash_attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <type_traits>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "backends/cpu/flash_attention.cpp"
+#include <hwy/foreach_target.h>
+// foreach_target must come before everything that is compiled once a target
+#include "backends/cpu/simd-inl.h"
+
+// The scores are computed transposed: a vector's lanes are queries, so that one element of a key, broadcast from where
+// it lies, meets many queries. Keys and values then need no transposition, the softmax works down the lanes without a
+// horizontal step, and no head dim wastes lanes.
+//
+// Budget of a block at AVX-512 and head dim 128: 32 queries (packed 16 KiB) against 192 keys (scores 24 KiB) stay in
+// level-1 cache, their sums take 16 KiB of level 2. The 8 blocks of a call share packed keys and values (2 x 96 KiB).
+// A score costs 2 x 128 multiply-adds in 16 lanes and about 16 instructions of softmax per vector: 94 % of the cycles
+// are left for the products.
+
+#ifndef RONDO_BACKENDS_CPU_FLASH_ATTENTION_ONCE
+#define RONDO_BACKENDS_CPU_FLASH_ATTENTION_ONCE
+namespace rondo::cpu {
+
+constexpr std::int64_t kKeyBlock = 192;
+constexpr std::int64_t kMaxLanes = 16;
+constexpr float kLog2E = 1.44269504088896340736F;
+constexpr float kLn2 = 0.69314718055994530942F;
+constexpr float kLowest = -std::numeric_limits<float>::infinity();
+
+constexpr std::int64_t round_up(std::int64_t value, std::int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+/// Where each part of a call's scratch begins. Sized for the widest vectors, whatever the level in use.
+struct FlashScratch {
+  static constexpr std::int64_t kBlock = 2 * kMaxLanes;
+
+  FlashScratch(float* base, std::int64_t head_dim, std::int64_t value_dim) {
+    float* next = base;
+    const auto take = [&next](std::int64_t count) {
+      float* part = next;
+      next += round_up(count, kMaxLanes);
+      return part;
+    };
+    keys = take(kKeyBlock * head_dim);
+    values = take(kKeyBlock * value_dim);
+    queries = take(kFlashChunk * head_dim * kBlock);
+    sums = take(kFlashChunk * value_dim * kBlock);
+    most = take(kFlashChunk * kBlock);
+    total = take(kFlashChunk * kBlock);
+    scores = take(kKeyBlock * kBlock);
+    mask = take(kKeyBlock * kBlock);
+    rows = take(kMaxLanes * round_up(std::max({head_dim, value_dim, kKeyBlock}), 4));
+    floats = next - base;
+  }
+  float* keys;     // [keys][head_dim]
+  float* values;   // [keys][value_dim]
+  float* queries;  // for each block [head_dim][queries], scaled
+  float* sums;     // for each block [value_dim][queries]
+  float* most;     // for each block, the largest score so far (base 2)
+  float* total;    // for each block, the sum of weights so far
+  float* scores;   // [keys][queries]
+  float* mask;     // [keys][queries], to be added to the scores
+  float* rows;     // rows on their way into lanes or out of them
+  std::int64_t floats;
+};
+
+}  // namespace rondo::cpu
+#endif  // RONDO_BACKENDS_CPU_FLASH_ATTENTION_ONCE
+
+HWY_BEFORE_NAMESPACE();
+namespace rondo::cpu::HWY_NAMESPACE {
+
+using Full = hn::ScalableTag<float>;
+using Vector = hn::Vec<Full>;
+
+// Rows of a tile: with two vectors a row, 24 sums of 32 registers (AVX-512, and others with 32), or 12 of 16.
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_SSE4 || HWY_TARGET == HWY_SSSE3
+constexpr int kRows = 6;
+#else
+constexpr int kRows = 12;
+#endif
+
+HWY_INLINE std::int64_t lanes() { return static_cast<std::int64_t>(hn::Lanes(Full())); }
+
+/// 2^x for x <= 0, within 2 units in the last place; 0 below -126. NaN stays.
+HWY_INLINE Vector exp2_negative(Vector x) {
+  const Full d;
+  const hn::RebindToSigned<Full> di;
+  const auto clamped = hn::IfThenElse(hn::Lt(x, hn::Set(d, -127.0F)), hn::Set(d, -127.0F), x);
+  const auto whole = hn::Round(clamped);
+  const auto part = hn::Sub(clamped, whole);  // -0.5 to 0.5
+  // Minimax of 2^part: relative error 7.5e-8.
+  auto p = hn::Set(d, 1.327647140653220e-3F);
+  p = hn::MulAdd(p, part, hn::Set(d, 9.675541570403583e-3F));
+  p = hn::MulAdd(p, part, hn::Set(d, 5.550713277402183e-2F));
+  p = hn::MulAdd(p, part, hn::Set(d, 2.402211971953459e-1F));
+  p = hn::MulAdd(p, part, hn::Set(d, 6.931469670610623e-1F));
+  p = hn::MulAdd(p, part, hn::Set(d, 1.000000071655533F));
+  const auto exponent = hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, whole), hn::Set(di, 127)));
+  return hn::Mul(p, hn::BitCast(d, exponent));
+}
+
+/// scores[R keys][V vectors of queries] = keys . queries
+template <int R, int V>
+HWY_INLINE void score_tile(const float* HWY_RESTRICT keys, std::int64_t head_dim, const float* HWY_RESTRICT queries,
+                           float* HWY_RESTRICT scores) {
+  const Full d;
+  const std::int64_t n = lanes();
+  Vector sums[R][V];
+  for (auto& row : sums) {
+    for (auto& sum : row) sum = hn::Zero(d);
+  }
+  for (std::int64_t i = 0; i < head_dim; ++i) {
+    Vector q[V];
+    for (int v = 0; v < V; ++v) q[v] = hn::Load(d, queries + i * V * n + v * n);
+    for (int r = 0; r < R; ++r) {
+      const auto k = hn::Set(d, keys[r * head_dim + i]);
+      for (int v = 0; v < V; ++v) sums[r][v] = hn::MulAdd(k, q[v], sums[r][v]);
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < V; ++v) hn::Store(sums[r][v], d, scores + (r * V + v) * n);
+  }
+}
+
+/// sums[R value columns][V vectors of queries] = sums * shrink + values . weights
+template <int R, int V>
+HWY_INLINE void value_tile(const float* HWY_RESTRICT values, std::int64_t value_dim, std::int64_t keys,
+                           const float* HWY_RESTRICT weights, const Vector (&shrink)[V], float* HWY_RESTRICT sums) {
+  const Full d;
+  const std::int64_t n = lanes();
+  Vector added[R][V];
+  for (auto& row : added) {
+    for (auto& sum : row) sum = hn::Zero(d);
+  }
+  for (std::int64_t j = 0; j < keys; ++j) {
+    Vector w[V];
+    for (int v = 0; v < V; ++v) w[v] = hn::Load(d, weights + (j * V + v) * n);
+    for (int r = 0; r < R; ++r) {
+      const auto x = hn::Set(d, values[j * value_dim + r]);
+      for (int v = 0; v < V; ++v) added[r][v] = hn::MulAdd(x, w[v], added[r][v]);
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < V; ++v) {
+      float* target = sums + (r * V + v) * n;
+      hn::Store(hn::MulAdd(hn::Load(d, target), shrink[v], added[r][v]), d, target);
+    }
+  }
+}
+
+/// Cuts `count` rows into tiles as even as possible and calls tile(std::integral_constant<int, rows>, first row): a
+/// tail of one row would leave the multipliers waiting for each other.
+template <int R = kRows, class Tile>
+HWY_INLINE void with_rows(int rows, std::int64_t first, const Tile& tile) {
+  if constexpr (R > 1) {
+    if (rows < R) return with_rows<R - 1>(rows, first, tile);
+  }
+  tile(std::integral_constant<int, R>(), first);
+}
+
+template <class Tile>
+HWY_INLINE void over_tiles(std::int64_t count, const Tile& tile) {
+  const std::int64_t tiles = (count + kRows - 1) / kRows;
+  for (std::int64_t t = 0; t < tiles; ++t) {
+    const std::int64_t first = count * t / tiles;
+    with_rows(static_cast<int>(count * (t + 1) / tiles - first), first, tile);
+  }
+}
+
+/// [lanes rows][stride] -> [width][lanes] at `target`, whose rows are `target_stride` apart. Rows are padded to 4.
+HWY_INLINE void rows_to_lanes(const float* rows, std::int64_t stride, std::int64_t width, float* target,
+                              std::int64_t target_stride) {
+  const std::int64_t n = lanes();
+  for (std::int64_t i = 0; i < width; ++i) {
+    for (std::int64_t r = 0; r < n; ++r) target[i * target_stride + r] = rows[r * stride + i];
+  }
+}
+
+/// The inverse: [width][lanes] -> [lanes rows][stride]
+HWY_INLINE void lanes_to_rows(const float* source, std::int64_t source_stride, std::int64_t width, float* rows,
+                              std::int64_t stride) {
+  const std::int64_t n = lanes();
+  for (std::int64_t i = 0; i < width; ++i) {
+    for (std::int64_t r = 0; r < n; ++r) rows[r * stride + i] = source[i * source_stride + r];
+  }
+}
+
+template <class T>
+void widen_row(const T* source, std::int64_t width, float factor, float* target) {
+  for_lanes(width, [&](auto d, std::int64_t i)
+                       HWY_ATTR { hn::StoreU(hn::Mul(load_float(d, source + i), hn::Set(d, factor)), d, target + i); });
+}
+
+/// `count` rows of `width` values, densely.
+template <class T>
+void pack_rows(const void* source, std::int64_t stride, std::int64_t count, std::int64_t width, float* target) {
+  for (std::int64_t j = 0; j < count; ++j)
+    widen_row(static_cast<const T*>(source) + j * stride, width, 1.0F, target + j * width);
+}
+
+/// The queries of one head that a block works on.
+struct Block {
+  std::int64_t head;
+  std::int64_t first;
+  std::int64_t count;
+  std::int64_t vectors;  // 1 or 2 of lanes
+};
+
+template <class T>
+class Flash {
+ public:
+  Flash(const FlashHeads& heads, float* memory) : h_(heads), s_(memory, heads.head_dim, heads.value_dim) {}
+
+  void run(std::int64_t first, std::int64_t last) {
+    std::int64_t visible = 0;
+    for (std::int64_t b = first; b < last; ++b) {
+      load_queries(b - first, block(b));
+      visible = std::max(visible, visible_keys(block(b)));
+    }
+    for (std::int64_t k = 0; k < visible; k += kKeyBlock) {
+      const std::int64_t count = std::min(kKeyBlock, visible - k);
+      const float* keys = packed(h_.key, h_.key_stride, h_.head_dim, k, count, s_.keys);
+      const float* values = packed(h_.value, h_.value_stride, h_.value_dim, k, count, s_.values);
+      for (std::int64_t b = first; b < last; ++b) {
+        const Block q = block(b);
+        const std::int64_t seen = std::min(count, visible_keys(q) - k);
+        if (seen <= 0) continue;
+        if (q.vectors == 1) {
+          attend<1>(b - first, q, k, seen, keys, values);
+        } else {
+          attend<2>(b - first, q, k, seen, keys, values);
+        }
+      }
+    }
+    for (std::int64_t b = first; b < last; ++b) store_result(b - first, block(b));
+  }
+
+ private:
+  Block block(std::int64_t index) const {
+    const std::int64_t size = 2 * lanes();
+    const std::int64_t blocks = (h_.queries + size - 1) / size;
+    const std::int64_t first = index % blocks * size;
+    const std::int64_t count = std::min(size, h_.queries - first);
+    return {index / blocks, first, count, count > lanes() ? 2 : 1};
+  }
+
+  std::int64_t visible_keys(const Block& q) const {
+    if (!h_.causal) return h_.keys;
+    return std::clamp<std::int64_t>(q.first + q.count + h_.keys - h_.queries, 0, h_.keys);
+  }
+
+  float* queries_of(std::int64_t slot) const { return s_.queries + slot * h_.head_dim * FlashScratch::kBlock; }
+  float* sums_of(std::int64_t slot) const { return s_.sums + slot * h_.value_dim * FlashScratch::kBlock; }
+  float* most_of(std::int64_t slot) const { return s_.most + slot * FlashScratch::kBlock; }
+  float* total_of(std::int64_t slot) const { return s_.total + slot * FlashScratch::kBlock; }
+
+  /// Float rows at `first`, `count` of them: where they lie when they are that already, else packed into `target`.
+  const float* packed(const void* rows, std::int64_t stride, std::int64_t width, std::int64_t first, std::int64_t count,
+                      float* target) const {
+    const T* source = static_cast<const T*>(rows) + first * stride;
+    if constexpr (std::is_same_v<T, float>) {
+      if (stride == width) return source;
+    }
+    pack_rows<T>(source, stride, count, width, target);
+    return target;
+  }
+
+  void load_queries(std::int64_t slot, const Block& q) {
+    const std::int64_t n = lanes();
+    const std::int64_t stride = round_up(h_.head_dim, 4);
+    for (std::int64_t v = 0; v < q.vectors; ++v) {
+      for (std::int64_t r = 0; r < n; ++r) {
+        float* row = s_.rows + r * stride;
+        if (v * n + r < q.count) {
+          const T* source =
+              static_cast<const T*>(h_.query) + q.head * h_.query_head_stride + (q.first + v * n + r) * h_.query_stride;
+          widen_row(source, h_.head_dim, h_.scale * kLog2E, row);
+        } else {
+          std::fill_n(row, h_.head_dim, 0.0F);
+        }
+      }
+      rows_to_lanes(s_.rows, stride, h_.head_dim, queries_of(slot) + v * n, q.vectors * n);
+    }
+    std::fill_n(sums_of(slot), h_.value_dim * q.vectors * n, 0.0F);
+    std::fill_n(most_of(slot), q.vectors * n, kLowest);
+    std::fill_n(total_of(slot), q.vectors * n, 0.0F);
+  }
+
+  /// What is to be added to the scores of `count` keys from `key` on, in lanes.
+  template <class M>
+  void load_mask_of(const Block& q, std::int64_t key, std::int64_t count) {
+    const std::int64_t n = lanes();
+    const std::int64_t stride = round_up(count, 4);
+    const M* head = static_cast<const M*>(h_.mask) + q.head * h_.mask_head_stride + key;
+    for (std::int64_t v = 0; v < q.vectors; ++v) {
+      for (std::int64_t r = 0; r < n; ++r) {
+        float* row = s_.rows + r * stride;
+        const std::int64_t query = std::min(q.first + v * n + r, h_.queries - 1);
+        const M* source = head + query * h_.mask_query_stride;
+        if constexpr (std::is_same_v<M, bool>) {
+          for (std::int64_t j = 0; j < count; ++j) row[j] = source[j] ? 0.0F : kLowest;
+        } else {
+          widen_row(source, count, kLog2E, row);
+        }
+      }
+      rows_to_lanes(s_.rows, stride, count, s_.mask + v * n, q.vectors * n);
+    }
+  }
+
+  void load_mask(const Block& q, std::int64_t key, std::int64_t count) {
+    switch (h_.mask_dtype) {
+      case DType::boolean: return load_mask_of<bool>(q, key, count);
+      case DType::f32: return load_mask_of<float>(q, key, count);
+      default: return load_mask_of<std::uint16_t>(q, key, count);
+    }
+  }
+
+  template <int V>
+  void attend(std::int64_t slot, const Block& q, std::int64_t key, std::int64_t count, const float* keys,
+              const float* values) {
+    const Full d;
+    const std::int64_t n = lanes();
+    const float* queries = queries_of(slot);
+    over_tiles(count, [&](auto rows, std::int64_t first) HWY_ATTR {
+      score_tile<decltype(rows)::value, V>(keys + first * h_.head_dim, h_.head_dim, queries, s_.scores + first * V * n);
+    });
+    if (h_.mask != nullptr) {
+      load_mask(q, key, count);
+      for (std::int64_t i = 0; i < count * V * n; i += n) {
+        hn::Store(hn::Add(hn::Load(d, s_.scores + i), hn::Load(d, s_.mask + i)), d, s_.scores + i);
+      }
+    }
+    // Keys beyond what the block's first query sees are hidden from some lanes.
+    const std::int64_t shift = h_.keys - h_.queries;
+    if (h_.causal && key + count - 1 > q.first + shift) {
+      for (std::int64_t j = std::max<std::int64_t>(0, q.first + shift + 1 - key); j < count; ++j) {
+        const auto first_to_see = hn::Set(d, static_cast<float>(key + j - shift - q.first));
+        for (int v = 0; v < V; ++v) {
+          float* score = s_.scores + (j * V + v) * n;
+          const auto lane = hn::Iota(d, static_cast<float>(v * n));
+          hn::Store(hn::IfThenElse(hn::Ge(lane, first_to_see), hn::Load(d, score), hn::Set(d, kLowest)), d, score);
+        }
+      }
+    }
+    Vector shrink[V];
+    softmax<V>(slot, count, shrink);
+    float* sums = sums_of(slot);
+    over_tiles(h_.value_dim, [&](auto rows, std::int64_t first) HWY_ATTR {
+      value_tile<decltype(rows)::value, V>(values + first, h_.value_dim, count, s_.scores, shrink,
+                                           sums + first * V * n);
+    });
+  }
+
+  /// Turns scores into weights 2^(score - largest so far); `shrink` is what earlier sums are to be multiplied by.
+  template <int V>
+  HWY_INLINE void softmax(std::int64_t slot, std::int64_t count, Vector (&shrink)[V]) {
+    const Full d;
+    const std::int64_t n = lanes();
+    for (int v = 0; v < V; ++v) {
+      float* scores = s_.scores + v * n;
+      const std::int64_t step = V * n;
+      const auto before = hn::Load(d, most_of(slot) + v * n);
+      auto most = before;
+      for (std::int64_t j = 0; j < count; ++j) most = hn::Max(most, hn::Load(d, scores + j * step));
+      // Where nothing is visible yet, any finite center makes every weight 0.
+      const auto center = hn::IfThenElse(hn::Eq(most, hn::Set(d, kLowest)), hn::Zero(d), most);
+      shrink[v] = exp2_negative(hn::Sub(before, center));
+      auto sum = hn::Zero(d);
+      for (std::int64_t j = 0; j < count; ++j) {
+        const auto weight = exp2_negative(hn::Sub(hn::Load(d, scores + j * step), center));
+        hn::Store(weight, d, scores + j * step);
+        sum = hn::Add(sum, weight);
+      }
+      float* total = total_of(slot) + v * n;
+      hn::Store(hn::MulAdd(hn::Load(d, total), shrink[v], sum), d, total);
+      hn::Store(most, d, most_of(slot) + v * n);
+    }
+  }
+
+  void store_result(std::int64_t slot, const Block& q) {
+    const std::int64_t n = lanes();
+    const std::int64_t stride = round_up(h_.value_dim, 4);
+    for (std::int64_t v = 0; v < q.vectors; ++v) {
+      lanes_to_rows(sums_of(slot) + v * n, q.vectors * n, h_.value_dim, s_.rows, stride);
+      for (std::int64_t r = 0; r < std::min(n, q.count - v * n); ++r) {
+        const std::int64_t query = q.first + v * n + r;
+        const float total = total_of(slot)[v * n + r];
+        const float inverse = total == 0 ? 0.0F : 1.0F / total;
+        T* target = static_cast<T*>(h_.output) + q.head * h_.output_head_stride + query * h_.output_stride;
+        const float* row = s_.rows + r * stride;
+        for_lanes(h_.value_dim, [&](auto tag, std::int64_t i) HWY_ATTR {
+          store_float(tag, hn::Mul(hn::LoadU(tag, row + i), hn::Set(tag, inverse)), target + i);
+        });
+        if (h_.lse != nullptr) {
+          h_.lse[q.head * h_.lse_head_stride + query * h_.lse_stride] =
+              total == 0 ? kLowest : most_of(slot)[v * n + r] * kLn2 + std::log(total);
+        }
+      }
+    }
+  }
+
+  const FlashHeads& h_;
+  const FlashScratch s_;
+};
+
+void FlashAttention(const FlashHeads& heads, std::int64_t first, std::int64_t last, float* scratch) {
+  if (heads.dtype == DType::f32) {
+    Flash<float>(heads, scratch).run(first, last);
+  } else {
+    Flash<std::uint16_t>(heads, scratch).run(first, last);
+  }
+}
+
+std::int64_t FlashBlockQueries() { return 2 * lanes(); }
+
+}  // namespace rondo::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace rondo::cpu {
+
+HWY_EXPORT(FlashAttention);
+HWY_EXPORT(FlashBlockQueries);
+
+std::int64_t flash_block_queries() { return HWY_DYNAMIC_DISPATCH(FlashBlockQueries)(); }
+
+std::size_t flash_scratch_bytes(std::int64_t head_dim, std::int64_t value_dim) {
+  return static_cast<std::size_t>(FlashScratch(nullptr, head_dim, value_dim).floats) * sizeof(float);
+}
+
+void flash_attention(const FlashHeads& heads, std::int64_t first, std::int64_t last, std::byte* scratch) {
+  HWY_DYNAMIC_DISPATCH(FlashAttention)(heads, first, last, reinterpret_cast<float*>(scratch));
+}
+
+}  // namespace rondo::cpu
+#endif

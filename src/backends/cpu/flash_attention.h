@@ -1,0 +1,53 @@
+// Flash attention (Dao et al., 2022) in float32 SIMD, at every CPU level.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "rondo/dtype.h"
+
+namespace rondo::cpu {
+
+/// One sequence's query heads that share one key head. Strides are in elements; the last axis (head dim, or the mask's
+/// keys) is dense.
+struct FlashHeads {
+  DType dtype;  // of query, key, value and output: f32, bf16 or f16
+  const void* query;
+  const void* key;
+  const void* value;
+  void* output;
+  std::int64_t query_stride;  // from one position to the next
+  std::int64_t key_stride;
+  std::int64_t value_stride;
+  std::int64_t output_stride;
+  std::int64_t query_head_stride;  // from one query head of the group to the next
+  std::int64_t output_head_stride;
+  float* lse;  // [group][queries], or null
+  std::int64_t lse_stride;
+  std::int64_t lse_head_stride;
+  const void* mask;                // null when there is none
+  DType mask_dtype;                // boolean: true = keep; f32, bf16, f16: added to the scaled score
+  std::int64_t mask_query_stride;  // 0: one row for all queries
+  std::int64_t mask_head_stride;
+  std::int64_t group;
+  std::int64_t queries;
+  std::int64_t keys;
+  std::int64_t head_dim;
+  std::int64_t value_dim;
+  float scale;
+  bool causal;  // query i sees keys up to i + keys - queries
+};
+
+/// Queries are worked on in blocks: a block is so many queries of one head, the last of a head may be shorter.
+std::int64_t flash_block_queries();
+
+/// The most blocks that one call takes: they share the keys and values that it packs.
+constexpr std::int64_t kFlashChunk = 8;
+
+/// Scratch of one call, in bytes. It does not grow with the sequence.
+std::size_t flash_scratch_bytes(std::int64_t head_dim, std::int64_t value_dim);
+
+/// Blocks [first, last), counted over all heads of the group. `scratch` is 64-byte aligned.
+void flash_attention(const FlashHeads& heads, std::int64_t first, std::int64_t last, std::byte* scratch);
+
+}  // namespace rondo::cpu
