@@ -84,13 +84,15 @@ constexpr int kRows = 12;
 
 HWY_INLINE std::int64_t lanes() { return static_cast<std::int64_t>(hn::Lanes(Full())); }
 
-/// 2^x for x <= 0, within 2 units in the last place; 0 below -126. NaN stays.
+/// 2^x for x <= 0, relative error 1.5e-7; 0 below -126. NaN stays.
 HWY_INLINE Vector exp2_negative(Vector x) {
   const Full d;
   const hn::RebindToSigned<Full> di;
-  const auto clamped = hn::IfThenElse(hn::Lt(x, hn::Set(d, -127.0F)), hn::Set(d, -127.0F), x);
-  const auto whole = hn::Round(clamped);
-  const auto part = hn::Sub(clamped, whole);  // -0.5 to 0.5
+  const auto clamped = hn::Max(hn::Set(d, -127.0F), x);  // in this order x86 keeps the NaN
+  // Adding 1.5 * 2^23 rounds to a whole number and leaves it in the low bits, here with the exponent's bias.
+  const auto magic = hn::Set(d, 12582912.0F + 127.0F);
+  const auto shifted = hn::Add(clamped, magic);
+  const auto part = hn::Sub(clamped, hn::Sub(shifted, magic));  // -0.5 to 0.5
   // Minimax of 2^part: relative error 7.5e-8.
   auto p = hn::Set(d, 1.327647140653220e-3F);
   p = hn::MulAdd(p, part, hn::Set(d, 9.675541570403583e-3F));
@@ -98,30 +100,35 @@ HWY_INLINE Vector exp2_negative(Vector x) {
   p = hn::MulAdd(p, part, hn::Set(d, 2.402211971953459e-1F));
   p = hn::MulAdd(p, part, hn::Set(d, 6.931469670610623e-1F));
   p = hn::MulAdd(p, part, hn::Set(d, 1.000000071655533F));
-  const auto exponent = hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, whole), hn::Set(di, 127)));
-  return hn::Mul(p, hn::BitCast(d, exponent));
+  return hn::Mul(p, hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(di, shifted))));
 }
 
-/// scores[R keys][V vectors of queries] = keys . queries
+/// scores[R keys][V vectors of queries] = keys . queries; `most` grows to the largest of them.
 template <int R, int V>
 HWY_INLINE void score_tile(const float* HWY_RESTRICT keys, std::int64_t head_dim, const float* HWY_RESTRICT queries,
-                           float* HWY_RESTRICT scores) {
+                           float* HWY_RESTRICT scores, Vector (&most)[V]) {
   const Full d;
   const std::int64_t n = lanes();
   Vector sums[R][V];
   for (auto& row : sums) {
     for (auto& sum : row) sum = hn::Zero(d);
   }
+  // One pointer for three rows, which x86 can address from it: one for each would not fit the registers.
+  const float* group[(R + 2) / 3];
+  for (int g = 0; g < (R + 2) / 3; ++g) group[g] = keys + 3 * g * head_dim;
   for (std::int64_t i = 0; i < head_dim; ++i) {
     Vector q[V];
     for (int v = 0; v < V; ++v) q[v] = hn::Load(d, queries + i * V * n + v * n);
     for (int r = 0; r < R; ++r) {
-      const auto k = hn::Set(d, keys[r * head_dim + i]);
+      const auto k = hn::Set(d, group[r / 3][(r % 3) * head_dim + i]);
       for (int v = 0; v < V; ++v) sums[r][v] = hn::MulAdd(k, q[v], sums[r][v]);
     }
   }
   for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < V; ++v) hn::Store(sums[r][v], d, scores + (r * V + v) * n);
+    for (int v = 0; v < V; ++v) {
+      most[v] = hn::Max(most[v], sums[r][v]);
+      hn::Store(sums[r][v], d, scores + (r * V + v) * n);
+    }
   }
 }
 
@@ -170,23 +177,90 @@ HWY_INLINE void over_tiles(std::int64_t count, const Tile& tile) {
   }
 }
 
-/// [lanes rows][stride] -> [width][lanes] at `target`, whose rows are `target_stride` apart. Rows are padded to 4.
+#if HWY_HAVE_SCALABLE || HWY_TARGET == HWY_SCALAR
+
 HWY_INLINE void rows_to_lanes(const float* rows, std::int64_t stride, std::int64_t width, float* target,
                               std::int64_t target_stride) {
-  const std::int64_t n = lanes();
   for (std::int64_t i = 0; i < width; ++i) {
-    for (std::int64_t r = 0; r < n; ++r) target[i * target_stride + r] = rows[r * stride + i];
+    for (std::int64_t r = 0; r < lanes(); ++r) target[i * target_stride + r] = rows[r * stride + i];
+  }
+}
+
+HWY_INLINE void lanes_to_rows(const float* source, std::int64_t source_stride, std::int64_t width, float* rows,
+                              std::int64_t stride) {
+  for (std::int64_t i = 0; i < width; ++i) {
+    for (std::int64_t r = 0; r < lanes(); ++r) rows[r * stride + i] = source[i * source_stride + r];
+  }
+}
+
+#else
+
+/// Block b of 4 floats comes from source + b * step.
+template <class D>
+HWY_INLINE hn::Vec<D> load_blocks(D d, const float* source, std::int64_t step) {
+  if constexpr (hn::MaxLanes(d) <= 4) {
+    return hn::LoadU(d, source);
+  } else {
+    const hn::Half<D> half;
+    constexpr auto kBlocks = static_cast<std::int64_t>(hn::MaxLanes(half) / 4);
+    return hn::Combine(d, load_blocks(half, source + kBlocks * step, step), load_blocks(half, source, step));
+  }
+}
+
+template <class D>
+HWY_INLINE void store_blocks(D d, hn::Vec<D> value, float* target, std::int64_t step) {
+  if constexpr (hn::MaxLanes(d) <= 4) {
+    hn::StoreU(value, d, target);
+  } else {
+    const hn::Half<D> half;
+    constexpr auto kBlocks = static_cast<std::int64_t>(hn::MaxLanes(half) / 4);
+    store_blocks(half, hn::LowerHalf(half, value), target, step);
+    store_blocks(half, hn::UpperHalf(half, value), target + kBlocks * step, step);
+  }
+}
+
+/// Transposes the 4 x 4 matrix that block b of the four vectors makes, for each b.
+HWY_INLINE void transpose_blocks(Vector (&x)[4]) {
+  const Full d;
+  const hn::Repartition<double, Full> pairs;
+  const auto lower01 = hn::BitCast(pairs, hn::InterleaveLower(d, x[0], x[1]));
+  const auto upper01 = hn::BitCast(pairs, hn::InterleaveUpper(d, x[0], x[1]));
+  const auto lower23 = hn::BitCast(pairs, hn::InterleaveLower(d, x[2], x[3]));
+  const auto upper23 = hn::BitCast(pairs, hn::InterleaveUpper(d, x[2], x[3]));
+  x[0] = hn::BitCast(d, hn::InterleaveLower(pairs, lower01, lower23));
+  x[1] = hn::BitCast(d, hn::InterleaveUpper(pairs, lower01, lower23));
+  x[2] = hn::BitCast(d, hn::InterleaveLower(pairs, upper01, upper23));
+  x[3] = hn::BitCast(d, hn::InterleaveUpper(pairs, upper01, upper23));
+}
+
+/// [lanes rows][stride] -> [width][lanes] at `target`, whose rows are `target_stride` apart. `stride` is a multiple
+/// of 4.
+HWY_INLINE void rows_to_lanes(const float* rows, std::int64_t stride, std::int64_t width, float* target,
+                              std::int64_t target_stride) {
+  const Full d;
+  for (std::int64_t i = 0; i < width; i += 4) {
+    Vector x[4];
+    for (std::int64_t r = 0; r < 4; ++r) x[r] = load_blocks(d, rows + r * stride + i, 4 * stride);
+    transpose_blocks(x);
+    for (std::int64_t r = 0; r < std::min<std::int64_t>(4, width - i); ++r)
+      hn::Store(x[r], d, target + (i + r) * target_stride);
   }
 }
 
 /// The inverse: [width][lanes] -> [lanes rows][stride]
 HWY_INLINE void lanes_to_rows(const float* source, std::int64_t source_stride, std::int64_t width, float* rows,
                               std::int64_t stride) {
-  const std::int64_t n = lanes();
-  for (std::int64_t i = 0; i < width; ++i) {
-    for (std::int64_t r = 0; r < n; ++r) rows[r * stride + i] = source[i * source_stride + r];
+  const Full d;
+  for (std::int64_t i = 0; i < width; i += 4) {
+    Vector x[4];
+    for (std::int64_t r = 0; r < 4; ++r)
+      x[r] = i + r < width ? hn::Load(d, source + (i + r) * source_stride) : hn::Zero(d);
+    transpose_blocks(x);
+    for (std::int64_t r = 0; r < 4; ++r) store_blocks(d, x[r], rows + r * stride + i, 4 * stride);
   }
 }
+
+#endif
 
 template <class T>
 void widen_row(const T* source, std::int64_t width, float factor, float* target) {
@@ -226,6 +300,7 @@ class Flash {
       const float* values = packed(h_.value, h_.value_stride, h_.value_dim, k, count, s_.values);
       for (std::int64_t b = first; b < last; ++b) {
         const Block q = block(b);
+        prefetch_part(k + kKeyBlock, std::min(kKeyBlock, visible - k - kKeyBlock), b - first, last - first);
         const std::int64_t seen = std::min(count, visible_keys(q) - k);
         if (seen <= 0) continue;
         if (q.vectors == 1) {
@@ -266,6 +341,20 @@ class Flash {
     }
     pack_rows<T>(source, stride, count, width, target);
     return target;
+  }
+
+  /// Part `part` of `parts` of a block's keys and values on their way into level-2 cache, while the block before is
+  /// worked on: their rows lie far apart, which no hardware prefetcher follows.
+  void prefetch_part(std::int64_t first, std::int64_t count, std::int64_t part, std::int64_t parts) const {
+    for (std::int64_t j = count * part / parts; j < count * (part + 1) / parts; ++j) {
+      prefetch_row(static_cast<const T*>(h_.key) + (first + j) * h_.key_stride, h_.head_dim);
+      prefetch_row(static_cast<const T*>(h_.value) + (first + j) * h_.value_stride, h_.value_dim);
+    }
+  }
+
+  static void prefetch_row(const T* row, std::int64_t width) {
+    constexpr std::int64_t kLine = 64 / sizeof(T);
+    for (std::int64_t i = 0; i < width; i += kLine) __builtin_prefetch(row + i, 0, 2);
   }
 
   void load_queries(std::int64_t slot, const Block& q) {
@@ -324,9 +413,33 @@ class Flash {
     const Full d;
     const std::int64_t n = lanes();
     const float* queries = queries_of(slot);
+    Vector before[V];
+    Vector most[V];
+    for (int v = 0; v < V; ++v) most[v] = before[v] = hn::Load(d, most_of(slot) + v * n);
     over_tiles(count, [&](auto rows, std::int64_t first) HWY_ATTR {
-      score_tile<decltype(rows)::value, V>(keys + first * h_.head_dim, h_.head_dim, queries, s_.scores + first * V * n);
+      score_tile<decltype(rows)::value, V>(keys + first * h_.head_dim, h_.head_dim, queries, s_.scores + first * V * n,
+                                           most);
     });
+    if (hide<V>(q, key, count)) {
+      for (int v = 0; v < V; ++v) {
+        most[v] = before[v];
+        for (std::int64_t j = 0; j < count; ++j) most[v] = hn::Max(most[v], hn::Load(d, s_.scores + (j * V + v) * n));
+      }
+    }
+    Vector shrink[V];
+    softmax<V>(slot, count, before, most, shrink);
+    float* sums = sums_of(slot);
+    over_tiles(h_.value_dim, [&](auto rows, std::int64_t first) HWY_ATTR {
+      value_tile<decltype(rows)::value, V>(values + first, h_.value_dim, count, s_.scores, shrink,
+                                           sums + first * V * n);
+    });
+  }
+
+  /// Applies mask and causality to the scores of `count` keys from `key` on. False when neither changes them.
+  template <int V>
+  bool hide(const Block& q, std::int64_t key, std::int64_t count) {
+    const Full d;
+    const std::int64_t n = lanes();
     if (h_.mask != nullptr) {
       load_mask(q, key, count);
       for (std::int64_t i = 0; i < count * V * n; i += n) {
@@ -335,7 +448,8 @@ class Flash {
     }
     // Keys beyond what the block's first query sees are hidden from some lanes.
     const std::int64_t shift = h_.keys - h_.queries;
-    if (h_.causal && key + count - 1 > q.first + shift) {
+    const bool crosses = h_.causal && key + count - 1 > q.first + shift;
+    if (crosses) {
       for (std::int64_t j = std::max<std::int64_t>(0, q.first + shift + 1 - key); j < count; ++j) {
         const auto first_to_see = hn::Set(d, static_cast<float>(key + j - shift - q.first));
         for (int v = 0; v < V; ++v) {
@@ -345,38 +459,29 @@ class Flash {
         }
       }
     }
-    Vector shrink[V];
-    softmax<V>(slot, count, shrink);
-    float* sums = sums_of(slot);
-    over_tiles(h_.value_dim, [&](auto rows, std::int64_t first) HWY_ATTR {
-      value_tile<decltype(rows)::value, V>(values + first, h_.value_dim, count, s_.scores, shrink,
-                                           sums + first * V * n);
-    });
+    return h_.mask != nullptr || crosses;
   }
 
-  /// Turns scores into weights 2^(score - largest so far); `shrink` is what earlier sums are to be multiplied by.
+  /// Turns scores into weights 2^(score - most); `shrink` is what earlier sums are to be multiplied by.
   template <int V>
-  HWY_INLINE void softmax(std::int64_t slot, std::int64_t count, Vector (&shrink)[V]) {
+  HWY_INLINE void softmax(std::int64_t slot, std::int64_t count, const Vector (&before)[V], const Vector (&most)[V],
+                          Vector (&shrink)[V]) {
     const Full d;
     const std::int64_t n = lanes();
     for (int v = 0; v < V; ++v) {
       float* scores = s_.scores + v * n;
-      const std::int64_t step = V * n;
-      const auto before = hn::Load(d, most_of(slot) + v * n);
-      auto most = before;
-      for (std::int64_t j = 0; j < count; ++j) most = hn::Max(most, hn::Load(d, scores + j * step));
       // Where nothing is visible yet, any finite center makes every weight 0.
-      const auto center = hn::IfThenElse(hn::Eq(most, hn::Set(d, kLowest)), hn::Zero(d), most);
-      shrink[v] = exp2_negative(hn::Sub(before, center));
+      const auto center = hn::IfThenElse(hn::Eq(most[v], hn::Set(d, kLowest)), hn::Zero(d), most[v]);
+      shrink[v] = exp2_negative(hn::Sub(before[v], center));
       auto sum = hn::Zero(d);
       for (std::int64_t j = 0; j < count; ++j) {
-        const auto weight = exp2_negative(hn::Sub(hn::Load(d, scores + j * step), center));
-        hn::Store(weight, d, scores + j * step);
+        const auto weight = exp2_negative(hn::Sub(hn::Load(d, scores + j * V * n), center));
+        hn::Store(weight, d, scores + j * V * n);
         sum = hn::Add(sum, weight);
       }
       float* total = total_of(slot) + v * n;
       hn::Store(hn::MulAdd(hn::Load(d, total), shrink[v], sum), d, total);
-      hn::Store(most, d, most_of(slot) + v * n);
+      hn::Store(most[v], d, most_of(slot) + v * n);
     }
   }
 

@@ -42,7 +42,7 @@ struct FlashHeads {
 std::int64_t flash_block_queries();
 
 /// The most blocks that one call takes: they share the keys and values that it packs.
-constexpr std::int64_t kFlashChunk = 8;
+constexpr std::int64_t kFlashChunk = 16;
 
 /// Scratch of one call, in bytes. It does not grow with the sequence.
 std::size_t flash_scratch_bytes(std::int64_t head_dim, std::int64_t value_dim);
