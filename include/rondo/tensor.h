@@ -92,6 +92,10 @@ class Tensor {
 
   /// The same memory under another shape of as many elements. Throws InvalidArgument unless the tensor is dense.
   Tensor reshaped(const Shape& shape) const;
+  /// The same memory under any shape and strides (in elements), which must stay inside what was allocated.
+  Tensor restrided(const Shape& shape, const Shape& strides) const;
+  /// Two axes exchanged, without a copy.
+  Tensor transposed(std::size_t first, std::size_t second) const;
   /// Elements [begin, end) of one axis, without a copy.
   Tensor sliced(std::size_t axis, std::int64_t begin, std::int64_t end) const;
   /// A dense float32 copy (from any floating or integer dtype).

@@ -1,10 +1,19 @@
 #include "attention/attention_op.h"
 
-#include <algorithm>
-#include <cmath>
 #include <limits>
 
+#include "attention/reference_attention.h"
+
 namespace rondo {
+namespace {
+
+double bias_at(const RefTensor& bias, std::int64_t batch, std::int64_t head, std::int64_t query, std::int64_t key) {
+  const Shape& s = bias.shape;
+  const std::int64_t row = ((s[0] == 1 ? 0 : batch) * s[1] + (s[1] == 1 ? 0 : head)) * s[2] + query;
+  return bias.values[static_cast<std::size_t>(row * s[3] + key)];
+}
+
+}  // namespace
 
 std::vector<TensorType> AttentionOp::infer(std::span<const TensorType> inputs) const {
   check_count(inputs, 3, 4);
@@ -36,38 +45,23 @@ void AttentionOp::reference(std::span<const RefTensor> inputs, std::span<RefTens
   const Shape& k = inputs[1].shape;
   const std::int64_t value_dim = inputs[2].shape[3];
   const std::int64_t group = q[2] / k[2];
-  std::vector<double> scores(static_cast<std::size_t>(k[1]));
-  std::size_t target = 0;
+  std::span<double> target(outputs[0].values);
   for (std::int64_t b = 0; b < q[0]; ++b) {
     for (std::int64_t i = 0; i < q[1]; ++i) {
-      for (std::int64_t h = 0; h < q[2]; ++h, target += static_cast<std::size_t>(value_dim)) {
-        const double* query = &inputs[0].values[((b * q[1] + i) * q[2] + h) * q[3]];
-        double most = -std::numeric_limits<double>::infinity();
-        for (std::int64_t j = 0; j < k[1]; ++j) {
-          const double* key = &inputs[1].values[((b * k[1] + j) * k[2] + h / group) * k[3]];
-          double score = 0;
-          for (std::int64_t d = 0; d < q[3]; ++d) score += query[d] * key[d];
-          score *= scale_;
-          if (inputs.size() == 4) {
-            const Shape& s = inputs[3].shape;
-            const std::int64_t row = ((s[0] == 1 ? 0 : b) * s[1] + (s[1] == 1 ? 0 : h)) * s[2] + i;
-            score += inputs[3].values[row * s[3] + j];
-          }
-          if (causal_ && j > i + k[1] - q[1]) score = -std::numeric_limits<double>::infinity();
-          scores[j] = score;
-          most = std::max(most, score);
-        }
-        double* out = &outputs[0].values[target];
-        std::fill_n(out, value_dim, 0.0);
-        if (std::isinf(most) && most < 0) continue;
-        double sum = 0;
-        for (std::int64_t j = 0; j < k[1]; ++j) {
-          const double weight = std::exp(scores[j] - most);
-          sum += weight;
-          const double* value = &inputs[2].values[((b * k[1] + j) * k[2] + h / group) * value_dim];
-          for (std::int64_t d = 0; d < value_dim; ++d) out[d] += weight * value[d];
-        }
-        for (std::int64_t d = 0; d < value_dim; ++d) out[d] /= sum;
+      for (std::int64_t h = 0; h < q[2]; ++h) {
+        const auto at = [&](const RefTensor& rows, std::int64_t j, std::int64_t d) {
+          return rows.values[static_cast<std::size_t>(((b * k[1] + j) * k[2] + h / group) * rows.shape[3] + d)];
+        };
+        const ReferenceKeys keys{k[1], [&](std::int64_t j, std::int64_t d) { return at(inputs[1], j, d); },
+                                 [&](std::int64_t j, std::int64_t d) { return at(inputs[2], j, d); },
+                                 [&](std::int64_t j) {
+                                   if (causal_ && j > i + k[1] - q[1]) return -std::numeric_limits<double>::infinity();
+                                   return inputs.size() == 4 ? bias_at(inputs[3], b, h, i, j) : 0.0;
+                                 }};
+        const auto query = static_cast<std::size_t>(((b * q[1] + i) * q[2] + h) * q[3]);
+        reference_attention_row(std::span(inputs[0].values).subspan(query, static_cast<std::size_t>(q[3])), keys,
+                                scale_, target.first(static_cast<std::size_t>(value_dim)));
+        target = target.subspan(static_cast<std::size_t>(value_dim));
       }
     }
   }

@@ -40,6 +40,8 @@ struct KernelArgs {
 class Kernel {
  public:
   virtual ~Kernel() = default;
+  /// What runs, where one entry stands for several; else empty.
+  virtual std::string_view implementation() const { return {}; }
   virtual std::size_t scratch_bytes() const { return 0; }
   virtual void run(const KernelArgs& args) const = 0;
 };

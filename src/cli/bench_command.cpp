@@ -10,6 +10,7 @@
 #include "cli/commands.h"
 #include "cli/run_flags.h"
 #include "core/cpu_level.h"
+#include "core/text.h"
 #include "core/trace.h"
 #include "graph/model.h"
 #include "graph/random_weights.h"

@@ -35,13 +35,4 @@ double parse_number(const std::string& flag, const std::string& text) {
   return parse_whole<double>(flag, text, "a number");
 }
 
-std::vector<std::string> split_list(const std::string& text) {
-  std::vector<std::string> parts;
-  std::istringstream stream(text);
-  for (std::string part; std::getline(stream, part, ',');) {
-    if (!part.empty()) parts.push_back(part);
-  }
-  return parts;
-}
-
 }  // namespace rondo::cli

@@ -19,7 +19,4 @@ std::int64_t parse_integer(const std::string& flag, const std::string& text);
 std::uint64_t parse_unsigned(const std::string& flag, const std::string& text);
 double parse_number(const std::string& flag, const std::string& text);
 
-/// The parts between commas that are not empty.
-std::vector<std::string> split_list(const std::string& text);
-
 }  // namespace rondo::cli

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "core/float_formats.h"
@@ -142,6 +143,20 @@ Tensor Tensor::reshaped(const Shape& shape) const {
   Tensor view = *this;
   view.shape_ = shape;
   view.strides_ = shape.dense_strides();
+  return view;
+}
+
+Tensor Tensor::restrided(const Shape& shape, const Shape& strides) const {
+  Tensor view = *this;
+  view.shape_ = shape;
+  view.strides_ = strides;
+  return view;
+}
+
+Tensor Tensor::transposed(std::size_t first, std::size_t second) const {
+  Tensor view = *this;
+  std::swap(view.shape_[first], view.shape_[second]);
+  std::swap(view.strides_[first], view.strides_[second]);
   return view;
 }
 

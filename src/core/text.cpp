@@ -4,6 +4,7 @@
 #include <utf8proc.h>
 
 #include <array>
+#include <sstream>
 
 namespace rondo {
 
@@ -48,6 +49,15 @@ std::string printable(std::string_view text, std::size_t limit) {
     }
   }
   return result;
+}
+
+std::vector<std::string> split_list(const std::string& text) {
+  std::vector<std::string> parts;
+  std::istringstream stream(text);
+  for (std::string part; std::getline(stream, part, ',');) {
+    if (!part.empty()) parts.push_back(part);
+  }
+  return parts;
 }
 
 std::string human_bytes(std::uint64_t bytes) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace rondo {
 
@@ -24,6 +25,9 @@ bool is_whitespace(std::int32_t code);
 /// `text` made fit for one line of an error message: invalid bytes and control characters escaped, shortened to about
 /// `limit` bytes.
 std::string printable(std::string_view text, std::size_t limit = 120);
+
+/// The parts between commas that are not empty.
+std::vector<std::string> split_list(const std::string& text);
 
 /// "1.5 MB" (powers of ten)
 std::string human_bytes(std::uint64_t bytes);

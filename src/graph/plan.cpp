@@ -59,7 +59,9 @@ void Plan::choose_kernel(NodeId id, WeightStore& weights) {
   if (!choice.entry->packs_weights) {
     for (const ValueId input : node.inputs) resolve_weight(input, weights);
   }
-  steps_.push_back({id, choice.entry->name, std::move(choice.refusals), choice.entry->make(request)});
+  std::unique_ptr<const Kernel> kernel = choice.entry->make(request);
+  const std::string_view name = kernel->implementation().empty() ? choice.entry->name : kernel->implementation();
+  steps_.push_back({id, name, std::move(choice.refusals), std::move(kernel)});
   scratch_bytes_ = std::max(scratch_bytes_, steps_.back().kernel->scratch_bytes());
 }
 

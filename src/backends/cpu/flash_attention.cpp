@@ -403,6 +403,7 @@ class Flash {
     switch (h_.mask_dtype) {
       case DType::boolean: return load_mask_of<bool>(q, key, count);
       case DType::f32: return load_mask_of<float>(q, key, count);
+      case DType::f16: return load_mask_of<hwy::float16_t>(q, key, count);
       default: return load_mask_of<std::uint16_t>(q, key, count);
     }
   }
@@ -512,10 +513,10 @@ class Flash {
 };
 
 void FlashAttention(const FlashHeads& heads, std::int64_t first, std::int64_t last, float* scratch) {
-  if (heads.dtype == DType::f32) {
-    Flash<float>(heads, scratch).run(first, last);
-  } else {
-    Flash<std::uint16_t>(heads, scratch).run(first, last);
+  switch (heads.dtype) {
+    case DType::f32: return Flash<float>(heads, scratch).run(first, last);
+    case DType::f16: return Flash<hwy::float16_t>(heads, scratch).run(first, last);
+    default: return Flash<std::uint16_t>(heads, scratch).run(first, last);
   }
 }
 

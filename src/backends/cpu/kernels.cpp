@@ -5,9 +5,8 @@ namespace rondo::cpu {
 std::span<const KernelEntry> kernels() {
   static const std::vector<KernelEntry> all = [] {
     std::vector<KernelEntry> entries;
-    for (const auto part :
-         {tiled_linear_kernels(), linear_kernels(), conv2d_kernels(), onednn_attention_kernels(),
-          flash_attention_kernels(), row_kernels(), group_norm_kernels(), copy_kernels(), reference_kernels()}) {
+    for (const auto part : {tiled_linear_kernels(), linear_kernels(), conv2d_kernels(), attention_node_kernels(),
+                            row_kernels(), group_norm_kernels(), copy_kernels(), reference_kernels()}) {
       entries.insert(entries.end(), part.begin(), part.end());
     }
     return entries;

@@ -12,6 +12,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/float_formats.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace rondo::cpu::HWY_NAMESPACE {
 
@@ -30,6 +32,39 @@ HWY_INLINE hn::Vec<D> load_float(D d, const std::uint16_t* source) {
   const hn::Rebind<std::uint32_t, D> wide;
   return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(wide, hn::LoadU(narrow, source))));
 }
+
+// Where the CPU has no instructions for float16, Highway 1.0.3 truncates and knows no infinity.
+#if HWY_TARGET == HWY_SSE4 || HWY_TARGET == HWY_SSSE3 || HWY_TARGET == HWY_SCALAR
+
+template <class D>
+HWY_INLINE hn::Vec<D> load_float(D d, const hwy::float16_t* source) {
+  HWY_ALIGN float values[hn::MaxLanes(d)];
+  for (std::size_t i = 0; i < hn::Lanes(d); ++i) values[i] = f16_to_float(source[i].bits);
+  return hn::Load(d, values);
+}
+
+template <class D>
+HWY_INLINE void store_float(D d, hn::Vec<D> value, hwy::float16_t* target) {
+  HWY_ALIGN float values[hn::MaxLanes(d)];
+  hn::Store(value, d, values);
+  for (std::size_t i = 0; i < hn::Lanes(d); ++i) target[i].bits = float_to_f16(values[i]);
+}
+
+#else
+
+template <class D>
+HWY_INLINE hn::Vec<D> load_float(D d, const hwy::float16_t* source) {
+  const hn::Rebind<hwy::float16_t, D> narrow;
+  return hn::PromoteTo(d, hn::LoadU(narrow, source));
+}
+
+template <class D>
+HWY_INLINE void store_float(D /*d*/, hn::Vec<D> value, hwy::float16_t* target) {
+  const hn::Rebind<hwy::float16_t, D> narrow;
+  hn::StoreU(hn::DemoteTo(narrow, value), narrow, target);
+}
+
+#endif
 
 template <class D>
 HWY_INLINE void store_float(D d, hn::Vec<D> value, float* target) {

@@ -14,18 +14,15 @@ namespace rondo::cpu::HWY_NAMESPACE {
 
 using Full = hn::ScalableTag<float>;
 
-float SoftmaxRowToBf16(float* scores, float scale, const float* bias, std::int64_t visible, std::int64_t keys,
-                       std::uint16_t* weights) {
+float SoftmaxRowToBf16(float* scores, float scale, std::int64_t visible, std::int64_t keys, std::uint16_t* weights) {
   const Full d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   const float lowest = -std::numeric_limits<float>::infinity();
   auto most = hn::Set(d, lowest);
   std::int64_t i = 0;
   float tail_most = lowest;
-  const auto exponent = [&](auto tag, std::int64_t at) HWY_ATTR {
-    const auto scaled = hn::Mul(hn::LoadU(tag, scores + at), hn::Set(tag, scale));
-    return bias == nullptr ? scaled : hn::Add(scaled, hn::LoadU(tag, bias + at));
-  };
+  const auto exponent = [&](auto tag, std::int64_t at)
+                            HWY_ATTR { return hn::Mul(hn::LoadU(tag, scores + at), hn::Set(tag, scale)); };
   const hn::CappedTag<float, 1> one;
   for (; i + lanes <= visible; i += lanes) {
     const auto value = exponent(d, i);
@@ -71,9 +68,8 @@ namespace rondo::cpu {
 HWY_EXPORT(SoftmaxRowToBf16);
 HWY_EXPORT(ScaleRowToBf16);
 
-float softmax_row_to_bf16(float* scores, float scale, const float* bias, std::int64_t visible, std::int64_t keys,
-                          std::uint16_t* weights) {
-  return HWY_DYNAMIC_DISPATCH(SoftmaxRowToBf16)(scores, scale, bias, visible, keys, weights);
+float softmax_row_to_bf16(float* scores, float scale, std::int64_t visible, std::int64_t keys, std::uint16_t* weights) {
+  return HWY_DYNAMIC_DISPATCH(SoftmaxRowToBf16)(scores, scale, visible, keys, weights);
 }
 
 void scale_row_to_bf16(const float* source, float factor, std::int64_t width, std::uint16_t* target) {

@@ -1,0 +1,63 @@
+// What every attention kernel implements, on whatever device.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "attention/attention_problem.h"
+#include "rondo/tensor.h"
+
+namespace rondo {
+
+/// One sequence: rows of query and output, and of key and value, in batch row `batch`.
+struct AttentionSequence {
+  std::int64_t batch;
+  std::int64_t query_begin;
+  std::int64_t queries;
+  std::int64_t key_begin;
+  std::int64_t keys;
+};
+
+/// The operands of one run. All views are BSND with a dense last axis.
+struct AttentionCall {
+  Tensor query;   // [B, Sq, N, D], or packed sequences as [1, T, N, D]
+  Tensor key;     // [B, Sk, Nk, D]
+  Tensor value;   // [B, Sk, Nk, Dv]
+  Tensor mask;    // undefined, or boolean (true = keep) or floating [B or 1, N or 1, Sq or 1, Sk]
+  Tensor output;  // [B, Sq, N, Dv]
+  Tensor lse;     // undefined, or float32 [B, N, Sq], dense
+  std::span<const AttentionSequence> sequences;
+  float scale;
+  bool causal;
+  int threads;
+};
+
+/// A kernel made ready for one problem and number of threads. Immutable: several sessions share it.
+class AttentionRunner {
+ public:
+  virtual ~AttentionRunner() = default;
+  virtual std::size_t scratch_bytes() const = 0;
+  /// `scratch` is 64-byte aligned, of scratch_bytes().
+  virtual void run(const AttentionCall& call, std::span<std::byte> scratch) const = 0;
+};
+
+/// Why a kernel cannot take a problem; empty when it can.
+using AttentionRefusal = std::optional<std::string>;
+
+class AttentionKernel {
+ public:
+  virtual ~AttentionKernel() = default;
+  virtual std::string_view name() const = 0;
+  /// One line for `rondo backends`: dtypes, masks, what it is good at.
+  virtual std::string_view description() const = 0;
+  /// Why it cannot run in this process at all, whatever the problem.
+  virtual AttentionRefusal unavailable() const { return std::nullopt; }
+  virtual AttentionRefusal supports(const AttentionProblem& problem) const = 0;
+  virtual std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, int threads) const = 0;
+};
+
+}  // namespace rondo

@@ -1,0 +1,44 @@
+// What is known of an attention call before its data.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "rondo/dtype.h"
+
+namespace rondo {
+
+enum class MaskKind : std::uint8_t { none, boolean, additive };
+
+/// Operands are in BSND from here on: a layout is a matter of strides.
+struct AttentionProblem {
+  std::int64_t batch = 1;  // sequences
+  std::int64_t heads = 1;
+  std::int64_t key_heads = 1;
+  std::int64_t queries = 1;  // of the longest sequence
+  std::int64_t keys = 1;     // of the longest sequence
+  std::int64_t head_dim = 64;
+  std::int64_t value_dim = 64;
+  DType dtype = DType::f32;
+  MaskKind mask = MaskKind::none;
+  bool causal = false;
+  bool lse = false;
+  bool varlen = false;
+
+  /// Operations: 2 for each multiply-add of both products over all pairs of a query and a key that it may see.
+  double flops() const;
+  bool operator==(const AttentionProblem&) const = default;
+};
+
+/// "q=1x24x4608x128 kv=4608 dtype=bfloat16 mask=none", with kv_heads, v_dim, causal, lse, varlen where they are not the
+/// default.
+std::string to_string(const AttentionProblem& problem);
+
+/// The inverse; q (batch x heads x queries x head dim) is required, every other key has a default. Throws
+/// InvalidArgument, naming the bad word.
+AttentionProblem parse_attention_problem(std::string_view text);
+
+std::string_view mask_kind_name(MaskKind kind);
+
+}  // namespace rondo

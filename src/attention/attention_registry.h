@@ -1,0 +1,43 @@
+// The attention kernels in order, best first, and which of them takes a problem.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "attention/attention_kernel.h"
+#include "rondo/attention.h"
+
+namespace rondo {
+
+struct AttentionChoice {
+  std::shared_ptr<const AttentionKernel> kernel;
+  /// What decided: "the call", "RONDO_ATTENTION_BACKEND" or "first that supports it".
+  std::string reason;
+};
+
+/// Kernels may be added while others select: plug-ins load late.
+class AttentionRegistry {
+ public:
+  /// Behind the last one that is there. Throws Error when the name is taken.
+  void add(std::shared_ptr<const AttentionKernel> kernel);
+  std::vector<std::shared_ptr<const AttentionKernel>> kernels() const;
+
+  /// Each kernel's answer, RONDO_DISABLE_BACKENDS included.
+  std::vector<AttentionBackendAnswer> answers(const AttentionProblem& problem) const;
+
+  /// `forced`, else RONDO_ATTENTION_BACKEND, else the first that supports the problem; the plain reference is taken
+  /// only when nothing else can. Throws InvalidArgument for an unknown name, Unsupported with the reasons when it
+  /// cannot.
+  AttentionChoice select(const AttentionProblem& problem, const std::string& forced) const;
+
+ private:
+  AttentionRefusal answer(const AttentionKernel& kernel, const AttentionProblem& problem) const;
+  std::shared_ptr<const AttentionKernel> find(const std::string& name, const std::string& source) const;
+
+  mutable std::mutex mutex_;
+  std::vector<std::shared_ptr<const AttentionKernel>> kernels_;
+};
+
+}  // namespace rondo

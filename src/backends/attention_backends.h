@@ -1,0 +1,11 @@
+// The attention kernels of this build, in order.
+#pragma once
+
+#include "attention/attention_registry.h"
+
+namespace rondo {
+
+/// The CPU's kernels from the first call on; plug-ins add theirs.
+AttentionRegistry& attention_registry();
+
+}  // namespace rondo

@@ -1,0 +1,75 @@
+// The graph's attention: the kernel that the registry selects, under its name.
+#include <array>
+
+#include "attention/attention_op.h"
+#include "backends/attention_backends.h"
+#include "backends/cpu/kernels.h"
+
+namespace rondo::cpu {
+namespace {
+
+AttentionProblem problem_of(const KernelRequest& request) {
+  const Tensor& q = request.inputs[0].prototype;
+  const Tensor& k = request.inputs[1].prototype;
+  AttentionProblem problem;
+  problem.batch = q.shape()[0];
+  problem.queries = q.shape()[1];
+  problem.heads = q.shape()[2];
+  problem.head_dim = q.shape()[3];
+  problem.keys = k.shape()[1];
+  problem.key_heads = k.shape()[2];
+  problem.value_dim = request.inputs[2].prototype.shape()[3];
+  problem.dtype = q.dtype();
+  problem.mask = request.inputs.size() == 4 ? MaskKind::additive : MaskKind::none;
+  problem.causal = static_cast<const AttentionOp&>(request.op).causal();
+  return problem;
+}
+
+class AttentionNode final : public Kernel {
+ public:
+  explicit AttentionNode(const KernelRequest& request)
+      : choice_(attention_registry().select(problem_of(request), "")),
+        runner_(choice_.kernel->make(problem_of(request), request.threads)) {
+    const auto& op = static_cast<const AttentionOp&>(request.op);
+    scale_ = static_cast<float>(op.scale());
+    causal_ = op.causal();
+    const Shape& q = request.inputs[0].prototype.shape();
+    const std::int64_t keys = request.inputs[1].prototype.shape()[1];
+    for (std::int64_t b = 0; b < q[0]; ++b) sequences_.push_back({b, 0, q[1], 0, keys});
+  }
+
+  std::string_view implementation() const override { return choice_.kernel->name(); }
+  std::size_t scratch_bytes() const override { return runner_->scratch_bytes(); }
+
+  void run(const KernelArgs& args) const override {
+    AttentionCall call{args.inputs[0], args.inputs[1], args.inputs[2], {},          args.outputs[0], {},
+                       sequences_,     scale_,         causal_,        args.threads};
+    if (args.inputs.size() == 4) call.mask = args.inputs[3];
+    runner_->run(call, args.scratch);
+  }
+
+ private:
+  AttentionChoice choice_;
+  std::unique_ptr<AttentionRunner> runner_;
+  std::vector<AttentionSequence> sequences_;
+  float scale_ = 1;
+  bool causal_ = false;
+};
+
+Refusal supports(const KernelRequest& request) {
+  for (const KernelInput& input : request.inputs) {
+    const Tensor& operand = input.prototype;
+    if (operand.strides()[3] != 1 && operand.shape()[3] != 1) return "takes dense rows only";
+  }
+  return std::nullopt;
+}
+
+constexpr std::array kEntries{KernelEntry{
+    "attention", "registry", false, supports,
+    [](const KernelRequest& request) -> std::unique_ptr<Kernel> { return std::make_unique<AttentionNode>(request); }}};
+
+}  // namespace
+
+std::span<const KernelEntry> attention_node_kernels() { return kEntries; }
+
+}  // namespace rondo::cpu

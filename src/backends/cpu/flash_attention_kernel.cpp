@@ -1,0 +1,132 @@
+// The attention kernel "flash": work cut into chunks of queries, each for one sequence and one key head.
+#include <algorithm>
+
+#include "backends/cpu/attention_kernels.h"
+#include "backends/cpu/flash_attention.h"
+#include "core/threads.h"
+
+namespace rondo::cpu {
+namespace {
+
+std::byte* address(const Tensor& tensor, std::int64_t batch, std::int64_t token, std::int64_t head) {
+  const Shape& strides = tensor.strides();
+  const std::int64_t offset = batch * strides[0] + token * strides[1] + head * strides[2];
+  return const_cast<std::byte*>(tensor.as<std::byte>()) +
+         offset * static_cast<std::int64_t>(dtype_size(tensor.dtype()));
+}
+
+/// The query heads of one sequence that share `key_head`.
+FlashHeads heads_of(const AttentionCall& call, const AttentionSequence& s, std::int64_t key_head) {
+  FlashHeads heads{};
+  heads.group = call.query.shape()[2] / call.key.shape()[2];
+  const std::int64_t first_head = key_head * heads.group;
+  heads.dtype = call.query.dtype();
+  heads.query = address(call.query, s.batch, s.query_begin, first_head);
+  heads.key = address(call.key, s.batch, s.key_begin, key_head);
+  heads.value = address(call.value, s.batch, s.key_begin, key_head);
+  heads.output = address(call.output, s.batch, s.query_begin, first_head);
+  heads.query_stride = call.query.strides()[1];
+  heads.key_stride = call.key.strides()[1];
+  heads.value_stride = call.value.strides()[1];
+  heads.output_stride = call.output.strides()[1];
+  heads.query_head_stride = call.query.strides()[2];
+  heads.output_head_stride = call.output.strides()[2];
+  if (call.lse.defined()) {
+    const Shape& strides = call.lse.strides();
+    heads.lse = const_cast<float*>(call.lse.as<float>()) + s.batch * strides[0] + first_head * strides[1] +
+                s.query_begin * strides[2];
+    heads.lse_head_stride = strides[1];
+    heads.lse_stride = strides[2];
+  }
+  if (call.mask.defined()) {
+    const auto stride = [&](std::size_t axis) { return call.mask.shape()[axis] == 1 ? 0 : call.mask.strides()[axis]; };
+    heads.mask = call.mask.as<std::byte>() + (s.batch * stride(0) + first_head * stride(1)) *
+                                                 static_cast<std::int64_t>(dtype_size(call.mask.dtype()));
+    heads.mask_dtype = call.mask.dtype();
+    heads.mask_head_stride = stride(1);
+    heads.mask_query_stride = stride(2);
+  }
+  heads.queries = s.queries;
+  heads.keys = s.keys;
+  heads.head_dim = call.query.shape()[3];
+  heads.value_dim = call.value.shape()[3];
+  heads.scale = call.scale;
+  heads.causal = call.causal;
+  return heads;
+}
+
+/// Blocks [first, last) of one sequence's key head.
+struct Chunk {
+  const AttentionSequence* sequence;
+  std::int64_t key_head;
+  std::int64_t first;
+  std::int64_t last;
+};
+
+std::vector<Chunk> cut(const AttentionCall& call) {
+  const std::int64_t key_heads = call.key.shape()[2];
+  const std::int64_t group = call.query.shape()[2] / key_heads;
+  const std::int64_t size = flash_block_queries();
+  const auto blocks_of = [&](const AttentionSequence& s) { return (s.queries + size - 1) / size * group; };
+  std::int64_t blocks = 0;
+  for (const AttentionSequence& s : call.sequences) blocks += blocks_of(s) * key_heads;
+  // Fewer blocks a chunk where chunks would be too few for the threads: each packs its keys and values anew.
+  const std::int64_t most = std::clamp<std::int64_t>(blocks / (std::int64_t{4} * call.threads), 1, kFlashChunk);
+  std::vector<Chunk> chunks;
+  for (const AttentionSequence& s : call.sequences) {
+    const std::int64_t count = blocks_of(s);
+    const std::int64_t parts = (count + most - 1) / most;
+    for (std::int64_t head = 0; head < key_heads; ++head) {
+      for (std::int64_t part = 0; part < parts; ++part)
+        chunks.push_back({&s, head, count * part / parts, count * (part + 1) / parts});
+    }
+  }
+  return chunks;
+}
+
+class FlashRunner final : public AttentionRunner {
+ public:
+  FlashRunner(const AttentionProblem& problem, int threads)
+      : bytes_per_thread_(flash_scratch_bytes(problem.head_dim, problem.value_dim)), threads_(threads) {}
+
+  std::size_t scratch_bytes() const override { return bytes_per_thread_ * static_cast<std::size_t>(threads_); }
+
+  void run(const AttentionCall& call, std::span<std::byte> scratch) const override {
+    const std::vector<Chunk> chunks = cut(call);
+    parallel_items(call.threads, static_cast<std::int64_t>(chunks.size()), [&](std::int64_t item, int worker) {
+      const Chunk& chunk = chunks[static_cast<std::size_t>(item)];
+      flash_attention(heads_of(call, *chunk.sequence, chunk.key_head), chunk.first, chunk.last,
+                      scratch.data() + static_cast<std::size_t>(worker) * bytes_per_thread_);
+    });
+  }
+
+ private:
+  std::size_t bytes_per_thread_;
+  int threads_;
+};
+
+class FlashKernel final : public AttentionKernel {
+ public:
+  std::string_view name() const override { return "flash"; }
+  std::string_view description() const override {
+    return "float32 SIMD; float32, bfloat16, float16; any mask, causal, LSE, varlen, head dims to 4096";
+  }
+  AttentionRefusal supports(const AttentionProblem& problem) const override {
+    // Scratch grows with the head dim.
+    if (problem.head_dim > kWidest || problem.value_dim > kWidest)
+      return "takes head dims up to " + std::to_string(kWidest);
+    return std::nullopt;
+  }
+  std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, int threads) const override {
+    return std::make_unique<FlashRunner>(problem, threads);
+  }
+
+ private:
+  static constexpr std::int64_t kWidest = 4096;
+};
+
+}  // namespace
+
+std::shared_ptr<const AttentionKernel> flash_attention_kernel() { return std::make_shared<FlashKernel>(); }
+
+}  // namespace rondo::cpu

@@ -1,0 +1,372 @@
+// Attention through the public functions: every kernel against the float64 one, over random problems and by hand.
+#include "rondo/attention.h"
+
+#include <cmath>
+#include <limits>
+#include <random>
+
+#include "attention/attention_op.h"
+#include "backends/attention_backends.h"
+#include "support/tensors.h"
+
+namespace rondo::test {
+namespace {
+
+constexpr float kNothing = -std::numeric_limits<float>::infinity();
+
+/// Share of the row's largest value by which an element may be off. Results in 16 bits are rounded by half a unit;
+/// onednn-bf16 rounds its weights as well.
+double allowed_error(DType dtype, const std::string& backend) {
+  if (backend == "onednn-bf16") return 1.2e-2;
+  return dtype == DType::f32 ? 1e-5 : dtype == DType::f16 ? 6e-4 : 4.5e-3;
+}
+
+/// Compares [.., D] row by row. A row's scale is its largest value, but at least a fiftieth of a value's usual size
+/// (1): rounding is relative to the values that cancelled.
+void expect_rows_near(const Tensor& actual, const Tensor& expected, double error, const std::string& what) {
+  ASSERT_EQ(actual.shape().to_string(), expected.shape().to_string()) << what;
+  const Tensor a = actual.to_float32();
+  const Tensor e = expected.to_float32();
+  const std::int64_t width = a.shape().back();
+  std::int64_t beyond = 0;
+  for (std::int64_t row = 0; row < a.shape().rows(); ++row) {
+    double most = 0.1;
+    for (std::int64_t d = 0; d < width; ++d) most = std::max<double>(most, std::fabs(e.as<float>()[row * width + d]));
+    for (std::int64_t d = 0; d < width; ++d) {
+      const double x = a.as<float>()[row * width + d];
+      const double y = e.as<float>()[row * width + d];
+      if (std::isnan(y)) {
+        ASSERT_TRUE(std::isnan(x)) << what << ": row " << row << " lost a NaN";
+        continue;
+      }
+      ASSERT_LE(std::fabs(x - y), 10 * error * most)
+          << what << ": row " << row << ", column " << d << ": " << x << " for " << y;
+      beyond += std::fabs(x - y) > error * most;
+    }
+  }
+  EXPECT_LE(static_cast<double>(beyond), 1e-3 * static_cast<double>(a.elements()) + 1) << what;
+}
+
+void expect_lse_near(const Tensor& actual, const Tensor& expected, const std::string& what) {
+  ASSERT_EQ(actual.shape().to_string(), expected.shape().to_string()) << what;
+  for (std::int64_t i = 0; i < actual.elements(); ++i) {
+    const float x = actual.as<float>()[i];
+    const float y = expected.as<float>()[i];
+    if (std::isinf(y) || std::isnan(y)) {
+      ASSERT_TRUE(x == y || (std::isnan(x) && std::isnan(y))) << what << ": " << x << " for " << y;
+    } else {
+      ASSERT_NEAR(x, y, 2e-5 * std::max(1.0F, std::fabs(y))) << what;
+    }
+  }
+}
+
+Tensor random_mask(std::mt19937& engine, const Shape& shape, DType dtype) {
+  if (dtype != DType::boolean) {
+    Tensor mask = random_tensor(shape, DType::f32, engine(), 2.0);
+    for (std::int64_t i = 0; i < mask.elements(); ++i) {
+      if (engine() % 5 == 0) mask.as<float>()[i] = kNothing;
+    }
+    return mask.to(dtype);
+  }
+  Tensor mask = Tensor::empty(shape, DType::boolean);
+  for (std::int64_t i = 0; i < mask.elements(); ++i) mask.as<bool>()[i] = engine() % 3 != 0;
+  return mask;
+}
+
+/// A tensor of this shape whose rows lie apart by a random amount; sometimes its last axis is not dense.
+Tensor with_random_strides(std::mt19937& engine, const Shape& shape, DType dtype, double scale) {
+  Shape wide = shape;
+  const std::size_t axis = engine() % 4;
+  wide[axis] += static_cast<std::int64_t>(engine() % 3);
+  Tensor tensor = random_tensor(wide, dtype, engine(), scale).sliced(axis, 0, shape[axis]);
+  return tensor;
+}
+
+struct RandomCall {
+  explicit RandomCall(std::uint32_t seed) : engine(seed) {
+    const auto pick = [&](std::initializer_list<std::int64_t> values) {
+      return values.begin()[engine() % values.size()];
+    };
+    const std::int64_t batch = pick({1, 1, 2, 3});
+    const std::int64_t key_heads = pick({1, 2, 3});
+    const std::int64_t heads = key_heads * pick({1, 1, 2, 4});
+    const std::int64_t queries = pick({1, 2, 17, 33, 64, 129});
+    const std::int64_t keys = pick({1, 3, 17, 129, 192, 193, 300, 1000});
+    const std::int64_t width = pick({1, 8, 40, 64, 72, 96, 128});
+    const std::int64_t value_width = engine() % 4 == 0 ? pick({1, 8, 40, 80, 256}) : width;
+    dtype = std::array{DType::f32, DType::bf16, DType::f16}[engine() % 3];
+    const auto axes = [&](std::int64_t tokens, std::int64_t count, std::int64_t dim) {
+      options.layout = layout;
+      return layout == AttentionLayout::bnsd ? Shape{batch, count, tokens, dim} : Shape{batch, tokens, count, dim};
+    };
+    layout = std::array{AttentionLayout::bsnd, AttentionLayout::bnsd}[engine() % 2];
+    const double scale = dtype == DType::f16 ? 1.0 : std::array{0.1, 1.0, 2.0}[engine() % 3];
+    query = with_random_strides(engine, axes(queries, heads, width), dtype, scale);
+    key = with_random_strides(engine, axes(keys, key_heads, width), dtype, scale);
+    value = with_random_strides(engine, axes(keys, key_heads, value_width), dtype, 1.0);
+    options.causal = engine() % 3 == 0;
+    options.return_lse = engine() % 2 == 0;
+    options.threads = static_cast<int>(1 + engine() % 3);
+    if (engine() % 2 == 0) options.scale = 0.3;
+    if (engine() % 2 == 0) {
+      const auto axis = [&](std::int64_t extent) { return engine() % 3 == 0 ? 1 : extent; };
+      const DType kind = std::array{DType::boolean, DType::f32, DType::bf16, DType::f16}[engine() % 4];
+      mask = random_mask(engine, {axis(batch), axis(heads), axis(queries), axis(keys)}, kind);
+    }
+  }
+  std::string describe() const {
+    return fmt::format("q {} k {} v {} {} mask {} {} causal {} threads {}", query.shape().to_string(),
+                       key.shape().to_string(), value.shape().to_string(), dtype_name(dtype),
+                       mask.defined() ? mask.shape().to_string() : "none",
+                       mask.defined() ? dtype_name(mask.dtype()) : "", options.causal, options.threads);
+  }
+  std::mt19937 engine;
+  DType dtype = DType::f32;
+  AttentionLayout layout = AttentionLayout::bsnd;
+  Tensor query, key, value, mask;
+  AttentionOptions options;
+};
+
+TEST(Attention, RandomProblemsAgreeWithFloat64) {
+  int ran = 0;
+  for (std::uint32_t seed = 0; seed < 400; ++seed) {
+    RandomCall call(seed);
+    call.options.backend = "reference";
+    const AttentionResult expected = attention_forward(call.query, call.key, call.value, call.mask, call.options);
+    for (const AttentionBackendAnswer& answer :
+         attention_backends(call.query, call.key, call.value, call.mask, call.options)) {
+      if (answer.refusal || answer.name == "reference") continue;
+      const std::string what = fmt::format("seed {} {}: {}", seed, answer.name, call.describe());
+      call.options.backend = answer.name;
+      const AttentionResult actual = attention_forward(call.query, call.key, call.value, call.mask, call.options);
+      expect_rows_near(actual.output, expected.output, allowed_error(call.dtype, answer.name), what);
+      EXPECT_EQ(actual.lse.defined(), call.options.return_lse) << what;
+      if (call.options.return_lse) expect_lse_near(actual.lse, expected.lse, what);
+      if (HasFatalFailure()) return;
+      ++ran;
+    }
+  }
+  EXPECT_GE(ran, 400);
+}
+
+TEST(Attention, HeadDimsAndLengths) {
+  for (const std::int64_t width : {1, 2, 7, 64, 72, 96, 128, 256, 512}) {
+    for (const std::int64_t tokens : {1, 17, 129}) {
+      const Tensor q = random_tensor({1, tokens, 2, width}, DType::f32, 1);
+      const Tensor k = random_tensor({1, 300, 2, width}, DType::f32, 2);
+      const Tensor v = random_tensor({1, 300, 2, width}, DType::f32, 3);
+      AttentionOptions options;
+      options.backend = "reference";
+      const AttentionResult expected = attention_forward(q, k, v, {}, options);
+      options.backend = "flash";
+      expect_rows_near(attention_forward(q, k, v, {}, options).output, expected.output, 1e-5, q.shape().to_string());
+    }
+  }
+}
+
+TEST(Attention, ThreeAxesWithHeads) {
+  const Tensor q = random_tensor({2, 9, 4 * 24}, DType::f32, 1);
+  const Tensor k = random_tensor({2, 33, 2 * 24}, DType::f32, 2);
+  const Tensor v = random_tensor({2, 33, 2 * 8}, DType::f32, 3);
+  AttentionOptions options;
+  options.layout = AttentionLayout::bsh;
+  options.num_heads = 4;
+  const Tensor flat = attention_forward(q, k, v, {}, options).output;
+  EXPECT_EQ(flat.shape(), (Shape{2, 9, 32}));
+  const AttentionResult expected =
+      attention_forward(q.reshaped({2, 9, 4, 24}), k.reshaped({2, 33, 2, 24}), v.reshaped({2, 33, 2, 8}));
+  expect_rows_near(flat.reshaped({2, 9, 4, 8}), expected.output, 1e-6, "BSH");
+  options.num_heads = 0;
+  EXPECT_THROW(attention_forward(q, k, v, {}, options), InvalidArgument);
+  options.num_heads = 5;
+  EXPECT_THROW(attention_forward(q, k, v, {}, options), InvalidArgument);
+}
+
+TEST(Attention, AQueryThatSeesNothingGivesZero) {
+  const Tensor q = random_tensor({1, 20, 1, 16}, DType::f32, 1);
+  const Tensor k = random_tensor({1, 7, 1, 16}, DType::f32, 2);
+  AttentionOptions options;
+  options.causal = true;  // 20 queries, 7 keys: the first 13 see nothing
+  options.return_lse = true;
+  for (const char* backend : {"flash", "reference"}) {
+    options.backend = backend;
+    const AttentionResult result = attention_forward(q, k, k, {}, options);
+    for (std::int64_t i = 0; i < 13 * 16; ++i) EXPECT_EQ(result.output.as<float>()[i], 0.0F) << backend;
+    EXPECT_NE(result.output.as<float>()[13 * 16], 0.0F) << backend;
+    for (std::int64_t i = 0; i < 13; ++i) EXPECT_EQ(result.lse.as<float>()[i], kNothing) << backend;
+    EXPECT_NE(result.lse.as<float>()[13], kNothing) << backend;
+    const Tensor none = random_tensor({1, 0, 1, 16}, DType::f32, 1);
+    const AttentionResult empty = attention_forward(q, none, none, {}, options);
+    for (std::int64_t i = 0; i < 20 * 16; ++i) EXPECT_EQ(empty.output.as<float>()[i], 0.0F) << backend;
+    EXPECT_EQ(empty.lse.as<float>()[0], kNothing) << backend;
+    EXPECT_EQ(attention_forward(none, k, k, {}, options).output.elements(), 0) << backend;
+  }
+}
+
+TEST(Attention, NanStaysInItsRow) {
+  Tensor q = random_tensor({1, 40, 1, 16}, DType::f32, 1);
+  const Tensor k = random_tensor({1, 200, 1, 16}, DType::f32, 2);
+  q.as<float>()[3 * 16 + 5] = std::numeric_limits<float>::quiet_NaN();
+  AttentionOptions options;
+  options.return_lse = true;
+  const AttentionResult result = attention_forward(q, k, k, {}, options);
+  for (std::int64_t row = 0; row < 40; ++row) {
+    for (std::int64_t d = 0; d < 16; ++d)
+      EXPECT_EQ(std::isnan(result.output.as<float>()[row * 16 + d]), row == 3) << row;
+    EXPECT_EQ(std::isnan(result.lse.as<float>()[row]), row == 3) << row;
+  }
+}
+
+TEST(Attention, LargeScores) {
+  for (const double size : {10.0, 100.0, 1e4}) {
+    Tensor q = random_tensor({1, 17, 1, 64}, DType::f32, 1);
+    const Tensor k = random_tensor({1, 129, 1, 64}, DType::f32, 2);
+    AttentionOptions options;
+    options.scale = size / 20;  // products of 64 terms reach about 20
+    options.return_lse = true;
+    options.backend = "reference";
+    const AttentionResult expected = attention_forward(q, k, k, {}, options);
+    options.backend = "flash";
+    const AttentionResult actual = attention_forward(q, k, k, {}, options);
+    expect_rows_near(actual.output, expected.output, 1e-5 * std::max(1.0, size / 100), fmt::format("scores {}", size));
+    expect_lse_near(actual.lse, expected.lse, fmt::format("scores {}", size));
+  }
+}
+
+TEST(Attention, VarlenEqualsEachSequenceAlone) {
+  const std::vector<std::int32_t> cu_q{0, 5, 5, 70, 71};
+  const std::vector<std::int32_t> cu_k{0, 40, 47, 47, 250};
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    for (const bool causal : {false, true}) {
+      const Tensor q = random_tensor({71, 4, 40}, dtype, 1);
+      const Tensor k = random_tensor({250, 2, 40}, dtype, 2);
+      const Tensor v = random_tensor({250, 2, 24}, dtype, 3);
+      VarlenAttentionOptions options;
+      options.causal = causal;
+      options.return_lse = true;
+      const AttentionResult packed = attention_forward_varlen(q, k, v, cu_q, cu_k, options);
+      ASSERT_EQ(packed.output.shape(), (Shape{71, 4, 24}));
+      ASSERT_EQ(packed.lse.shape(), (Shape{4, 71}));
+      for (std::size_t i = 0; i + 1 < cu_q.size(); ++i) {
+        const auto part = [&](const Tensor& t, const std::vector<std::int32_t>& cu) {
+          const Tensor rows = t.sliced(0, cu[i], cu[i + 1]);
+          return rows.reshaped({1, rows.shape()[0], rows.shape()[1], rows.shape()[2]});
+        };
+        AttentionOptions alone;
+        alone.causal = causal;
+        alone.return_lse = true;
+        alone.backend = "reference";
+        const AttentionResult expected = attention_forward(part(q, cu_q), part(k, cu_k), part(v, cu_k), {}, alone);
+        const Tensor actual = part(packed.output, cu_q);
+        if (actual.elements() == 0) continue;
+        expect_rows_near(actual, expected.output, allowed_error(dtype, ""), fmt::format("sequence {}", i));
+        const Tensor lse = packed.lse.sliced(1, cu_q[i], cu_q[i + 1]).to_float32();
+        expect_lse_near(lse, expected.lse.reshaped({4, lse.shape()[1]}), fmt::format("sequence {}", i));
+      }
+    }
+  }
+  const Tensor q = random_tensor({71, 4, 40}, DType::f32, 1);
+  for (const std::vector<std::int32_t>& bad :
+       {std::vector<std::int32_t>{}, {0, 5}, {1, 71}, {0, 60, 50, 71}, {0, 72}}) {
+    EXPECT_THROW(attention_forward_varlen(q, q, q, bad, bad), InvalidArgument);
+  }
+}
+
+TEST(Attention, MergedHalvesEqualTheWhole) {
+  const Tensor q = random_tensor({2, 17, 3, 24}, DType::f32, 1, 3.0);
+  const Tensor k = random_tensor({2, 90, 3, 24}, DType::f32, 2, 3.0);
+  const Tensor v = random_tensor({2, 90, 3, 24}, DType::f32, 3);
+  AttentionOptions options;
+  options.return_lse = true;
+  const auto part = [&](std::int64_t begin, std::int64_t end) {
+    return attention_forward(q, k.sliced(1, begin, end), v.sliced(1, begin, end), {}, options);
+  };
+  const AttentionResult whole = part(0, 90);
+  const AttentionResult a = part(0, 10);
+  const AttentionResult b = part(10, 50);
+  const AttentionResult c = part(50, 90);
+  const AttentionResult nothing = part(0, 0);
+  for (const AttentionResult& merged :
+       {merge_attention_states(merge_attention_states(a, b), c),
+        merge_attention_states(a, merge_attention_states(b, c)),
+        merge_attention_states(merge_attention_states(nothing, merge_attention_states(c, a)), b)}) {
+    expect_rows_near(merged.output, whole.output, 2e-6, "merged");
+    expect_lse_near(merged.lse, whole.lse, "merged");
+  }
+  const AttentionResult still_nothing = merge_attention_states(nothing, nothing);
+  EXPECT_EQ(still_nothing.output.as<float>()[0], 0.0F);
+  EXPECT_EQ(still_nothing.lse.as<float>()[0], kNothing);
+}
+
+TEST(Attention, MergeIsSafeAtLargeLse) {
+  const auto state = [](float value, float lse) {
+    Tensor out = Tensor::empty({1, 1, 1, 1}, DType::f32);
+    Tensor log_sum = Tensor::empty({1, 1, 1}, DType::f32);
+    *out.as<float>() = value;
+    *log_sum.as<float>() = lse;
+    return AttentionResult{out, log_sum};
+  };
+  for (const float lse : {1000.0F, -1000.0F}) {
+    const AttentionResult even = merge_attention_states(state(1, lse), state(3, lse));
+    EXPECT_FLOAT_EQ(*even.output.as<float>(), 2.0F);
+    EXPECT_FLOAT_EQ(*even.lse.as<float>(), lse + std::log(2.0F));
+  }
+  EXPECT_FLOAT_EQ(*merge_attention_states(state(1, 1000), state(3, -1000)).output.as<float>(), 1.0F);
+  EXPECT_THROW(merge_attention_states(state(1, 0), {}), InvalidArgument);
+}
+
+TEST(Attention, RefusesWhatDoesNotFit) {
+  const Tensor q = random_tensor({1, 4, 2, 8}, DType::f32, 1);
+  const auto refused = [&](const Tensor& key, const Tensor& value, const Tensor& mask, const std::string& part) {
+    try {
+      attention_forward(q, key, value, mask);
+      ADD_FAILURE() << "took it: " << part;
+    } catch (const InvalidArgument& error) {
+      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+    }
+  };
+  const auto rows = [](std::initializer_list<std::int64_t> shape, DType dtype = DType::f32) {
+    return random_tensor(Shape(shape), dtype, 2);
+  };
+  refused(rows({1, 4, 2, 9}), q, {}, "[1, 4, 2, 9]");
+  refused(rows({1, 5, 2, 8}), q, {}, "do not fit");
+  refused(rows({2, 4, 2, 8}), rows({2, 4, 2, 8}), {}, "do not fit");
+  refused(rows({1, 4, 3, 8}), rows({1, 4, 3, 8}), {}, "multiple");
+  refused(rows({4, 2, 8}), q, {}, "axes");
+  refused(rows({1, 4, 2, 8}, DType::bf16), q, {}, "alike");
+  refused(q, q, rows({4, 4}), "allowed is [B, N, Sq, Sk]");
+  refused(q, q, rows({1, 2, 4, 5}), "[1, 2, 4, 4]");
+  refused(q, q, Tensor::zeros({1, 1, 4, 4}, DType::s32), "the mask is int32");
+  AttentionOptions options;
+  options.scale = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_THROW(attention_forward(q, q, q, {}, options), InvalidArgument);
+}
+
+TEST(Attention, AForcedBackendMustBeAbleTo) {
+  const Tensor q = random_tensor({1, 4, 2, 8}, DType::f32, 1);
+  AttentionOptions options;
+  options.backend = "nonsense";
+  EXPECT_THROW(attention_forward(q, q, q, {}, options), InvalidArgument);
+  options.backend = "onednn-bf16";
+  EXPECT_THROW(attention_forward(q, q, q, {}, options), Unsupported);
+}
+
+/// The graph's operator, with a bias, through whatever the registry selects.
+TEST(AttentionNode, AgreesWithTheOperatorsReference) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const std::vector<Operand> operands{{random_tensor({2, 19, 6, 40}, dtype, 1)},
+                                        {random_tensor({2, 300, 3, 40}, dtype, 2)},
+                                        {random_tensor({2, 300, 3, 24}, dtype, 3)}};
+    std::vector<Operand> with_bias = operands;
+    with_bias.push_back({random_tensor({1, 6, 19, 300}, DType::f32, 4)});
+    const Tolerance tolerance = dtype == DType::f32 ? Tolerance{5e-6, 5e-6} : Tolerance{5e-3, 1.2e-2};
+    for (const bool causal : {false, true}) {
+      const AttentionOp op(0.2, causal);
+      expect_kernel_matches_reference(op, operands, "registry", 2, tolerance);
+      expect_kernel_matches_reference(op, with_bias, "registry", 2, tolerance);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace rondo::test
