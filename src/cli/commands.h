@@ -7,6 +7,7 @@ namespace rondo::cli {
 
 void add_generate_command(CLI::App& app);
 void add_inspect_command(CLI::App& app);
+void add_backends_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
 void add_contact_sheet_command(CLI::App& app);
 void add_env_command(CLI::App& app);

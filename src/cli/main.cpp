@@ -86,6 +86,7 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", version_text);
   rondo::cli::add_generate_command(app);
   rondo::cli::add_inspect_command(app);
+  rondo::cli::add_backends_command(app);
   rondo::cli::add_bench_command(app);
   rondo::cli::add_contact_sheet_command(app);
   rondo::cli::add_env_command(app);

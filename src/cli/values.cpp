@@ -35,4 +35,13 @@ double parse_number(const std::string& flag, const std::string& text) {
   return parse_whole<double>(flag, text, "a number");
 }
 
+std::int64_t bounded(const std::string& flag, const std::optional<std::string>& text, std::int64_t absent,
+                     std::int64_t least, std::int64_t most) {
+  if (!text) return absent;
+  const std::int64_t value = parse_integer(flag, *text);
+  if (value < least || value > most)
+    throw UsageError(fmt::format("{}: {} is given; allowed is {} to {}", flag, value, least, most));
+  return value;
+}
+
 }  // namespace rondo::cli

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -18,5 +19,9 @@ class UsageError : public std::runtime_error {
 std::int64_t parse_integer(const std::string& flag, const std::string& text);
 std::uint64_t parse_unsigned(const std::string& flag, const std::string& text);
 double parse_number(const std::string& flag, const std::string& text);
+
+/// A whole number from `least` to `most`, or `absent` when the flag is not given. Throws UsageError.
+std::int64_t bounded(const std::string& flag, const std::optional<std::string>& text, std::int64_t absent,
+                     std::int64_t least, std::int64_t most);
 
 }  // namespace rondo::cli

@@ -1,0 +1,61 @@
+#include "backends/cpu/peak.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "backends/cpu/peak.cpp"
+#include <hwy/foreach_target.h>
+// foreach_target must come before everything that is compiled once a target
+#include "backends/cpu/simd-inl.h"
+#include "core/threads.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace rondo::cpu::HWY_NAMESPACE {
+
+/// `rounds` of 12 independent multiply-adds: enough to hide their latency, few enough for 16 registers. Returns the
+/// operations done.
+double MultiplyAdds(std::int64_t rounds, float* sink) {
+  const hn::ScalableTag<float> d;
+  constexpr int kChains = 12;
+  hn::Vec<decltype(d)> sums[kChains];
+  for (int c = 0; c < kChains; ++c) sums[c] = hn::Set(d, static_cast<float>(c));
+  const auto factor = hn::Set(d, 0.999F);
+  const auto added = hn::Set(d, 1e-5F);
+  for (std::int64_t i = 0; i < rounds; ++i) {
+    for (auto& sum : sums) sum = hn::MulAdd(sum, factor, added);
+  }
+  auto total = hn::Zero(d);
+  for (const auto& sum : sums) total = hn::Add(total, sum);
+  *sink = hn::GetLane(hn::SumOfLanes(d, total));
+  return static_cast<double>(rounds) * kChains * 2.0 * static_cast<double>(hn::Lanes(d));
+}
+
+}  // namespace rondo::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace rondo::cpu {
+
+HWY_EXPORT(MultiplyAdds);
+
+double measure_float32_peak(int threads) {
+  constexpr std::int64_t kRounds = 2'000'000;  // some tens of milliseconds
+  double best = 0;
+  for (int attempt = 0; attempt < 5; ++attempt) {
+    double operations = 0;
+    const auto start = std::chrono::steady_clock::now();
+    parallel_items(threads, threads, [&](std::int64_t item, int /*worker*/) {
+      float sink = 0;
+      const double done = HWY_DYNAMIC_DISPATCH(MultiplyAdds)(kRounds, &sink);
+      if (item == 0) operations = done * threads;
+    });
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+    best = std::max(best, operations / elapsed.count() * 1e-9);
+  }
+  return best;
+}
+
+}  // namespace rondo::cpu
+#endif

@@ -1,0 +1,206 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "backends/cpu/compute_dtype.h"
+#include "cli/bench.h"
+#include "cli/cancel.h"
+#include "cli/commands.h"
+#include "cli/run_flags.h"
+#include "core/cpu_level.h"
+#include "core/text.h"
+#include "core/trace.h"
+#include "graph/model.h"
+#include "graph/random_weights.h"
+#include "graph/session.h"
+#include "models/flux_transformer.h"
+#include "pipelines/plan_options.h"
+
+namespace rondo::cli {
+namespace {
+
+using nlohmann::json;
+
+struct BenchStepFlags {
+  std::optional<std::string> preset;
+  std::optional<std::string> layers;
+  std::optional<std::string> width;
+  std::optional<std::string> height;
+  std::optional<std::string> text_tokens;
+  std::optional<std::string> runs;
+  bool as_json = false;
+  RunFlags run;
+};
+
+struct Preset {
+  std::string_view name;
+  FluxTransformerConfig config;
+};
+
+const std::vector<Preset>& presets() {
+  static const std::vector<Preset> all = [] {
+    FluxTransformerConfig dev;
+    dev.guidance_embeds = true;
+    const FluxTransformerConfig schnell;
+    FluxTransformerConfig emoji;
+    emoji.in_channels = emoji.out_channels = 32;
+    emoji.num_layers = 2;
+    emoji.num_single_layers = 6;
+    emoji.attention_head_dim = 64;
+    emoji.num_attention_heads = 3;
+    emoji.joint_attention_dim = 192;
+    emoji.pooled_projection_dim = 128;
+    emoji.axes_dims_rope = {16, 24, 24};
+    return std::vector<Preset>{{"flux.1-dev", dev}, {"flux.1-schnell", schnell}, {"emoji", emoji}};
+  }();
+  return all;
+}
+
+FluxTransformerConfig find_preset(const std::string& name) {
+  std::vector<std::string_view> known;
+  for (const Preset& preset : presets()) {
+    if (preset.name == name) return preset.config;
+    known.push_back(preset.name);
+  }
+  throw UsageError(fmt::format("--preset: '{}' is given; allowed are {}", name, fmt::join(known, ", ")));
+}
+
+/// Products and attention of the blocks, counted as the field's scripts do: norms, embeddings and the head are left
+/// out.
+double block_flops(const FluxTransformerConfig& c, const FluxTransformerShape& shape) {
+  const auto d = static_cast<double>(c.inner_dim());
+  const auto tokens = static_cast<double>(shape.text_tokens + shape.image_tokens());
+  const double each_linear = 2.0 * tokens * d * d * 12.0;  // 4 of attention, 8 of the MLP, in either kind of block
+  const double each_attention = 4.0 * d * tokens * tokens;
+  return static_cast<double>(c.num_layers + c.num_single_layers) * (each_linear + each_attention);
+}
+
+struct OperatorTime {
+  double ms = 0;
+  double flops = 0;
+  int count = 0;
+};
+
+void run_step(const BenchStepFlags& flags) {
+  const std::string preset = flags.preset.value_or("flux.1-dev");
+  FluxTransformerConfig config = find_preset(preset);
+  if (flags.layers) {
+    const std::vector<std::string> parts = split_list(*flags.layers);
+    if (parts.size() != 2)
+      throw UsageError(fmt::format("--layers: '{}' is given; allowed is DOUBLE,SINGLE such as 1,2", *flags.layers));
+    config.num_layers = bounded("--layers", parts[0], 0, 0, 1000);
+    config.num_single_layers = bounded("--layers", parts[1], 0, 0, 1000);
+  }
+  constexpr std::int64_t kPixelsPerToken = 16;
+  FluxTransformerShape shape;
+  const std::int64_t width = bounded("--width", flags.width, 512, kPixelsPerToken, 16384);
+  const std::int64_t height = bounded("--height", flags.height, 512, kPixelsPerToken, 16384);
+  if (width % kPixelsPerToken != 0 || height % kPixelsPerToken != 0) {
+    throw UsageError(fmt::format("--width, --height: {} x {} is given; allowed are multiples of {}", width, height,
+                                 kPixelsPerToken));
+  }
+  shape.rows = height / kPixelsPerToken;
+  shape.columns = width / kPixelsPerToken;
+  shape.text_tokens = bounded("--text-tokens", flags.text_tokens, 512, 1, 4096);
+  const std::int64_t runs = bounded("--runs", flags.runs, 5, 1, 1000);
+  const PipelineOptions options = flags.run.options();
+  shape.dtype = resolve_compute_dtype(options.dtype);
+  const PlanOptions plan_options = rondo::plan_options(options);
+
+  const auto build = [&] { return build_flux_transformer(config, shape, nullptr); };
+  Model model(std::make_shared<const RandomWeights>(build()));
+  Session session(model.plan("bench", plan_options, build));
+  const Plan& plan = session.plan();
+  for (const NamedValue& input : plan.graph().inputs) {
+    Tensor target = session.input(input.name);
+    std::fill_n(target.as<std::byte>(), target.bytes(), std::byte{0});
+  }
+  RunContext context;
+  context.cancel = &cancel_on_interrupt();
+  for (int warm_up = 0; warm_up < 2; ++warm_up) session.run(context);
+  std::vector<double> times;
+  std::vector<double> step_ms;
+  context.step_ms = &step_ms;
+  for (std::int64_t i = 0; i < runs; ++i) {
+    const Trace clock;
+    session.run(context);
+    times.push_back(clock.now_ms());
+  }
+
+  std::map<std::string, OperatorTime> operators;
+  double total_ms = 0;
+  for (std::size_t i = 0; i < step_ms.size(); ++i) {
+    const Node& node = plan.node(plan.steps()[i]);
+    OperatorTime& entry = operators[fmt::format("{} ({})", node.op->name(), plan.steps()[i].kernel_name)];
+    entry.ms += step_ms[i] / static_cast<double>(runs);
+    entry.flops += node.op->flops(plan.graph().input_types(node));
+    ++entry.count;
+    total_ms += step_ms[i] / static_cast<double>(runs);
+  }
+  const auto time_of = [&](std::string_view op) {
+    double ms = 0;
+    for (const auto& [name, entry] : operators) ms += name.starts_with(op) ? entry.ms : 0;
+    return ms;
+  };
+  const Spread spread = spread_of(times);
+  const double ms = spread.median;
+  const double linear_ms = time_of("linear ");
+  const double attention_ms = time_of("attention ");
+  const double gflops = block_flops(config, shape) / ms * 1e-6;
+
+  if (flags.as_json) {
+    const json result{{"schema_version", 1},
+                      {"preset", preset},
+                      {"layers", {config.num_layers, config.num_single_layers}},
+                      {"dtype", dtype_name(shape.dtype)},
+                      {"threads", plan_options.threads},
+                      {"tokens", shape.text_tokens + shape.image_tokens()},
+                      {"cpu_level", cpu_level_name(cpu_level())},
+                      {"runs", runs},
+                      {"ms", ms},
+                      {"ms_min", spread.least},
+                      {"ms_max", spread.most},
+                      {"ms_linear", linear_ms},
+                      {"ms_attention", attention_ms},
+                      {"ms_other", total_ms - linear_ms - attention_ms},
+                      {"gflops", gflops},
+                      {"arena_bytes", plan.arena_bytes()}};
+    fmt::print("{}\n", result.dump());
+    return;
+  }
+  fmt::print("{} layers {},{}: {} tokens, {}, {} threads, CPU level {}\n", preset, config.num_layers,
+             config.num_single_layers, shape.text_tokens + shape.image_tokens(), dtype_name(shape.dtype),
+             plan_options.threads, cpu_level_name(cpu_level()));
+  fmt::print("step: median {:.1f} ms of {} (min {:.1f}, max {:.1f}), {:.1f} GFLOP/s\n", ms, runs, spread.least,
+             spread.most, gflops);
+  std::vector<std::pair<std::string, OperatorTime>> rows(operators.begin(), operators.end());
+  std::sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) { return a.second.ms > b.second.ms; });
+  fmt::print("{:<28} {:>6} {:>10} {:>7} {:>10}\n", "operator (kernel)", "nodes", "ms", "%", "GFLOP/s");
+  for (const auto& [name, entry] : rows) {
+    const std::string rate = entry.flops > 0 ? fmt::format("{:.1f}", entry.flops / entry.ms * 1e-6) : "";
+    fmt::print("{:<28} {:>6} {:>10.2f} {:>7.1f} {:>10}\n", name, entry.count, entry.ms, 100 * entry.ms / total_ms,
+               rate);
+  }
+}
+
+}  // namespace
+
+void add_bench_step(CLI::App& bench) {
+  CLI::App* step =
+      bench.add_subcommand("step", "One transformer step at a published model's width, with random weights");
+  auto flags = std::make_shared<BenchStepFlags>();
+  add_value(*step, "--preset", flags->preset, "flux.1-dev, flux.1-schnell or emoji (default flux.1-dev)");
+  add_value(*step, "--layers", flags->layers, "DOUBLE,SINGLE blocks (default: the preset's)");
+  add_value(*step, "--width", flags->width, "pixels, 16 a token (default 512)");
+  add_value(*step, "--height", flags->height, "pixels, 16 a token (default 512)");
+  add_value(*step, "--text-tokens", flags->text_tokens, "text tokens (default 512)");
+  add_value(*step, "--runs", flags->runs, "timed runs after two warm-ups (default 5)");
+  step->add_flag("--json", flags->as_json, "print one JSON object");
+  flags->run.add_to(*step);
+  step->callback([flags] { run_step(*flags); });
+}
+
+}  // namespace rondo::cli
