@@ -11,12 +11,16 @@ draw() {  # SEED PROMPT
 }
 draw 2 "grinning face"
 draw 6 "red heart"
-draw 4 "cat face"
-draw 13 "face with tears of joy"
+draw 2 "cat face"
+draw 2 "face with tears of joy"
 draw 3 "blue heart"
-draw 8 "flag, germany"
-draw 15 "moon"
-draw 16 "no entry"
+draw 5 "red apple"
+draw 5 "cactus"
+draw 5 "umbrella"
+draw 7 "bell"
+draw 9 "strawberry"
+draw 5 "half moon"
+draw 9 "bus"
 # File names hold no spaces: the list may be split.
-"$rondo" contact-sheet --columns 4 --zoom 3 --output "$folder/contact-sheet.png" $pictures
+"$rondo" contact-sheet --columns 6 --zoom 2 --output "$folder/contact-sheet.png" $pictures
 echo "Look at $folder/contact-sheet.png"
