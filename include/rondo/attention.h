@@ -8,9 +8,10 @@
 #include <string>
 #include <vector>
 
+#include "rondo/export.h"
 #include "rondo/tensor.h"
 
-namespace rondo {
+namespace rondo RONDO_PUBLIC {
 
 /// Order of the axes: B batch, S tokens, N heads, D head dim; BSH has N and D as one axis.
 enum class AttentionLayout : std::uint8_t { bsnd, bnsd, bsh };
@@ -77,4 +78,4 @@ struct AttentionBackendAnswer {
 std::vector<AttentionBackendAnswer> attention_backends(const Tensor& query, const Tensor& key, const Tensor& value,
                                                        const Tensor& mask = {}, const AttentionOptions& options = {});
 
-}  // namespace rondo
+}  // namespace RONDO_PUBLIC

@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <string_view>
 
-namespace rondo {
+#include "rondo/export.h"
+
+namespace rondo RONDO_PUBLIC {
 
 enum class DType : std::uint8_t { f32, bf16, f16, f8_e4m3, s8, u8, s32, s64, boolean };
 
@@ -21,4 +23,4 @@ DType parse_dtype(std::string_view name);
 /// True for f32, bf16, f16 and f8_e4m3.
 bool is_floating(DType dtype);
 
-}  // namespace rondo
+}  // namespace RONDO_PUBLIC

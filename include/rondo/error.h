@@ -5,7 +5,9 @@
 #include <stdexcept>
 #include <string>
 
-namespace rondo {
+#include "rondo/export.h"
+
+namespace rondo RONDO_PUBLIC {
 
 /// Base of everything that Rondo throws on purpose.
 class Error : public std::runtime_error {
@@ -37,4 +39,4 @@ class Cancelled : public Error {
   using Error::Error;
 };
 
-}  // namespace rondo
+}  // namespace RONDO_PUBLIC

@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <vector>
 
-namespace rondo {
+#include "rondo/export.h"
+
+namespace rondo RONDO_PUBLIC {
 
 /// 8-bit RGB, rows from top to bottom, no padding: pixels has width * height * 3 bytes.
 struct Image {
@@ -13,4 +15,4 @@ struct Image {
   std::vector<std::uint8_t> pixels;
 };
 
-}  // namespace rondo
+}  // namespace RONDO_PUBLIC

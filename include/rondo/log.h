@@ -4,7 +4,9 @@
 #include <functional>
 #include <string_view>
 
-namespace rondo {
+#include "rondo/export.h"
+
+namespace rondo RONDO_PUBLIC {
 
 enum class LogLevel { debug, info, warning, error, off };
 
@@ -13,4 +15,4 @@ using LogSink = std::function<void(LogLevel, std::string_view)>;
 /// Messages of `level` and above go to `sink`, from any thread, one call at a time. Without a sink nothing is logged.
 void set_log_sink(LogLevel level, LogSink sink);
 
-}  // namespace rondo
+}  // namespace RONDO_PUBLIC

@@ -10,8 +10,9 @@
 #include <string>
 
 #include "rondo/dtype.h"
+#include "rondo/export.h"
 
-namespace rondo {
+namespace rondo RONDO_PUBLIC {
 
 /// Where a tensor's memory lies.
 enum class DeviceKind : std::uint8_t { cpu };
@@ -112,4 +113,4 @@ class Tensor {
   std::shared_ptr<const void> owner_;
 };
 
-}  // namespace rondo
+}  // namespace RONDO_PUBLIC

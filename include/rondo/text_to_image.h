@@ -15,9 +15,10 @@
 #include <vector>
 
 #include "rondo/dtype.h"
+#include "rondo/export.h"
 #include "rondo/image.h"
 
-namespace rondo {
+namespace rondo RONDO_PUBLIC {
 
 /// What decides how a model runs; fixed when it is opened.
 struct PipelineOptions {
@@ -127,4 +128,4 @@ class TextToImagePipeline {
   std::unique_ptr<Implementation> implementation_;
 };
 
-}  // namespace rondo
+}  // namespace RONDO_PUBLIC

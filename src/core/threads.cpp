@@ -4,6 +4,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <atomic>
 #include <charconv>
 #include <cmath>
 #include <fstream>
@@ -104,11 +105,12 @@ void parallel_ranges(int threads, std::int64_t count, std::int64_t grain,
 
 void parallel_items(int threads, std::int64_t count, const std::function<void(std::int64_t, int)>& body) {
   const int team = static_cast<int>(std::max<std::int64_t>(1, std::min<std::int64_t>(threads, count)));
+  std::atomic<std::int64_t> next = 0;
 #if defined(_OPENMP)
 #pragma omp parallel for schedule(static, 1) num_threads(team) if (team > 1)
 #endif
   for (int worker = 0; worker < team; ++worker) {
-    for (std::int64_t i = worker; i < count; i += team) body(i, worker);
+    for (std::int64_t i = next++; i < count; i = next++) body(i, worker);
   }
 }
 

@@ -28,7 +28,9 @@ class ThreadTeamScope {
 void parallel_ranges(int threads, std::int64_t count, std::int64_t grain,
                      const std::function<void(std::int64_t, std::int64_t)>& body);
 
-/// Calls body(index, worker) for every index in [0, count), index i on worker i % team.
+/// Calls body(index, worker) for every index in [0, count); a worker takes the next index when it is done with one, so
+/// that unequal items, or a core that somebody else uses too, cost little. Which worker gets an index is not fixed:
+/// results must not depend on it.
 void parallel_items(int threads, std::int64_t count, const std::function<void(std::int64_t, int)>& body);
 
 }  // namespace rondo

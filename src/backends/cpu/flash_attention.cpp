@@ -37,10 +37,9 @@ struct FlashScratch {
   static constexpr std::int64_t kBlock = 2 * kMaxLanes;
 
   FlashScratch(float* base, std::int64_t head_dim, std::int64_t value_dim) {
-    float* next = base;
-    const auto take = [&next](std::int64_t count) {
-      float* part = next;
-      next += round_up(count, kMaxLanes);
+    const auto take = [&](std::int64_t count) {
+      float* part = base == nullptr ? nullptr : base + floats;
+      floats += round_up(count, kMaxLanes);
       return part;
     };
     keys = take(kKeyBlock * head_dim);
@@ -52,7 +51,6 @@ struct FlashScratch {
     scores = take(kKeyBlock * kBlock);
     mask = take(kKeyBlock * kBlock);
     rows = take(kMaxLanes * round_up(std::max({head_dim, value_dim, kKeyBlock}), 4));
-    floats = next - base;
   }
   float* keys;     // [keys][head_dim]
   float* values;   // [keys][value_dim]
@@ -63,7 +61,7 @@ struct FlashScratch {
   float* scores;   // [keys][queries]
   float* mask;     // [keys][queries], to be added to the scores
   float* rows;     // rows on their way into lanes or out of them
-  std::int64_t floats;
+  std::int64_t floats = 0;
 };
 
 }  // namespace rondo::cpu

@@ -1,8 +1,14 @@
-// The attention kernel "flash": work cut into chunks of queries, each for one sequence and one key head.
+// The attention kernels "flash" and "flash-amx": work cut into chunks of queries, each for one sequence and one key
+// head.
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <vector>
 
 #include "backends/cpu/attention_kernels.h"
+#include "backends/cpu/flash_amx.h"
 #include "backends/cpu/flash_attention.h"
+#include "core/cpu_level.h"
 #include "core/threads.h"
 
 namespace rondo::cpu {
@@ -63,10 +69,9 @@ struct Chunk {
   std::int64_t last;
 };
 
-std::vector<Chunk> cut(const AttentionCall& call) {
+std::vector<Chunk> cut(const AttentionCall& call, std::int64_t size) {
   const std::int64_t key_heads = call.key.shape()[2];
   const std::int64_t group = call.query.shape()[2] / key_heads;
-  const std::int64_t size = flash_block_queries();
   const auto blocks_of = [&](const AttentionSequence& s) { return (s.queries + size - 1) / size * group; };
   std::int64_t blocks = 0;
   for (const AttentionSequence& s : call.sequences) blocks += blocks_of(s) * key_heads;
@@ -84,23 +89,38 @@ std::vector<Chunk> cut(const AttentionCall& call) {
   return chunks;
 }
 
+AttentionRefusal refuse_wide_heads(const AttentionProblem& problem, std::int64_t widest) {
+  if (problem.head_dim > widest || problem.value_dim > widest) return fmt::format("takes head dims up to {}", widest);
+  return std::nullopt;
+}
+
+/// What computes the chunks.
+struct Implementation {
+  std::int64_t block_queries;
+  std::size_t (*scratch_bytes)(std::int64_t head_dim, std::int64_t value_dim);
+  void (*run)(const FlashHeads& heads, std::int64_t first, std::int64_t last, std::byte* scratch);
+};
+
 class FlashRunner final : public AttentionRunner {
  public:
-  FlashRunner(const AttentionProblem& problem, int threads)
-      : bytes_per_thread_(flash_scratch_bytes(problem.head_dim, problem.value_dim)), threads_(threads) {}
+  FlashRunner(const Implementation& implementation, const AttentionProblem& problem, int threads)
+      : implementation_(implementation),
+        bytes_per_thread_(implementation.scratch_bytes(problem.head_dim, problem.value_dim)),
+        threads_(threads) {}
 
   std::size_t scratch_bytes() const override { return bytes_per_thread_ * static_cast<std::size_t>(threads_); }
 
   void run(const AttentionCall& call, std::span<std::byte> scratch) const override {
-    const std::vector<Chunk> chunks = cut(call);
+    const std::vector<Chunk> chunks = cut(call, implementation_.block_queries);
     parallel_items(call.threads, static_cast<std::int64_t>(chunks.size()), [&](std::int64_t item, int worker) {
       const Chunk& chunk = chunks[static_cast<std::size_t>(item)];
-      flash_attention(heads_of(call, *chunk.sequence, chunk.key_head), chunk.first, chunk.last,
-                      scratch.data() + static_cast<std::size_t>(worker) * bytes_per_thread_);
+      implementation_.run(heads_of(call, *chunk.sequence, chunk.key_head), chunk.first, chunk.last,
+                          scratch.data() + static_cast<std::size_t>(worker) * bytes_per_thread_);
     });
   }
 
  private:
+  Implementation implementation_;
   std::size_t bytes_per_thread_;
   int threads_;
 };
@@ -112,21 +132,40 @@ class FlashKernel final : public AttentionKernel {
     return "float32 SIMD; float32, bfloat16, float16; any mask, causal, LSE, varlen, head dims to 4096";
   }
   AttentionRefusal supports(const AttentionProblem& problem) const override {
-    // Scratch grows with the head dim.
-    if (problem.head_dim > kWidest || problem.value_dim > kWidest)
-      return "takes head dims up to " + std::to_string(kWidest);
-    return std::nullopt;
+    return refuse_wide_heads(problem, 4096);  // scratch grows with the head dim
   }
   std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, int threads) const override {
-    return std::make_unique<FlashRunner>(problem, threads);
+    return std::make_unique<FlashRunner>(Implementation{flash_block_queries(), flash_scratch_bytes, flash_attention},
+                                         problem, threads);
   }
+};
 
- private:
-  static constexpr std::int64_t kWidest = 4096;
+class FlashAmxKernel final : public AttentionKernel {
+ public:
+  std::string_view name() const override { return "flash-amx"; }
+  std::string_view description() const override {
+    return "bfloat16 on AMX tiles; causal, LSE, varlen, head dims to 512; no masks";
+  }
+  AttentionRefusal unavailable() const override {
+    if (cpu_level() < CpuLevel::avx512_amx) return "needs a CPU level of avx512_amx";
+    static const bool granted = request_amx();
+    if (!granted) return "the operating system does not let this process use AMX tiles";
+    return std::nullopt;
+  }
+  AttentionRefusal supports(const AttentionProblem& problem) const override {
+    if (problem.dtype != DType::bf16) return "takes bfloat16 only";
+    if (problem.mask != MaskKind::none) return "takes no mask";
+    return refuse_wide_heads(problem, 512);
+  }
+  std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, int threads) const override {
+    return std::make_unique<FlashRunner>(Implementation{kFlashAmxBlockQueries, flash_amx_scratch_bytes, flash_amx},
+                                         problem, threads);
+  }
 };
 
 }  // namespace
 
 std::shared_ptr<const AttentionKernel> flash_attention_kernel() { return std::make_shared<FlashKernel>(); }
+std::shared_ptr<const AttentionKernel> flash_amx_attention_kernel() { return std::make_shared<FlashAmxKernel>(); }
 
 }  // namespace rondo::cpu
