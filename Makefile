@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 BUILD := build/release
 
 .DEFAULT_GOAL := build
-.PHONY: setup configure build demo test test-asan test-tsan test-torch lint format bench install clean
+.PHONY: setup configure build demo test test-asan test-python test-tsan test-torch lint format bench install clean
 
 setup:
 	@tools/setup/install-packages.sh
@@ -20,8 +20,15 @@ demo: configure
 	@cmake --build $(BUILD) --parallel $(JOBS) --target rondo_command
 	@tools/demo.sh $(BUILD)/rondo build/demo
 
-test: build test-asan
+test: build test-asan test-python
 	@ctest --test-dir $(BUILD) --output-on-failure
+
+# The Python package, built as `pip install .` builds it, tested on NumPy arrays (on torch tensors too where the
+# environment has torch). The compiler cache makes the second compilation of the library short.
+test-python: build
+	@python3 -m venv build/python-venv
+	@CMAKE_CXX_COMPILER_LAUNCHER=ccache build/python-venv/bin/pip install --quiet --disable-pip-version-check . numpy
+	@build/python-venv/bin/python -m unittest discover -s python/tests -p 'test_*.py'
 
 # The fast tests and the fuzzers' corpora under AddressSanitizer and UndefinedBehaviorSanitizer.
 test-asan: setup
