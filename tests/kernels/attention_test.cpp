@@ -15,7 +15,9 @@ namespace {
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
 /// True for kernels that round their weights to bfloat16, as their second product needs.
-bool rounds_weights(const std::string& backend) { return backend == "onednn-bf16" || backend == "flash-amx"; }
+bool rounds_weights(const std::string& backend) {
+  return backend == "onednn-bf16" || backend == "flash-bf16" || backend == "flash-amx";
+}
 
 /// Share of the row's largest value by which an element may be off. Results in 16 bits are rounded by half a unit.
 double allowed_error(DType dtype, const std::string& backend) {

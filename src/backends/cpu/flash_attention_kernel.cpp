@@ -1,13 +1,13 @@
-// The attention kernels "flash" and "flash-amx": work cut into chunks of queries, each for one sequence and one key
-// head.
+// The attention kernels "flash", "flash-bf16" and "flash-amx": work cut into chunks of queries, each for one sequence
+// and one key head.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <vector>
 
 #include "backends/cpu/attention_kernels.h"
-#include "backends/cpu/flash_amx.h"
 #include "backends/cpu/flash_attention.h"
+#include "backends/cpu/flash_bf16.h"
 #include "core/cpu_level.h"
 #include "core/threads.h"
 
@@ -140,6 +140,29 @@ class FlashKernel final : public AttentionKernel {
   }
 };
 
+AttentionRefusal refuse_for_bf16(const AttentionProblem& problem) {
+  if (problem.dtype != DType::bf16) return "takes bfloat16 only";
+  if (problem.mask != MaskKind::none) return "takes no mask";
+  return refuse_wide_heads(problem, 512);
+}
+
+class FlashBf16Kernel final : public AttentionKernel {
+ public:
+  std::string_view name() const override { return "flash-bf16"; }
+  std::string_view description() const override {
+    return "bfloat16 dot products of AVX-512; causal, LSE, varlen, head dims to 512; no masks";
+  }
+  AttentionRefusal unavailable() const override {
+    if (!has_native_bf16()) return "needs a CPU level of avx512_bf16";
+    return std::nullopt;
+  }
+  AttentionRefusal supports(const AttentionProblem& problem) const override { return refuse_for_bf16(problem); }
+  std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, int threads) const override {
+    return std::make_unique<FlashRunner>(Implementation{kFlashBf16BlockQueries, flash_bf16_scratch_bytes, flash_bf16},
+                                         problem, threads);
+  }
+};
+
 class FlashAmxKernel final : public AttentionKernel {
  public:
   std::string_view name() const override { return "flash-amx"; }
@@ -152,13 +175,9 @@ class FlashAmxKernel final : public AttentionKernel {
     if (!granted) return "the operating system does not let this process use AMX tiles";
     return std::nullopt;
   }
-  AttentionRefusal supports(const AttentionProblem& problem) const override {
-    if (problem.dtype != DType::bf16) return "takes bfloat16 only";
-    if (problem.mask != MaskKind::none) return "takes no mask";
-    return refuse_wide_heads(problem, 512);
-  }
+  AttentionRefusal supports(const AttentionProblem& problem) const override { return refuse_for_bf16(problem); }
   std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, int threads) const override {
-    return std::make_unique<FlashRunner>(Implementation{kFlashAmxBlockQueries, flash_amx_scratch_bytes, flash_amx},
+    return std::make_unique<FlashRunner>(Implementation{kFlashBf16BlockQueries, flash_bf16_scratch_bytes, flash_amx},
                                          problem, threads);
   }
 };
@@ -166,6 +185,7 @@ class FlashAmxKernel final : public AttentionKernel {
 }  // namespace
 
 std::shared_ptr<const AttentionKernel> flash_attention_kernel() { return std::make_shared<FlashKernel>(); }
+std::shared_ptr<const AttentionKernel> flash_bf16_attention_kernel() { return std::make_shared<FlashBf16Kernel>(); }
 std::shared_ptr<const AttentionKernel> flash_amx_attention_kernel() { return std::make_shared<FlashAmxKernel>(); }
 
 }  // namespace rondo::cpu

@@ -1,39 +1,15 @@
 // Flash attention in bfloat16 on AMX. Compiled for that level alone; called only where the CPU has it.
-#include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <cmath>
-#include <limits>
+#include "backends/cpu/flash_bf16-inl.h"
 
-#include "backends/cpu/flash_amx.h"
-
-// As in flash_attention.cpp the scores stand transposed, [keys][queries]: one tile is 16 keys x 16 queries, the softmax
-// works down its rows. Keys and queries are packed into tiles of 1 KiB that are loaded with one instruction, values are
-// transposed as they are packed.
-//
 // Budget at head dim 128, for 32 keys x 32 queries: 16 tile products of 16 cycles for the scores and as many for the
 // values, and 64 vectors of scores with about 10 instructions each, 320 cycles of both vector ports. Loads of tiles
 // hide behind products of the same step (4 loads of 8 cycles to 4 products).
 
 namespace rondo::cpu {
 namespace {
-
-constexpr std::int64_t kBlock = 32;      // queries
-constexpr std::int64_t kKeyBlock = 512;  // keys that are packed together
-constexpr std::int64_t kStep = 32;       // keys whose scores are computed together
-constexpr std::int64_t kTile = 512;      // elements of a bfloat16 tile, 16 rows of 64 bytes
-// Weights may grow to 2^8 before sums are rescaled to a new largest score: rescaling is rare, precision is the same.
-constexpr float kSlack = 8.0F;
-constexpr float kTiny = std::numeric_limits<float>::min();
-constexpr float kLowest = -std::numeric_limits<float>::infinity();
-constexpr float kLog2E = 1.44269504088896340736F;
-constexpr float kLn2 = 0.69314718055994530942F;
-
-using Bits = std::uint16_t;  // bfloat16
-
-constexpr std::int64_t round_up(std::int64_t value, std::int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 /// All eight tiles of 16 rows of 64 bytes, for this thread, until destruction.
 class TileScope {
@@ -58,432 +34,56 @@ class TileScope {
   TileScope& operator=(const TileScope&) = delete;
 };
 
-struct Scratch {
-  Scratch(std::byte* base, std::int64_t head_dim, std::int64_t value_dim)
-      : width(round_up(head_dim, 32)), value_width(round_up(value_dim, 32)) {
-    const auto take = [&]<typename T>(T*& part, std::int64_t count) {
-      part = base == nullptr ? nullptr : reinterpret_cast<T*>(base + bytes);
-      bytes += round_up(count * static_cast<std::int64_t>(sizeof(T)), 64);
-    };
-    take(keys, kKeyBlock * width);
-    take(values, kKeyBlock * value_width);
-    take(queries, kFlashChunk * width * kBlock);
-    take(sums, kFlashChunk * value_width * kBlock);
-    take(center, kFlashChunk * kBlock);
-    take(total, kFlashChunk * kBlock);
-    take(scores, kStep * kBlock);
-    take(weights, kKeyBlock * kBlock);
-  }
-  std::int64_t width;
-  std::int64_t value_width;
-  Bits* keys;     // tiles [key / 16][d / 32] of [16 keys][32 d]
-  Bits* values;   // tiles [column / 16][key / 32] of [16 columns][32 keys]
-  Bits* queries;  // for each block, tiles [query / 16][d / 32] of [16 pairs of d][16 queries][2]
-  float* sums;    // for each block [value_width][32 queries]
-  float* center;  // for each block, what is subtracted from its scores (base 2)
-  float* total;   // for each block, the sum of weights so far
-  float* scores;  // [32 keys][32 queries]
-  Bits* weights;  // tiles [query / 16][key / 32] of [16 pairs of keys][16 queries][2]
-  std::int64_t bytes = 0;
-};
-
-// Plain arrays and loops: a template of the standard library that is not inlined might be linked, as compiled here,
-// into code for lesser CPUs.
-using Rows = __m512i[16];
-
-inline void fill(float* target, std::int64_t count, float value) {
-  for (std::int64_t i = 0; i < count; ++i) target[i] = value;
-}
-
-/// Transposes 16 x 16 elements of 32 bits.
-inline void transpose(Rows& x) {
-  Rows y;
-  for (int i = 0; i < 16; i += 2) {
-    y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
-    y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
-  }
-  for (int i = 0; i < 16; i += 4) {
-    x[i] = _mm512_unpacklo_epi64(y[i], y[i + 2]);
-    x[i + 1] = _mm512_unpackhi_epi64(y[i], y[i + 2]);
-    x[i + 2] = _mm512_unpacklo_epi64(y[i + 1], y[i + 3]);
-    x[i + 3] = _mm512_unpackhi_epi64(y[i + 1], y[i + 3]);
-  }
-  for (int i = 0; i < 4; ++i) {
-    y[i] = _mm512_shuffle_i32x4(x[i], x[i + 4], 0x88);
-    y[i + 4] = _mm512_shuffle_i32x4(x[i], x[i + 4], 0xdd);
-    y[i + 8] = _mm512_shuffle_i32x4(x[i + 8], x[i + 12], 0x88);
-    y[i + 12] = _mm512_shuffle_i32x4(x[i + 8], x[i + 12], 0xdd);
-  }
-  for (int i = 0; i < 4; ++i) {
-    x[i] = _mm512_shuffle_i32x4(y[i], y[i + 8], 0x88);
-    x[i + 8] = _mm512_shuffle_i32x4(y[i], y[i + 8], 0xdd);
-    x[i + 4] = _mm512_shuffle_i32x4(y[i + 4], y[i + 12], 0x88);
-    x[i + 12] = _mm512_shuffle_i32x4(y[i + 4], y[i + 12], 0xdd);
-  }
-}
-
 /// Loads of tiles are opaque to the compiler: stores before this stay before them.
 inline void order_memory() { asm volatile("" ::: "memory"); }
 
-/// The first `count` (at most 32) elements of a row, then zeros.
-inline __m512i load_row(const Bits* row, std::int64_t count) {
-  const __mmask32 mask = count >= 32 ? ~__mmask32{0} : (__mmask32{1} << count) - 1;
-  return _mm512_maskz_loadu_epi16(mask, row);
-}
+struct AmxProducts {
+  using Scope = TileScope;
+  static constexpr bool kOverlaps = true;
 
-/// 2^x for x up to some 10, relative error 7.5e-5: finer than bfloat16.
-inline __m512 exp2_rough(__m512 x) {
-  const __m512 part = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF);  // x - floor(x)
-  __m512 p = _mm512_set1_ps(7.80245195e-2F);
-  p = _mm512_fmadd_ps(p, part, _mm512_set1_ps(2.26067178e-1F));
-  p = _mm512_fmadd_ps(p, part, _mm512_set1_ps(6.95833522e-1F));
-  p = _mm512_fmadd_ps(p, part, _mm512_set1_ps(9.99925221e-1F));
-  return _mm512_scalef_ps(p, x);  // p * 2^floor(x)
-}
-
-class AmxFlash {
- public:
-  AmxFlash(const FlashHeads& heads, std::byte* memory)
-      : h_(heads),
-        s_(memory, heads.head_dim, heads.value_dim),
-        // A tiny scale in place of 0 keeps hidden scores at -infinity.
-        factor_((heads.scale < 0    ? -heads.scale
-                 : heads.scale != 0 ? heads.scale
-                                    : kTiny) *
-                kLog2E) {}
-
-  void run(std::int64_t first, std::int64_t last) {
-    const TileScope tiles;
-    std::int64_t visible = 0;
-    for (std::int64_t b = first; b < last; ++b) {
-      load_queries(b - first, block(b));
-      visible = std::max(visible, visible_keys(block(b)));
-    }
-    for (std::int64_t key = 0; key < visible; key += kKeyBlock) {
-      const std::int64_t count = std::min(kKeyBlock, visible - key);
-      pack_keys(key, count);
-      pack_values(key, count);
-      for (std::int64_t b = first; b < last; ++b) {
-        const Block q = block(b);
-        const std::int64_t seen = std::min(count, visible_keys(q) - key);
-        if (seen > 0) attend(b - first, q, key, seen);
-      }
-    }
-    for (std::int64_t b = first; b < last; ++b) store_result(b - first, block(b));
-  }
-
- private:
-  struct Block {
-    std::int64_t head;
-    std::int64_t first;
-    std::int64_t count;
-  };
-
-  Block block(std::int64_t index) const {
-    const std::int64_t blocks = (h_.queries + kBlock - 1) / kBlock;
-    const std::int64_t first = index % blocks * kBlock;
-    return {index / blocks, first, std::min(kBlock, h_.queries - first)};
-  }
-  std::int64_t visible_keys(const Block& q) const {
-    if (!h_.causal) return h_.keys;
-    return std::clamp<std::int64_t>(q.first + q.count + h_.keys - h_.queries, 0, h_.keys);
-  }
-  Bits* queries_of(std::int64_t slot) const { return s_.queries + slot * s_.width * kBlock; }
-  float* sums_of(std::int64_t slot) const { return s_.sums + slot * s_.value_width * kBlock; }
-  float* center_of(std::int64_t slot) const { return s_.center + slot * kBlock; }
-  float* total_of(std::int64_t slot) const { return s_.total + slot * kBlock; }
-
-  void load_queries(std::int64_t slot, const Block& q) {
-    // A negative scale turns the queries around, so that the largest score is also the largest product.
-    const __m512i sign = _mm512_set1_epi16(h_.scale < 0 ? std::int16_t(0x8000) : std::int16_t(0));
-    for (std::int64_t v = 0; v < 2; ++v) {
-      for (std::int64_t d = 0; d < s_.width; d += 32) {
-        Rows x;
-        for (std::int64_t r = 0; r < 16; ++r) {
-          const std::int64_t query = v * 16 + r;
-          const Bits* row = static_cast<const Bits*>(h_.query) + q.head * h_.query_head_stride +
-                            (q.first + std::min(query, q.count - 1)) * h_.query_stride;
-          x[r] = query < q.count && d < h_.head_dim ? _mm512_xor_si512(load_row(row + d, h_.head_dim - d), sign)
-                                                    : _mm512_setzero_si512();
-        }
-        transpose(x);
-        Bits* tile = queries_of(slot) + (v * s_.width + d) * 16;
-        for (std::int64_t r = 0; r < 16; ++r) _mm512_store_si512(tile + r * 32, x[r]);
-      }
-    }
-    fill(sums_of(slot), s_.value_width * kBlock, 0.0F);
-    fill(center_of(slot), kBlock, kLowest);
-    fill(total_of(slot), kBlock, 0.0F);
-  }
-
-  void pack_keys(std::int64_t key, std::int64_t count) {
-    for (std::int64_t j = 0; j < round_up(count, kStep); ++j) {
-      const Bits* row = static_cast<const Bits*>(h_.key) + (key + std::min(j, count - 1)) * h_.key_stride;
-      Bits* target = s_.keys + j / 16 * (s_.width * 16) + j % 16 * 32;
-      for (std::int64_t d = 0; d < s_.width; d += 32) {
-        const bool real = j < count && d < h_.head_dim;
-        _mm512_store_si512(target + d * 16, real ? load_row(row + d, h_.head_dim - d) : _mm512_setzero_si512());
-      }
-    }
-  }
-
-  void pack_values(std::int64_t key, std::int64_t count) {
-    const auto* first = static_cast<const Bits*>(h_.value) + key * h_.value_stride;
-    for (std::int64_t j = 0; j < round_up(count, kStep); j += kStep) {
-      for (std::int64_t c = 0; c < s_.value_width; c += 32) {
-        // Columns c to c + 15 and c + 16 to c + 31, as pairs of keys.
-        Rows left;
-        Rows right;
-        for (std::int64_t pair = 0; pair < 16; ++pair) {
-          const auto row = [&](std::int64_t r) {
-            const bool real = r < count && c < h_.value_dim;
-            return real ? load_row(first + r * h_.value_stride + c, h_.value_dim - c) : _mm512_setzero_si512();
-          };
-          const __m512i even = row(j + 2 * pair);
-          const __m512i odd = row(j + 2 * pair + 1);
-          left[pair] = _mm512_or_si512(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(even)),
-                                       _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(odd)), 16));
-          right[pair] =
-              _mm512_or_si512(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(even, 1)),
-                              _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(odd, 1)), 16));
-        }
-        transpose(left);
-        transpose(right);
-        Bits* tile = s_.values + (c * kKeyBlock / 16 + j) * 16;
-        for (std::int64_t r = 0; r < 16; ++r) {
-          _mm512_store_si512(tile + r * 32, left[r]);
-          _mm512_store_si512(tile + kKeyBlock * 16 + r * 32, right[r]);
-        }
-      }
-    }
-  }
-
-  void attend(std::int64_t slot, const Block& q, std::int64_t key, std::int64_t count) {
-    const std::int64_t half = s_.width * 16;
-    std::int64_t pending = 0;  // weights from here on are not yet in the sums
+  static void begin() {
     order_memory();
-    begin_scores();
-    for (std::int64_t d = 0; d < half; d += kTile) add_to_scores(slot, 0, d);
-    end_scores();
-    for (std::int64_t j = 0; j < count; j += kStep) {
-      hide(q, key + j, std::min(kStep, count - j));
-      if (raises_center(slot)) {
-        add_values(slot, pending, j);
-        pending = j;
-        raise_center(slot);
-      }
-      // The products of the next step run while the vector units weigh this one's scores.
-      Weighing weighing = begin_weighing(slot, j);
-      if (j + kStep < count) {
-        begin_scores();
-        const std::int64_t tiles = half / kTile;
-        for (std::int64_t t = 0; t < tiles; ++t) {
-          add_to_scores(slot, j + kStep, t * kTile);
-          weigh(weighing, kPairs * t / tiles, kPairs * (t + 1) / tiles);
-        }
-        end_weighing(slot, weighing);
-        end_scores();
-      } else {
-        weigh(weighing, 0, kPairs);
-        end_weighing(slot, weighing);
-      }
-    }
-    add_values(slot, pending, round_up(count, kStep));
-  }
-
-  /// Scores of 32 keys and 32 queries gather in tiles 0 to 3, 32 elements of the head dim at a time.
-  static void begin_scores() {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
   }
-  void add_to_scores(std::int64_t slot, std::int64_t j, std::int64_t d) const {
-    const Bits* keys = s_.keys + j * s_.width + d;
-    const Bits* queries = queries_of(slot) + d;
-    const std::int64_t half = s_.width * 16;
-    _tile_loadd(4, keys, 64);
-    _tile_loadd(6, queries, 64);
+  static void load(const float* c) {
+    order_memory();
+    _tile_loadd(0, c, kRow);
+    _tile_loadd(1, c + 16, kRow);
+    _tile_loadd(2, c + 16 * kBlock, kRow);
+    _tile_loadd(3, c + 16 * kBlock + 16, kRow);
+  }
+  static void step(const Bits* a, std::int64_t a_half, const Bits* b, std::int64_t b_half) {
+    _tile_loadd(4, a, 64);
+    _tile_loadd(6, b, 64);
     _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(7, queries + half, 64);
+    _tile_loadd(7, b + b_half, 64);
     _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(5, keys + half, 64);
+    _tile_loadd(5, a + a_half, 64);
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
   }
-  void end_scores() const {
-    constexpr int kRow = kBlock * sizeof(float);
-    _tile_stored(0, s_.scores, kRow);
-    _tile_stored(1, s_.scores + 16, kRow);
-    _tile_stored(2, s_.scores + 16 * kBlock, kRow);
-    _tile_stored(3, s_.scores + 16 * kBlock + 16, kRow);
+  static void store(float* c) {
+    _tile_stored(0, c, kRow);
+    _tile_stored(1, c + 16, kRow);
+    _tile_stored(2, c + 16 * kBlock, kRow);
+    _tile_stored(3, c + 16 * kBlock + 16, kRow);
   }
-
-  /// -infinity where a query does not see a key; `key` is the first of `count` keys of the step.
-  void hide(const Block& q, std::int64_t key, std::int64_t count) const {
-    const __m512 hidden = _mm512_set1_ps(kLowest);
-    for (std::int64_t j = count; j < kStep; ++j) {
-      _mm512_store_ps(s_.scores + j * kBlock, hidden);
-      _mm512_store_ps(s_.scores + j * kBlock + 16, hidden);
+  static void multiply(bool accumulate, const Bits* a, std::int64_t a_half, const Bits* b, std::int64_t b_half,
+                       std::int64_t tiles, float* c) {
+    if (accumulate) {
+      load(c);
+    } else {
+      begin();
     }
-    const std::int64_t shift = h_.keys - h_.queries;
-    if (!h_.causal || key + count - 1 <= q.first + shift) return;
-    for (std::int64_t j = 0; j < count; ++j) {
-      // Query q.first + i sees the key when i is at least this.
-      const std::int64_t first_to_see = std::clamp<std::int64_t>(key + j - shift - q.first, 0, kBlock);
-      const std::uint32_t blind = first_to_see == 32 ? ~0U : (1U << first_to_see) - 1;
-      _mm512_mask_store_ps(s_.scores + j * kBlock, static_cast<__mmask16>(blind), hidden);
-      _mm512_mask_store_ps(s_.scores + j * kBlock + 16, static_cast<__mmask16>(blind >> 16), hidden);
-    }
+    for (std::int64_t t = 0; t < tiles; ++t) step(a + t * kTile, a_half, b + t * kTile, b_half);
+    store(c);
   }
 
-  __m512 largest(std::int64_t v) const {
-    __m512 a = _mm512_load_ps(s_.scores + v * 16);
-    __m512 b = _mm512_load_ps(s_.scores + kBlock + v * 16);
-    for (std::int64_t j = 2; j < kStep; j += 2) {
-      a = _mm512_max_ps(_mm512_load_ps(s_.scores + j * kBlock + v * 16), a);
-      b = _mm512_max_ps(_mm512_load_ps(s_.scores + (j + 1) * kBlock + v * 16), b);
-    }
-    return _mm512_mul_ps(_mm512_max_ps(a, b), _mm512_set1_ps(factor_));
-  }
-
-  bool raises_center(std::int64_t slot) {
-    unsigned higher = 0;
-    for (std::int64_t v = 0; v < 2; ++v) {
-      largest_[v] = largest(v);
-      const __m512 limit = _mm512_add_ps(_mm512_load_ps(center_of(slot) + v * 16), _mm512_set1_ps(kSlack));
-      higher |= _mm512_cmp_ps_mask(largest_[v], limit, _CMP_GT_OQ);
-    }
-    return higher != 0;
-  }
-
-  /// Makes the largest score the center where it is above, and shrinks the sums accordingly.
-  void raise_center(std::int64_t slot) {
-    for (std::int64_t v = 0; v < 2; ++v) {
-      float* center = center_of(slot) + v * 16;
-      float* total = total_of(slot) + v * 16;
-      const __m512 before = _mm512_load_ps(center);
-      const __m512 after = _mm512_max_ps(largest_[v], before);
-      // -infinity minus itself would be NaN: a lane without any score has nothing to shrink.
-      const __mmask16 unchanged = _mm512_cmp_ps_mask(before, after, _CMP_EQ_OQ);
-      const __m512 shrink =
-          _mm512_mask_mov_ps(exp2_rough(_mm512_sub_ps(before, after)), unchanged, _mm512_set1_ps(1.0F));
-      _mm512_store_ps(center, after);
-      _mm512_store_ps(total, _mm512_mul_ps(_mm512_load_ps(total), shrink));
-      for (std::int64_t c = 0; c < s_.value_width; ++c) {
-        float* sums = sums_of(slot) + c * kBlock + v * 16;
-        _mm512_store_ps(sums, _mm512_mul_ps(_mm512_load_ps(sums), shrink));
-      }
-    }
-  }
-
-  /// Pairs of keys of a step, times the two halves of its queries.
-  static constexpr std::int64_t kPairs = kStep / 2 * 2;
-
-  struct Weighing {
-    Bits* tiles;       // where the step's weights go
-    __m512 center[2];  // for each half of the queries
-    __m512 total[2];
-  };
-
-  Weighing begin_weighing(std::int64_t slot, std::int64_t j) const {
-    Weighing w;
-    w.tiles = s_.weights + j * 16;
-    for (std::int64_t v = 0; v < 2; ++v) {
-      const __m512 center = _mm512_load_ps(center_of(slot) + v * 16);
-      // Where nothing is visible yet any finite center makes every weight 0.
-      w.center[v] = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(center, _mm512_set1_ps(kLowest), _CMP_NEQ_UQ), center);
-      w.total[v] = _mm512_load_ps(total_of(slot) + v * 16);
-    }
-    return w;
-  }
-
-  /// weights = 2^(factor * score - center) in bfloat16, for pairs [first, last).
-  void weigh(Weighing& w, std::int64_t first, std::int64_t last) const {
-    const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
-                                                6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    const __m512 factor = _mm512_set1_ps(factor_);
-    for (std::int64_t v = 0; v < 2; ++v) {
-      const std::int64_t begin = std::max(first - v * kPairs / 2, std::int64_t{0});
-      const std::int64_t end = std::min(last - v * kPairs / 2, kPairs / 2);
-      const __m512 center = w.center[v];
-      __m512 total = w.total[v];
-      for (std::int64_t pair = begin; pair < end; ++pair) {
-        const float* scores = s_.scores + 2 * pair * kBlock + v * 16;
-        const __m512 even = exp2_rough(_mm512_fmsub_ps(_mm512_load_ps(scores), factor, center));
-        const __m512 odd = exp2_rough(_mm512_fmsub_ps(_mm512_load_ps(scores + kBlock), factor, center));
-        total = _mm512_add_ps(total, _mm512_add_ps(even, odd));
-        const auto narrow = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even));
-        _mm512_store_si512(w.tiles + v * kKeyBlock * 16 + pair * 32, _mm512_permutexvar_epi16(interleave, narrow));
-      }
-      w.total[v] = total;
-    }
-  }
-
-  void end_weighing(std::int64_t slot, const Weighing& w) const {
-    for (std::int64_t v = 0; v < 2; ++v) _mm512_store_ps(total_of(slot) + v * 16, w.total[v]);
-  }
-
-  /// sums += values . weights, for keys [first, last) of the packed ones
-  void add_values(std::int64_t slot, std::int64_t first, std::int64_t last) const {
-    if (first == last) return;
-    order_memory();
-    constexpr int kRow = kBlock * sizeof(float);
-    for (std::int64_t c = 0; c < s_.value_width; c += 32) {
-      float* sums = sums_of(slot) + c * kBlock;
-      const Bits* values = s_.values + c * kKeyBlock;
-      _tile_loadd(0, sums, kRow);
-      _tile_loadd(1, sums + 16, kRow);
-      _tile_loadd(2, sums + 16 * kBlock, kRow);
-      _tile_loadd(3, sums + 16 * kBlock + 16, kRow);
-      for (std::int64_t j = first * 16; j < last * 16; j += kTile) {
-        _tile_loadd(4, values + j, 64);
-        _tile_loadd(6, s_.weights + j, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, s_.weights + kKeyBlock * 16 + j, 64);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, values + kKeyBlock * 16 + j, 64);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-      }
-      _tile_stored(0, sums, kRow);
-      _tile_stored(1, sums + 16, kRow);
-      _tile_stored(2, sums + 16 * kBlock, kRow);
-      _tile_stored(3, sums + 16 * kBlock + 16, kRow);
-    }
-  }
-
-  void store_result(std::int64_t slot, const Block& q) const {
-    for (std::int64_t v = 0; v * 16 < q.count; ++v) {
-      const std::int64_t rows = std::min<std::int64_t>(16, q.count - v * 16);
-      const float* total = total_of(slot) + v * 16;
-      for (std::int64_t c = 0; c < h_.value_dim; c += 16) {
-        Rows x;
-        for (std::int64_t r = 0; r < 16; ++r) x[r] = _mm512_load_si512(sums_of(slot) + (c + r) * kBlock + v * 16);
-        transpose(x);
-        const std::int64_t columns = std::min<std::int64_t>(16, h_.value_dim - c);
-        const auto mask = static_cast<__mmask16>((1U << columns) - 1);
-        for (std::int64_t r = 0; r < rows; ++r) {
-          const __m512 inverse = _mm512_set1_ps(total[r] == 0 ? 0.0F : 1.0F / total[r]);
-          const __m256bh narrow = _mm512_cvtneps_pbh(_mm512_mul_ps(_mm512_castsi512_ps(x[r]), inverse));
-          Bits* target = static_cast<Bits*>(h_.output) + q.head * h_.output_head_stride +
-                         (q.first + v * 16 + r) * h_.output_stride + c;
-          _mm256_mask_storeu_epi16(target, mask, reinterpret_cast<__m256i>(narrow));
-        }
-      }
-      if (h_.lse == nullptr) continue;
-      for (std::int64_t r = 0; r < rows; ++r) {
-        const float center = center_of(slot)[v * 16 + r];
-        h_.lse[q.head * h_.lse_head_stride + (q.first + v * 16 + r) * h_.lse_stride] =
-            total[r] == 0 ? kLowest : center * kLn2 + std::log(total[r]);
-      }
-    }
-  }
-
-  const FlashHeads& h_;
-  const Scratch s_;
-  const float factor_;
-  __m512 largest_[2] = {};
+ private:
+  static constexpr int kRow = kBlock * sizeof(float);
 };
 
 }  // namespace
@@ -494,12 +94,8 @@ bool request_amx() {
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
-std::size_t flash_amx_scratch_bytes(std::int64_t head_dim, std::int64_t value_dim) {
-  return static_cast<std::size_t>(Scratch(nullptr, head_dim, value_dim).bytes);
-}
-
 void flash_amx(const FlashHeads& heads, std::int64_t first, std::int64_t last, std::byte* scratch) {
-  AmxFlash(heads, scratch).run(first, last);
+  FlashBf16<AmxProducts>(heads, scratch).run(first, last);
 }
 
 }  // namespace rondo::cpu

@@ -1,0 +1,23 @@
+// Flash attention in bfloat16 with native products: as flash_attention.h, without masks. Weights are rounded to
+// bfloat16 before they meet the values.
+#pragma once
+
+#include "backends/cpu/flash_attention.h"
+
+namespace rondo::cpu {
+
+constexpr std::int64_t kFlashBf16BlockQueries = 32;
+
+/// Scratch of one call, in bytes.
+std::size_t flash_bf16_scratch_bytes(std::int64_t head_dim, std::int64_t value_dim);
+
+/// Blocks [first, last), at most kFlashChunk, counted over all heads of the group; bfloat16 only. Needs AVX-512 BF16.
+void flash_bf16(const FlashHeads& heads, std::int64_t first, std::int64_t last, std::byte* scratch);
+
+/// The same on AMX tiles, once request_amx() has granted them.
+void flash_amx(const FlashHeads& heads, std::int64_t first, std::int64_t last, std::byte* scratch);
+
+/// Asks the kernel for the right to use tiles, once a process. False when it refuses.
+bool request_amx();
+
+}  // namespace rondo::cpu
