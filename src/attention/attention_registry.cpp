@@ -2,21 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "core/env.h"
 #include "core/text.h"
 #include "rondo/error.h"
 
 namespace rondo {
-namespace {
-
-bool is_disabled(std::string_view name) {
-  const std::vector<std::string> names = split_list(env_value("RONDO_DISABLE_BACKENDS").value_or(""));
-  return std::find(names.begin(), names.end(), name) != names.end();
-}
-
-}  // namespace
 
 void AttentionRegistry::add(std::shared_ptr<const AttentionKernel> kernel) {
   const std::lock_guard lock(mutex_);
@@ -32,7 +22,9 @@ std::vector<std::shared_ptr<const AttentionKernel>> AttentionRegistry::kernels()
 }
 
 AttentionRefusal AttentionRegistry::answer(const AttentionKernel& kernel, const AttentionProblem& problem) const {
-  if (is_disabled(kernel.name())) return "disabled by RONDO_DISABLE_BACKENDS";
+  for (const std::string& name : split_list(env_value("RONDO_DISABLE_BACKENDS").value_or(""))) {
+    if (find(name, "RONDO_DISABLE_BACKENDS").get() == &kernel) return "disabled by RONDO_DISABLE_BACKENDS";
+  }
   if (auto refusal = kernel.unavailable()) return refusal;
   return kernel.supports(problem);
 }

@@ -145,6 +145,31 @@ class GoodCalls(CommandTest):
             self.assertIn(key, row)
         self.assertEqual(row["tokens"], 48)
 
+    def test_backends(self):
+        listed = rondo("backends").stdout.decode()
+        for name in ("flash", "onednn-bf16", "reference"):
+            self.assertIn(name, listed)
+        explained = rondo("backends", "--explain", "q=1x24x4608x128 kv=4608 dtype=f32 mask=none").stdout.decode()
+        self.assertIn("onednn-bf16    no: takes bfloat16 only", explained)
+        self.assertIn("selected: flash (first that supports it)", explained)
+        forced = {**os.environ, "RONDO_ATTENTION_BACKEND": "reference"}
+        self.assertIn("selected: reference (RONDO_ATTENTION_BACKEND)", rondo("backends", "--explain", "q=1x2x3x4", env=forced).stdout.decode())
+        without = {**os.environ, "RONDO_DISABLE_BACKENDS": "flash"}
+        self.assertIn("no: disabled by RONDO_DISABLE_BACKENDS", rondo("backends", "--explain", "q=1x2x3x4", env=without).stdout.decode())
+
+    def test_bench_attention(self):
+        shapes = self.folder / "shapes.txt"
+        shapes.write_text("# one a line\nq=1x2x17x24 kv=33 mask=boolean\nq=2x4x9x8 kv_heads=2 causal=1 lse=1\n")
+        result = rondo("bench", "attention", "--shapes", shapes, "--backend", "all", "--runs", 2, "--check", "--json")
+        rows = json.loads(result.stdout)
+        self.assertEqual({row["problem"].split(" dtype")[0] for row in rows}, {"q=1x2x17x24 kv=33", "q=2x4x9x8 kv=9"})
+        for row in rows:
+            for key in ("schema_version", "problem", "kernel", "dtype", "threads", "ms", "gflops", "error"):
+                self.assertIn(key, row)
+            self.assertLess(row["error"], 1e-4)
+        table = rondo("bench", "attention", "--problem", "q=1x2x17x24", "--runs", 1).stdout.decode()
+        self.assertIn("GFLOP/s", table)
+
     def test_progress_goes_to_stderr(self):
         result = rondo("generate", "-p", "x", "--seed", 1, *QUICK, "-o", self.folder / "a.png")
         self.assertEqual(result.stdout.decode(), f"{self.folder / 'a.png'}\n")
@@ -204,6 +229,13 @@ class WrongCalls(CommandTest):
         self.assert_fails(rondo("inspect"), 2)
         self.assert_fails(rondo("bench", "step", "--preset", "x"), 2, "flux.1-dev")
         self.assert_fails(rondo("bench", "step", "--layers", "1"), 2, "--layers")
+        for problem, part in (("q=1x2x3", "HEADS"), ("kv=3", "missing"), ("q=1x2x3x4 mask=some", "mask=some"),
+                              ("q=0x2x3x4", "1 to 16777216"), ("q=1x2x3x4 color=red", "color=red"),
+                              ("q=1x3x3x4 kv_heads=2", "multiple"), ("q=1x2x3x4 dtype=f64", "f64")):
+            self.assert_fails(rondo("backends", "--explain", problem), 2, part)
+        self.assert_fails(rondo("bench", "attention", "--backend", "nonsense", "--problem", "q=1x2x3x4"), 2, "nonsense")
+        self.assert_fails(rondo("bench", "attention", "--backend", "onednn-bf16", "--problem", "q=1x2x3x4"), 1, "onednn-bf16")
+        self.assert_fails(rondo("bench", "attention", "--shapes", self.folder / "absent"), 1, "absent")
         self.assert_fails(self.generate("--output", "-", "--num-images-per-prompt", 2), 2, "stdout")
         same = self.folder / "same.png"
         self.assert_fails(self.generate("--output", same, "--report", same), 2, "--report")
@@ -215,7 +247,7 @@ class WrongCalls(CommandTest):
         self.assert_fails(result, 2, "UTF-8")
 
     def test_environment(self):
-        for name, value in (("RONDO_CPU_LEVEL", "sse9"), ("RONDO_THREADS", "many"), ("RONDO_LOG", "loud"), ("RONDO_REFERENCE_KERNELS", "liner")):
+        for name, value in (("RONDO_CPU_LEVEL", "sse9"), ("RONDO_THREADS", "many"), ("RONDO_LOG", "loud"), ("RONDO_REFERENCE_KERNELS", "liner"), ("RONDO_ATTENTION_BACKEND", "falsh"), ("RONDO_DISABLE_BACKENDS", "flash,falsh")):
             with self.subTest(name=name):
                 self.assert_fails(self.generate("-o", "/dev/null", env={**os.environ, name: value}), 2, name)
 
