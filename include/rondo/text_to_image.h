@@ -29,6 +29,8 @@ struct PipelineOptions {
   /// Graph passes to leave out, or exactly those to run. Names as `rondo inspect --passes` lists them.
   std::vector<std::string> without_passes;
   std::optional<std::vector<std::string>> only_passes;
+  /// The transformer's attention kernel, as `rondo backends` lists them. Empty: RONDO_ATTENTION_BACKEND, else the best.
+  std::string attention_backend;
 };
 
 /// What a caller asks for. What is not set is taken from the model folder's generation_config.json, then from the

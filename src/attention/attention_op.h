@@ -10,12 +10,17 @@ namespace rondo {
 /// of Hk. `causal` hides keys after the query, both aligned at the end. A row that sees no key gives 0.
 class AttentionOp final : public Operator {
  public:
-  AttentionOp(double scale, bool causal) : scale_(scale), causal_(causal) {}
+  /// `backend` names the kernel to use; empty: the registry selects.
+  AttentionOp(double scale, bool causal, std::string backend = "")
+      : scale_(scale), causal_(causal), backend_(std::move(backend)) {}
   double scale() const { return scale_; }
   bool causal() const { return causal_; }
+  const std::string& backend() const { return backend_; }
 
   std::string_view name() const override { return "attention"; }
-  std::string attributes() const override { return fmt::format("scale={} causal={}", scale_, causal_); }
+  std::string attributes() const override {
+    return fmt::format("scale={} causal={}{}{}", scale_, causal_, backend_.empty() ? "" : " backend=", backend_);
+  }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
   void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
   double flops(std::span<const TensorType> inputs) const override;
@@ -23,6 +28,7 @@ class AttentionOp final : public Operator {
  private:
   double scale_;
   bool causal_;
+  std::string backend_;
 };
 
 }  // namespace rondo

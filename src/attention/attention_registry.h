@@ -24,6 +24,9 @@ class AttentionRegistry {
   void add(std::shared_ptr<const AttentionKernel> kernel);
   std::vector<std::shared_ptr<const AttentionKernel>> kernels() const;
 
+  /// The kernel of that name. Throws InvalidArgument, naming `source` and the known ones.
+  std::shared_ptr<const AttentionKernel> find(const std::string& name, const std::string& source) const;
+
   /// Each kernel's answer, RONDO_DISABLE_BACKENDS included.
   std::vector<AttentionBackendAnswer> answers(const AttentionProblem& problem) const;
 
@@ -34,7 +37,6 @@ class AttentionRegistry {
 
  private:
   AttentionRefusal answer(const AttentionKernel& kernel, const AttentionProblem& problem) const;
-  std::shared_ptr<const AttentionKernel> find(const std::string& name, const std::string& source) const;
 
   mutable std::mutex mutex_;
   std::vector<std::shared_ptr<const AttentionKernel>> kernels_;

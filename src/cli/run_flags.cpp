@@ -20,6 +20,8 @@ void RunFlags::add_to(CLI::App& app) {
             "auto, float32 (f32) or bfloat16 (bf16); auto is bfloat16 where the CPU multiplies it natively");
   add_value(app, "--threads", threads_,
             "threads of one run (default: physical cores within affinity and cgroup quota)");
+  add_value(app, "--attention-backend", attention_backend_,
+            "the transformer's attention kernel, as rondo backends lists them (default: the best)");
   add_value(app, "--passes", passes_, "run only these graph passes, separated by commas; empty for none");
   app.add_option("--no-pass", without_passes_, "leave out this graph pass (may be repeated)")->type_name("");
 }
@@ -40,6 +42,7 @@ PipelineOptions RunFlags::options(const std::optional<std::string>& stored_dtype
       throw UsageError(fmt::format("--threads: {} is given; allowed is 1 to 1024", threads));
     options.threads = static_cast<int>(threads);
   }
+  options.attention_backend = attention_backend_.value_or("");
   if (passes_) options.only_passes = split_list(*passes_);
   options.without_passes = without_passes_;
   return options;

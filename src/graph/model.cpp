@@ -4,11 +4,14 @@
 
 #include <algorithm>
 
+#include "graph/passes/attention_backend.h"
+
 namespace rondo {
 
 std::shared_ptr<const Plan> Model::plan(const std::string& key, const PlanOptions& options,
                                         const std::function<Graph()>& build) {
-  const std::string full_key = fmt::format("{} threads={} passes={}", key, options.threads, options.passes.to_string());
+  const std::string full_key = fmt::format("{} threads={} passes={} attention={}", key, options.threads,
+                                           options.passes.to_string(), options.attention_backend);
   const std::lock_guard lock(mutex_);
   const auto found =
       std::find_if(plans_.begin(), plans_.end(), [&](const auto& entry) { return entry.first == full_key; });
@@ -17,6 +20,7 @@ std::shared_ptr<const Plan> Model::plan(const std::string& key, const PlanOption
     return found->second;
   }
   Graph graph = build();
+  if (!options.attention_backend.empty()) set_attention_backend(graph, options.attention_backend);
   std::vector<PassResult> passes = run_passes(graph, options.passes);
   plans_.emplace_front(full_key,
                        std::make_shared<const Plan>(std::move(graph), std::move(passes), weights_, options.threads));

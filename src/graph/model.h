@@ -15,6 +15,8 @@ namespace rondo {
 struct PlanOptions {
   int threads = 1;
   PassSelection passes;
+  /// The attention kernel of every attention node; empty: the registry selects.
+  std::string attention_backend;
 };
 
 class Model {

@@ -64,15 +64,21 @@ std::uint64_t draw_seed() {
   return device();  // 32 bits are easy to type again
 }
 
+/// The kernel that a caller names is the transformer's: other parts have masks and biases that it may not take.
+ComputeOptions with_any_attention(ComputeOptions options) {
+  options.plan.attention_backend.clear();
+  return options;
+}
+
 }  // namespace
 
 FluxPipeline::FluxPipeline(const DiffusersFolder& folder, const ComputeOptions& options)
     : generation_defaults_(load_generation_defaults(folder)),
       scheduler_(FlowMatchEulerScheduler::parse(folder.scheduler_config())),
-      clip_(folder, options),
-      t5_(folder, options),
+      clip_(folder, with_any_attention(options)),
+      t5_(folder, with_any_attention(options)),
       transformer_(folder, options),
-      vae_(folder, options) {
+      vae_(folder, with_any_attention(options)) {
   const FluxTransformerConfig& t = transformer_.config();
   const auto agree = [&](const char* what, std::int64_t given, std::int64_t needed) {
     if (given != needed) {

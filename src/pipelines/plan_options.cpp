@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "backends/attention_backends.h"
 #include "core/threads.h"
 #include "rondo/error.h"
 
@@ -18,6 +19,8 @@ PlanOptions plan_options(const PipelineOptions& options) {
   plan.passes.only_is_set = options.only_passes.has_value();
   plan.passes.only = options.only_passes.value_or(std::vector<std::string>{});
   plan.passes.check();
+  plan.attention_backend = options.attention_backend;
+  if (!plan.attention_backend.empty()) attention_registry().find(plan.attention_backend, "the call");
   return plan;
 }
 

@@ -157,6 +157,18 @@ class GoodCalls(CommandTest):
         without = {**os.environ, "RONDO_DISABLE_BACKENDS": "flash"}
         self.assertIn("no: disabled by RONDO_DISABLE_BACKENDS", rondo("backends", "--explain", "q=1x2x3x4", env=without).stdout.decode())
 
+    def test_attention_backend_is_the_transformers(self):
+        for backend in ("flash", "reference"):
+            report = self.folder / "run.json"
+            result = self.generate("--attention-backend", backend, "--dtype", "f32", "-o", self.folder / f"{backend}.png", "--report", report)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            transformer = next(c for c in json.loads(report.read_text())["components"] if c["name"] == "transformer")
+            self.assertIn(f"attention: {backend} x 8", transformer["kernels"])
+        one, other = pixels(self.folder / "flash.png"), pixels(self.folder / "reference.png")
+        self.assertLessEqual(max(abs(a - b) for x, y in zip(one, other) for a, b in zip(x, y)), 1)
+        self.assert_fails(self.generate("--attention-backend", "falsh", "-o", "/dev/null"), 2, "backend 'falsh'")
+        self.assert_fails(self.generate("--attention-backend", "flash-bf16", "--dtype", "f32", "-o", "/dev/null"), 1, "flash-bf16")
+
     def test_bench_attention(self):
         shapes = self.folder / "shapes.txt"
         shapes.write_text("# one a line\nq=1x2x17x24 kv=33 mask=boolean\nq=2x4x9x8 kv_heads=2 causal=1 lse=1\n")

@@ -28,7 +28,8 @@ AttentionProblem problem_of(const KernelRequest& request) {
 class AttentionNode final : public Kernel {
  public:
   explicit AttentionNode(const KernelRequest& request)
-      : choice_(attention_registry().select(problem_of(request), "")),
+      : choice_(
+            attention_registry().select(problem_of(request), static_cast<const AttentionOp&>(request.op).backend())),
         runner_(choice_.kernel->make(problem_of(request), request.threads)) {
     const auto& op = static_cast<const AttentionOp&>(request.op);
     scale_ = static_cast<float>(op.scale());

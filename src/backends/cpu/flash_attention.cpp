@@ -113,7 +113,7 @@ HWY_INLINE void score_tile(const float* HWY_RESTRICT keys, std::int64_t head_dim
   }
   // One pointer for three rows, which x86 can address from it: one for each would not fit the registers.
   const float* group[(R + 2) / 3];
-  for (int g = 0; g < (R + 2) / 3; ++g) group[g] = keys + 3 * g * head_dim;
+  for (std::int64_t g = 0; g < (R + 2) / 3; ++g) group[g] = keys + 3 * g * head_dim;
   for (std::int64_t i = 0; i < head_dim; ++i) {
     Vector q[V];
     for (int v = 0; v < V; ++v) q[v] = hn::Load(d, queries + i * V * n + v * n);
