@@ -1,0 +1,169 @@
+#!/usr/bin/env python3
+"""Attention: Rondo and the peers that are installed, alternately in one process, as a table and a picture.
+
+usage: compare.py [--dtype float32] [--threads 1] [--rounds 3] [--output FOLDER]
+
+Peers: torch (scaled_dot_product_attention), openvino, onnxruntime (MultiHeadAttention, float32 only); what is missing is
+left out. Rondo is the Python package (`pip install .`). All times are whole calls, the best of all rounds; each round
+visits everybody, so that load from outside meets all alike. Writes attention-DTYPE-THREADS.md and .svg.
+"""
+
+import argparse
+import importlib
+import os
+import time
+from pathlib import Path
+
+import torch
+
+import rondo
+
+# heads, head dim, queries, keys: FLUX at 512 and 1024 pixels, Wan, SD3, cross-attention, many short heads, CLIP.
+SHAPES = [
+    (24, 128, 1024, 1024), (24, 128, 4608, 4608), (12, 128, 3072, 3072), (16, 72, 1024, 1024),
+    (40, 128, 1024, 512), (24, 64, 4096, 4096), (2, 64, 77, 77),
+]  # fmt: skip
+COLOURS = {"rondo": "#2563eb", "torch": "#f97316", "openvino": "#7c3aed", "onnxruntime": "#64748b"}
+
+
+def installed(name):
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+def openvino_runner(openvino, operands, dtype, threads):
+    from openvino import opset13
+
+    parameters = [opset13.parameter(list(x.shape), "f32") for x in operands]
+    model = openvino.Model([opset13.scaled_dot_product_attention(*parameters, causal=False)], parameters)
+    hints = {"INFERENCE_PRECISION_HINT": "f32" if dtype == torch.float32 else "bf16", "INFERENCE_NUM_THREADS": threads}
+    request = openvino.Core().compile_model(model, "CPU", hints).create_infer_request()
+    arrays = [x.float().numpy() for x in operands]
+    return lambda: request.infer(arrays, share_inputs=True, share_outputs=True)
+
+
+def onnxruntime_runner(onnxruntime, operands, threads):
+    from onnx import TensorProto, helper
+
+    heads, width = operands[0].shape[1], operands[0].shape[3]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, x.shape[2], heads * width])
+        for name, x in zip("qkv", operands)
+    ]
+    out = helper.make_tensor_value_info("o", TensorProto.FLOAT, [1, operands[0].shape[2], heads * width])
+    node = helper.make_node("MultiHeadAttention", ["q", "k", "v"], ["o"], domain="com.microsoft", num_heads=heads)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(helper.make_graph([node], "g", values, [out]), opset_imports=opsets, ir_version=9)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    feeds = {n: x.transpose(1, 2).reshape(1, x.shape[2], -1).contiguous().numpy() for n, x in zip("qkv", operands)}
+    return lambda: session.run(None, feeds)
+
+
+def runners(shape, dtype, threads):
+    heads, width, queries, keys = shape
+    operands = [torch.randn(1, heads, tokens, width).to(dtype) for tokens in (queries, keys, keys)]
+    result = {
+        "rondo": lambda: rondo.attention_forward(*operands, head_first=True),
+        "torch": lambda: torch.nn.functional.scaled_dot_product_attention(*operands),
+    }
+    if openvino := installed("openvino"):
+        result["openvino"] = openvino_runner(openvino, operands, dtype, threads)
+    if dtype == torch.float32 and (onnxruntime := installed("onnxruntime")) and installed("onnx"):
+        result["onnxruntime"] = onnxruntime_runner(onnxruntime, operands, threads)
+    return result
+
+
+def measure(shape, dtype, threads, rounds):
+    """GFLOP/s of the best call of each."""
+    heads, width, queries, keys = shape
+    operations = 4.0 * heads * width * queries * keys
+    calls = 2 if operations > 1e11 else 5 if operations > 1e9 else 100
+    everybody = runners(shape, dtype, threads)
+    best = dict.fromkeys(everybody, float("inf"))
+    for _ in range(rounds):
+        for name, call in everybody.items():
+            call()
+            for _ in range(calls):
+                start = time.perf_counter()
+                call()
+                best[name] = min(best[name], time.perf_counter() - start)
+    return {name: operations / seconds * 1e-9 for name, seconds in best.items()}
+
+
+def geometric_mean(values):
+    product = 1.0
+    for value in values:
+        product *= value
+    return product ** (1 / len(values))
+
+
+def table(rows, names):
+    lines = ["| heads x dim x queries x keys | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for shape, row in rows:
+        lines.append(f"| {' x '.join(map(str, shape))} | " + " | ".join(f"{row[name]:.0f}" for name in names) + " |")
+    ratios = ["1.00"] + [f"{geometric_mean([row['rondo'] / row[name] for _, row in rows]):.2f}" for name in names[1:]]
+    lines.append("| rondo over it, geometric mean | " + " | ".join(ratios) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def picture(rows, names, title):
+    """Grouped bars, as SVG."""
+    bar, gap, height, left, top = 16, 22, 220, 50, 40
+    most = max(max(row.values()) for _, row in rows)
+    width = left + len(rows) * (len(names) * bar + gap) + 10
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{top + height + 50}" '
+        'font-family="sans-serif" font-size="11">',
+        f'<rect width="100%" height="100%" fill="white"/><text x="{left}" y="16" font-size="13">{title}</text>',
+    ]
+    for i, name in enumerate(names):
+        x = left + i * 110
+        parts.append(f'<rect x="{x}" y="24" width="10" height="10" fill="{COLOURS[name]}"/>')
+        parts.append(f'<text x="{x + 14}" y="33">{name}</text>')
+    for step in range(5):
+        value = most * step / 4
+        y = top + height - height * step / 4
+        parts.append(f'<line x1="{left}" y1="{y:.0f}" x2="{width}" y2="{y:.0f}" stroke="#ddd"/>')
+        parts.append(f'<text x="{left - 6}" y="{y + 4:.0f}" text-anchor="end">{value:.0f}</text>')
+    for i, (shape, row) in enumerate(rows):
+        x = left + gap / 2 + i * (len(names) * bar + gap)
+        for j, name in enumerate(names):
+            tall = height * row[name] / most
+            parts.append(
+                f'<rect x="{x + j * bar:.0f}" y="{top + height - tall:.1f}" width="{bar - 2}" height="{tall:.1f}" '
+                f'fill="{COLOURS[name]}"/>'
+            )
+        middle = x + len(names) * bar / 2
+        parts.append(f'<text x="{middle:.0f}" y="{top + height + 15}" text-anchor="middle">{shape[0]}x{shape[1]}</text>')
+        parts.append(f'<text x="{middle:.0f}" y="{top + height + 29}" text-anchor="middle">{shape[2]}x{shape[3]}</text>')
+    return "\n".join(parts) + "\n</svg>\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=Path("."))
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    os.environ["RONDO_THREADS"] = str(args.threads)
+    torch.set_grad_enabled(False)
+    dtype = getattr(torch, args.dtype)
+    rows = []
+    for shape in SHAPES:
+        rows.append((shape, measure(shape, dtype, args.threads, args.rounds)))
+        print(shape, {name: round(value, 1) for name, value in rows[-1][1].items()}, flush=True)
+    names = list(rows[0][1])
+    stem = f"attention-{args.dtype}-{args.threads}"
+    (args.output / f"{stem}.md").write_text(table(rows, names))
+    title = f"GFLOP/s, {args.dtype}, threads: {args.threads}"
+    (args.output / f"{stem}.svg").write_text(picture(rows, names, title))
+
+
+if __name__ == "__main__":
+    main()
