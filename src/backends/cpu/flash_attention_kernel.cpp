@@ -142,7 +142,6 @@ class FlashKernel final : public AttentionKernel {
 
 AttentionRefusal refuse_for_bf16(const AttentionProblem& problem) {
   if (problem.dtype != DType::bf16) return "takes bfloat16 only";
-  if (problem.mask != MaskKind::none) return "takes no mask";
   return refuse_wide_heads(problem, 512);
 }
 
@@ -150,7 +149,7 @@ class FlashBf16Kernel final : public AttentionKernel {
  public:
   std::string_view name() const override { return "flash-bf16"; }
   std::string_view description() const override {
-    return "bfloat16 dot products of AVX-512; causal, LSE, varlen, head dims to 512; no masks";
+    return "bfloat16 dot products of AVX-512; any mask, causal, LSE, varlen, head dims to 512";
   }
   AttentionRefusal unavailable() const override {
     if (!has_native_bf16()) return "needs a CPU level of avx512_bf16";
@@ -167,7 +166,7 @@ class FlashAmxKernel final : public AttentionKernel {
  public:
   std::string_view name() const override { return "flash-amx"; }
   std::string_view description() const override {
-    return "bfloat16 on AMX tiles; causal, LSE, varlen, head dims to 512; no masks";
+    return "bfloat16 on AMX tiles; any mask, causal, LSE, varlen, head dims to 512";
   }
   AttentionRefusal unavailable() const override {
     if (cpu_level() < CpuLevel::avx512_amx) return "needs a CPU level of avx512_amx";

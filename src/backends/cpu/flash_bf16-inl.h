@@ -128,7 +128,9 @@ class FlashBf16 {
         factor_((heads.scale < 0    ? -heads.scale
                  : heads.scale != 0 ? heads.scale
                                     : kTiny) *
-                kLog2E) {}
+                kLog2E),
+        adds_mask_(heads.mask != nullptr && heads.mask_dtype != DType::boolean),
+        weight_factor_(adds_mask_ ? 1.0F : factor_) {}
 
   void run(std::int64_t first, std::int64_t last) {
     const typename Products::Scope scope;
@@ -295,6 +297,11 @@ class FlashBf16 {
   /// -infinity where a query does not see a key; `key` is the first of `count` keys of the step.
   void hide(const Block& q, std::int64_t key, std::int64_t count) const {
     const __m512 hidden = _mm512_set1_ps(kLowest);
+    if (adds_mask_) {
+      add_mask(q, key, count);
+    } else if (h_.mask != nullptr) {
+      apply_boolean_mask(q, key, count);
+    }
     for (std::int64_t j = count; j < kStep; ++j) {
       _mm512_store_ps(s_.scores + j * kBlock, hidden);
       _mm512_store_ps(s_.scores + j * kBlock + 16, hidden);
@@ -310,6 +317,56 @@ class FlashBf16 {
     }
   }
 
+  /// The mask's row of query `query` of the block, from `key` on.
+  template <class T>
+  const T* mask_row(const Block& q, std::int64_t query, std::int64_t key) const {
+    const std::int64_t row = std::min(q.first + query, h_.queries - 1);
+    return static_cast<const T*>(h_.mask) + q.head * h_.mask_head_stride + row * h_.mask_query_stride + key;
+  }
+
+  void apply_boolean_mask(const Block& q, std::int64_t key, std::int64_t count) const {
+    const __m512 hidden = _mm512_set1_ps(kLowest);
+    const __mmask32 real = count >= 32 ? ~__mmask32{0} : (__mmask32{1} << count) - 1;
+    for (std::int64_t v = 0; v < 2; ++v) {
+      alignas(64) std::uint32_t kept[16];  // bit j: the query sees key j
+      for (std::int64_t r = 0; r < 16; ++r) {
+        const __m256i bytes = _mm256_maskz_loadu_epi8(real, mask_row<bool>(q, v * 16 + r, key));
+        kept[r] = _mm256_test_epi8_mask(bytes, bytes);
+      }
+      const __m512i bits = _mm512_load_si512(kept);
+      for (std::int64_t j = 0; j < count; ++j) {
+        const __mmask16 blind = _mm512_testn_epi32_mask(bits, _mm512_set1_epi32(static_cast<int>(1U << j)));
+        _mm512_mask_store_ps(s_.scores + j * kBlock + v * 16, blind, hidden);
+      }
+    }
+  }
+
+  /// scores = factor * score + mask, to the base of 2
+  void add_mask(const Block& q, std::int64_t key, std::int64_t count) const {
+    const __m512 factor = _mm512_set1_ps(factor_);
+    for (std::int64_t first = 0; first < count; first += 16) {
+      const std::int64_t columns = std::min<std::int64_t>(16, count - first);
+      const auto real = static_cast<__mmask16>((1U << columns) - 1);
+      for (std::int64_t v = 0; v < 2; ++v) {
+        Rows x;
+        for (std::int64_t r = 0; r < 16; ++r) x[r] = _mm512_castps_si512(load_mask(q, v * 16 + r, key + first, real));
+        transpose(x);
+        for (std::int64_t j = 0; j < columns; ++j) {
+          float* score = s_.scores + (first + j) * kBlock + v * 16;
+          const __m512 added = _mm512_mul_ps(_mm512_castsi512_ps(x[j]), _mm512_set1_ps(kLog2E));
+          _mm512_store_ps(score, _mm512_fmadd_ps(_mm512_load_ps(score), factor, added));
+        }
+      }
+    }
+  }
+
+  __m512 load_mask(const Block& q, std::int64_t query, std::int64_t key, __mmask16 real) const {
+    if (h_.mask_dtype == DType::f32) return _mm512_maskz_loadu_ps(real, mask_row<float>(q, query, key));
+    const __m256i narrow = _mm256_maskz_loadu_epi16(real, mask_row<Bits>(q, query, key));
+    if (h_.mask_dtype == DType::f16) return _mm512_cvtph_ps(narrow);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
+  }
+
   __m512 largest(std::int64_t v) const {
     __m512 a = _mm512_load_ps(s_.scores + v * 16);
     __m512 b = _mm512_load_ps(s_.scores + kBlock + v * 16);
@@ -317,7 +374,7 @@ class FlashBf16 {
       a = _mm512_max_ps(_mm512_load_ps(s_.scores + j * kBlock + v * 16), a);
       b = _mm512_max_ps(_mm512_load_ps(s_.scores + (j + 1) * kBlock + v * 16), b);
     }
-    return _mm512_mul_ps(_mm512_max_ps(a, b), _mm512_set1_ps(factor_));
+    return _mm512_mul_ps(_mm512_max_ps(a, b), _mm512_set1_ps(weight_factor_));
   }
 
   bool raises_center(std::int64_t slot) {
@@ -362,11 +419,11 @@ class FlashBf16 {
     return w;
   }
 
-  /// weights = 2^(factor * score - center) in bfloat16, for pairs [first, last).
+  /// weights = 2^(weight_factor * score - center) in bfloat16, for pairs [first, last).
   void weigh(Weighing& w, std::int64_t first, std::int64_t last) const {
     const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
                                                 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    const __m512 factor = _mm512_set1_ps(factor_);
+    const __m512 factor = _mm512_set1_ps(weight_factor_);
     for (std::int64_t v = 0; v < 2; ++v) {
       const std::int64_t begin = std::max(first - v * kPairs / 2, std::int64_t{0});
       const std::int64_t end = std::min(last - v * kPairs / 2, kPairs / 2);
@@ -428,6 +485,8 @@ class FlashBf16 {
   const FlashHeads& h_;
   const Scratch s_;
   const float factor_;
+  const bool adds_mask_;
+  const float weight_factor_;  // what scores are multiplied by when they become weights
   __m512 largest_[2] = {};
 };
 

@@ -1,4 +1,4 @@
-// Flash attention in bfloat16 with native products: as flash_attention.h, without masks. Weights are rounded to
+// Flash attention in bfloat16 with native products: as flash_attention.h. Weights are rounded to
 // bfloat16 before they meet the values.
 #pragma once
 
