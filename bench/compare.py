@@ -36,7 +36,7 @@ def installed(name):
 def openvino_runner(openvino, operands, dtype, threads):
     from openvino import opset13
 
-    parameters = [opset13.parameter(list(x.shape), "f32") for x in operands]
+    parameters = [opset13.parameter(list(x.shape), openvino.Type.f32) for x in operands]
     model = openvino.Model([opset13.scaled_dot_product_attention(*parameters, causal=False)], parameters)
     hints = {"INFERENCE_PRECISION_HINT": "f32" if dtype == torch.float32 else "bf16", "INFERENCE_NUM_THREADS": threads}
     request = openvino.Core().compile_model(model, "CPU", hints).create_infer_request()
