@@ -140,13 +140,28 @@ class FlashKernel final : public AttentionKernel {
   }
 };
 
-AttentionRefusal refuse_for_bf16(const AttentionProblem& problem) {
-  if (problem.dtype != DType::bf16) return "takes bfloat16 only";
-  return refuse_wide_heads(problem, 512);
-}
-
-class FlashBf16Kernel final : public AttentionKernel {
+/// The kernels with native bfloat16 products differ in what multiplies and in when that is there.
+class FlashBf16Kernel : public AttentionKernel {
  public:
+  AttentionRefusal supports(const AttentionProblem& problem) const final {
+    if (problem.dtype != DType::bf16) return "takes bfloat16 only";
+    return refuse_wide_heads(problem, 512);
+  }
+  std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, int threads) const final {
+    return std::make_unique<FlashRunner>(Implementation{kFlashBf16BlockQueries, flash_bf16_scratch_bytes, run_},
+                                         problem, threads);
+  }
+
+ protected:
+  explicit FlashBf16Kernel(decltype(Implementation::run) run) : run_(run) {}
+
+ private:
+  decltype(Implementation::run) run_;
+};
+
+class FlashDotKernel final : public FlashBf16Kernel {
+ public:
+  FlashDotKernel() : FlashBf16Kernel(flash_bf16) {}
   std::string_view name() const override { return "flash-bf16"; }
   std::string_view description() const override {
     return "bfloat16 dot products of AVX-512; any mask, causal, LSE, varlen, head dims to 512";
@@ -155,15 +170,11 @@ class FlashBf16Kernel final : public AttentionKernel {
     if (!has_native_bf16()) return "needs a CPU level of avx512_bf16";
     return std::nullopt;
   }
-  AttentionRefusal supports(const AttentionProblem& problem) const override { return refuse_for_bf16(problem); }
-  std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, int threads) const override {
-    return std::make_unique<FlashRunner>(Implementation{kFlashBf16BlockQueries, flash_bf16_scratch_bytes, flash_bf16},
-                                         problem, threads);
-  }
 };
 
-class FlashAmxKernel final : public AttentionKernel {
+class FlashAmxKernel final : public FlashBf16Kernel {
  public:
+  FlashAmxKernel() : FlashBf16Kernel(flash_amx) {}
   std::string_view name() const override { return "flash-amx"; }
   std::string_view description() const override {
     return "bfloat16 on AMX tiles; any mask, causal, LSE, varlen, head dims to 512";
@@ -174,17 +185,12 @@ class FlashAmxKernel final : public AttentionKernel {
     if (!granted) return "the operating system does not let this process use AMX tiles";
     return std::nullopt;
   }
-  AttentionRefusal supports(const AttentionProblem& problem) const override { return refuse_for_bf16(problem); }
-  std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, int threads) const override {
-    return std::make_unique<FlashRunner>(Implementation{kFlashBf16BlockQueries, flash_bf16_scratch_bytes, flash_amx},
-                                         problem, threads);
-  }
 };
 
 }  // namespace
 
 std::shared_ptr<const AttentionKernel> flash_attention_kernel() { return std::make_shared<FlashKernel>(); }
-std::shared_ptr<const AttentionKernel> flash_bf16_attention_kernel() { return std::make_shared<FlashBf16Kernel>(); }
+std::shared_ptr<const AttentionKernel> flash_bf16_attention_kernel() { return std::make_shared<FlashDotKernel>(); }
 std::shared_ptr<const AttentionKernel> flash_amx_attention_kernel() { return std::make_shared<FlashAmxKernel>(); }
 
 }  // namespace rondo::cpu
