@@ -2,12 +2,14 @@
 
 #include <fmt/format.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <charconv>
 #include <cmath>
 #include <fstream>
+#include <map>
 #include <set>
 #include <string>
 #include <thread>
@@ -30,7 +32,21 @@ std::string read_line(const std::string& path) {
   return line;
 }
 
-/// Distinct (package, core) pairs among the CPUs that this process may run on.
+/// The physical core of each CPU that this process could start on, by number; read once.
+const std::map<int, std::pair<std::string, std::string>>& cores_by_cpu() {
+  static const std::map<int, std::pair<std::string, std::string>> cores = [] {
+    std::map<int, std::pair<std::string, std::string>> found;
+    for (int cpu = 0; cpu < sysconf(_SC_NPROCESSORS_CONF); ++cpu) {
+      const std::string topology = fmt::format("/sys/devices/system/cpu/cpu{}/topology/", cpu);
+      const std::string core = read_line(topology + "core_id");
+      if (!core.empty()) found[cpu] = {read_line(topology + "physical_package_id"), core};
+    }
+    return found;
+  }();
+  return cores;
+}
+
+/// Distinct cores among the CPUs that this process may run on now.
 int physical_cores_in_affinity_mask() {
   cpu_set_t mask;
   CPU_ZERO(&mask);
@@ -38,9 +54,8 @@ int physical_cores_in_affinity_mask() {
   std::set<std::pair<std::string, std::string>> cores;
   for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
     if (!CPU_ISSET(cpu, &mask)) continue;
-    const std::string topology = fmt::format("/sys/devices/system/cpu/cpu{}/topology/", cpu);
-    const std::string core = read_line(topology + "core_id");
-    cores.emplace(read_line(topology + "physical_package_id"), core.empty() ? std::to_string(cpu) : core);
+    const auto known = cores_by_cpu().find(cpu);
+    cores.insert(known != cores_by_cpu().end() ? known->second : std::pair("cpu", std::to_string(cpu)));
   }
   return static_cast<int>(cores.size());
 }
@@ -73,7 +88,8 @@ int default_threads() {
     }
     return threads;
   }
-  return std::max(1, std::min(physical_cores_in_affinity_mask(), cgroup_cpu_quota()));
+  static const int quota = cgroup_cpu_quota();
+  return std::max(1, std::min(physical_cores_in_affinity_mask(), quota));
 }
 
 #if defined(_OPENMP)

@@ -11,6 +11,8 @@ std::string_view activation_name(ActivationKind kind) {
     case ActivationKind::gelu_erf: return "gelu_erf";
     case ActivationKind::quick_gelu: return "quick_gelu";
     case ActivationKind::silu: return "silu";
+    case ActivationKind::mish: return "mish";
+    case ActivationKind::relu: return "relu";
   }
   return "";
 }
@@ -22,6 +24,8 @@ double activation_value(ActivationKind kind, double x) {
     case ActivationKind::gelu_erf: return 0.5 * x * (1.0 + std::erf(x / std::numbers::sqrt2));
     case ActivationKind::quick_gelu: return x / (1.0 + std::exp(-1.702 * x));
     case ActivationKind::silu: return x / (1.0 + std::exp(-x));
+    case ActivationKind::mish: return x * std::tanh(x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x)));
+    case ActivationKind::relu: return x > 0 || std::isnan(x) ? x : 0.0;
   }
   return 0;
 }
@@ -35,6 +39,27 @@ std::vector<TensorType> ActivationOp::infer(std::span<const TensorType> inputs) 
 void ActivationOp::reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const {
   for (std::size_t i = 0; i < inputs[0].values.size(); ++i) {
     outputs[0].values[i] = activation_value(kind_, inputs[0].values[i]);
+  }
+}
+
+std::vector<TensorType> SwigluOp::infer(std::span<const TensorType> inputs) const {
+  check_count(inputs, 1, 1);
+  check_floating(inputs);
+  check(inputs[0].shape.rank() >= 1 && inputs[0].shape.back() % 2 == 0,
+        "input {} is given; allowed is [..., 2 F], hidden and gate side by side", inputs[0].shape.to_string());
+  TensorType result = inputs[0];
+  result.shape[result.shape.rank() - 1] /= 2;
+  return {result};
+}
+
+void SwigluOp::reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const {
+  const std::int64_t width = outputs[0].shape.back();
+  for (std::int64_t row = 0; row < outputs[0].shape.rows(); ++row) {
+    const double* hidden = inputs[0].values.data() + row * 2 * width;
+    for (std::int64_t i = 0; i < width; ++i) {
+      outputs[0].values[static_cast<std::size_t>(row * width + i)] =
+          hidden[i] * activation_value(ActivationKind::silu, hidden[width + i]);
+    }
   }
 }
 

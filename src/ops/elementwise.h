@@ -2,17 +2,15 @@
 #pragma once
 
 #include "ops/operator.h"
+#include "rondo/operators.h"
 
 namespace rondo {
-
-enum class ActivationKind : std::uint8_t { gelu_tanh, gelu_erf, quick_gelu, silu };
 
 std::string_view activation_name(ActivationKind kind);
 /// The activation in float64.
 double activation_value(ActivationKind kind, double x);
 
-/// x of any shape -> the same shape. gelu_tanh: 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))); gelu_erf:
-/// 0.5 x (1 + erf(x / sqrt 2)) (Hendrycks and Gimpel, 2016); quick_gelu: x sigmoid(1.702 x); silu: x sigmoid(x).
+/// x of any shape -> the same shape; the formulas stand at ActivationKind.
 class ActivationOp final : public Operator {
  public:
   explicit ActivationOp(ActivationKind kind) : kind_(kind) {}
@@ -24,6 +22,14 @@ class ActivationOp final : public Operator {
 
  private:
   ActivationKind kind_;
+};
+
+/// x [..., 2 F] = [hidden, gate] -> hidden * silu(gate), [..., F] (Shazeer, 2020)
+class SwigluOp final : public Operator {
+ public:
+  std::string_view name() const override { return "swiglu"; }
+  std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
+  void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
 };
 
 enum class BinaryKind : std::uint8_t { add, multiply };

@@ -5,7 +5,10 @@
 
 namespace rondo {
 
-/// x [B, S, D], scale [B, D], shift [B, D] -> x * (1 + scale) + shift
+/// True when `vector` is [B, D], [B, 1, D] or [B, S, D] beside x [B, S, D].
+bool is_modulation_of(const Shape& vector, const Shape& x);
+
+/// x [B, S, D], scale and shift [B, D], [B, 1, D] or [B, S, D] -> x * (1 + scale) + shift
 class ModulateOp final : public Operator {
  public:
   std::string_view name() const override { return "modulate"; }
@@ -13,7 +16,7 @@ class ModulateOp final : public Operator {
   void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
 };
 
-/// residual [B, S, D], gate [B, D], x [B, S, D] -> residual + gate * x
+/// residual [B, S, D], gate [B, D], [B, 1, D] or [B, S, D], x [B, S, D] -> residual + gate * x
 class GatedAddOp final : public Operator {
  public:
   std::string_view name() const override { return "gated_add"; }

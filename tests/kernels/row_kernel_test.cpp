@@ -1,5 +1,6 @@
 // Norms, modulation, activations, sums, RoPE and casts against their float64 references.
 #include "ops/elementwise.h"
+#include "ops/fused_norms.h"
 #include "ops/modulation.h"
 #include "ops/norms.h"
 #include "ops/rope.h"
@@ -68,6 +69,39 @@ TEST_P(RowKernel, ModulateAndGatedAdd) {
     const Tensor shift = parameters.sliced(1, width, 2 * width);
     check(ModulateOp(), {{x}, {scale}, {shift}});
     check(GatedAddOp(), {{x}, {scale}, {random({2, 17, width}, 12)}});
+    check(LayerNormScaleShiftOp(1e-5), {{x}, {scale}, {shift}}, 2e-5);
+    check(LayerNormScaleShiftOp(1e-5),
+          {{x}, {scale}, {shift}, {random_float({width}, 4)}, {random_float({width}, 5)}}, 2e-5);
+  }
+}
+
+TEST_P(RowKernel, ModulationsOfEveryShapeAndDtype) {
+  const Tensor x = random({2, 17, 40}, 10);
+  for (const DType vector : {DType::f32, DType::bf16, DType::f16}) {
+    for (const Shape& shape : {Shape{2, 40}, Shape{2, 1, 40}, Shape{2, 17, 40}}) {
+      const Tensor scale = random_tensor(shape, vector, 11);
+      const Tensor shift = random_tensor(Shape{2, 40}, vector, 12);
+      check(ModulateOp(), {{x}, {scale}, {shift}});
+      check(LayerNormScaleShiftOp(1e-5), {{x}, {scale}, {shift}}, 2e-5);
+      check(GatedAddOp(), {{x}, {scale}, {random({2, 17, 40}, 13)}});
+    }
+  }
+}
+
+TEST_P(RowKernel, AddRmsNorm) {
+  for (const std::int64_t width : kWidths) {
+    const Tensor x = random({2, 5, width}, 3);
+    const Tensor residual = random({2, 9, width}, 4).sliced(1, 2, 7);
+    check(AddRmsNormOp(1e-6), {{x}, {residual}}, 1e-5);
+    check(AddRmsNormOp(1e-6), {{x}, {residual}, {random_float({width}, 5)}}, 1e-5);
+  }
+}
+
+TEST_P(RowKernel, Swiglu) {
+  for (const std::int64_t width : kWidths) {
+    Tensor x = random_tensor({5, 2 * width}, DType::f32, 6, 4.0);
+    x.as<float>()[width] = -1e4F;
+    check(SwigluOp(), {{x.to(dtype())}}, 4e-6);
   }
 }
 
@@ -83,7 +117,8 @@ TEST_P(RowKernel, Activations) {
   const std::vector<float> extremes{0.0F, -0.0F, 1e-30F, -1e-30F, 20.0F, -20.0F, 88.0F, -88.0F, 1e4F, -1e4F};
   std::copy(extremes.begin(), extremes.end(), x.as<float>());
   for (const ActivationKind kind :
-       {ActivationKind::gelu_tanh, ActivationKind::gelu_erf, ActivationKind::quick_gelu, ActivationKind::silu}) {
+       {ActivationKind::gelu_tanh, ActivationKind::gelu_erf, ActivationKind::quick_gelu, ActivationKind::silu,
+        ActivationKind::mish, ActivationKind::relu}) {
     check(ActivationOp(kind), {{x.to(dtype())}}, 4e-6);
   }
 }
@@ -100,7 +135,7 @@ TEST_P(RowKernel, AddAndMultiply) {
 }
 
 TEST_P(RowKernel, Cast) {
-  for (const DType to : {DType::f32, DType::bf16}) {
+  for (const DType to : {DType::f32, DType::bf16, DType::f16}) {
     const Tensor x = random({3, 129}, 19);
     for (const int threads : {1, 2}) {
       expect_kernel_matches_reference(CastOp(to), {{x}}, "simd", threads, tolerance_for(to, 1e-7));
@@ -109,13 +144,21 @@ TEST_P(RowKernel, Cast) {
 }
 
 TEST_P(RowKernel, Rope) {
-  for (const std::int64_t head_dim : {2, 8, 16, 24, 64, 72, 96, 128, 256}) {
-    const Shape table{5, head_dim / 2};
-    check(RopeOp(), {{random({2, 5, 3, head_dim}, 20)}, {random_float(table, 21)}, {random_float(table, 22)}}, 1e-5);
+  for (const RotaryMode mode : {RotaryMode::half, RotaryMode::interleaved}) {
+    for (const std::int64_t head_dim : {2, 6, 8, 16, 24, 64, 72, 96, 128, 256}) {
+      const Tensor x = random({2, 5, 3, head_dim}, 20);
+      for (const std::int64_t columns : {head_dim / 2, head_dim}) {
+        const Tensor cos = random_float({5, columns}, 21);
+        const Tensor sin = random_float({5, columns}, 22);
+        check(RopeOp(mode), {{x}, {cos}, {sin}}, 1e-5);
+        check(RmsNormRopeOp(1e-6, mode), {{x}, {cos}, {sin}}, 2e-5);
+        check(RmsNormRopeOp(1e-6, mode), {{x}, {cos}, {sin}, {random_float({head_dim}, 23)}}, 2e-5);
+      }
+    }
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Dtypes, RowKernel, ::testing::Values(DType::f32, DType::bf16),
+INSTANTIATE_TEST_SUITE_P(Dtypes, RowKernel, ::testing::Values(DType::f32, DType::bf16, DType::f16),
                          [](const auto& test) { return std::string(dtype_name(test.param)); });
 
 TEST(RowKernelNan, StaysNanInBfloat16) {

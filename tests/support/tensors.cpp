@@ -65,8 +65,9 @@ Tensor random_tensor(const Shape& shape, DType dtype, std::uint32_t seed, double
 }
 
 Tolerance tolerance_for(DType dtype, double float_error) {
-  return dtype == DType::bf16 ? Tolerance{float_error + 1e-6, float_error + 1.0 / 256}
-                              : Tolerance{float_error, float_error};
+  if (dtype == DType::bf16) return {float_error + 1e-6, float_error + 1.0 / 256};
+  if (dtype == DType::f16) return {float_error + 1e-7, float_error + 1.0 / 2048};
+  return {float_error, float_error};
 }
 
 void expect_kernel_matches_reference(const Operator& op, const std::vector<Operand>& operands,

@@ -28,7 +28,7 @@ struct Tolerance {
   double relative;
 };
 
-/// For float32 results about `float_error`; for bfloat16 results that plus half a unit in the last place.
+/// For float32 results about `float_error`; for narrower results that plus half a unit in the last place.
 Tolerance tolerance_for(DType dtype, double float_error);
 
 /// Runs the kernel `kernel` (it must be registered and must support the problem) with `threads` threads and compares

@@ -76,7 +76,7 @@ std::unique_ptr<Kernel> make_embedding(const KernelRequest& /*request*/) {
       const std::int64_t id = std::clamp<std::int64_t>(ids.as<std::int32_t>()[i], 0, last);
       const RowMap source(table.sliced(0, id, id + 1));
       const RowMap target(args.outputs[0].reshaped({ids.elements(), table.shape()[1]}).sliced(0, i, i + 1));
-      cast_rows(table.dtype(), source, args.outputs[0].dtype(), target, {0, 1, table.shape()[1]});
+      cast_rows(source, target, {0, 1, table.shape()[1]});
     }
   });
 }

@@ -26,11 +26,14 @@ inline std::unique_ptr<Kernel> make_kernel(FunctionKernel::Function function, st
   return std::make_unique<FunctionKernel>(std::move(function), scratch_bytes);
 }
 
-/// The refusal that SIMD kernels share: floating inputs in float32 or bfloat16, all alike, with dense rows.
+/// True for the dtypes that SIMD rows are loaded from and stored to.
+inline bool is_simd_dtype(DType dtype) { return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16; }
+
+/// The refusal that SIMD kernels share: inputs in float32, bfloat16 or float16, all alike, with dense rows.
 inline Refusal refuse_unless_simd_rows(const KernelRequest& request, std::size_t data_inputs) {
   for (std::size_t i = 0; i < data_inputs; ++i) {
     const Tensor& input = request.inputs[i].prototype;
-    if (input.dtype() != DType::f32 && input.dtype() != DType::bf16) return "takes float32 and bfloat16 only";
+    if (!is_simd_dtype(input.dtype())) return "takes float32, bfloat16 and float16 only";
     if (input.dtype() != request.inputs[0].prototype.dtype()) return "takes inputs of one dtype only";
     const std::size_t rank = input.shape().rank();
     if (rank == 0 || (input.strides()[rank - 1] != 1 && input.shape().back() != 1)) return "takes dense rows only";

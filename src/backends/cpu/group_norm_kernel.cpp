@@ -39,7 +39,6 @@ double group_sum(const Scratch& scratch, int threads, std::int64_t channels, std
 
 void run_group_norm(const KernelArgs& args, std::int64_t groups, double eps) {
   const Tensor& x = args.inputs[0];
-  const DType dtype = x.dtype();
   const std::int64_t channels = x.shape().back();
   const std::int64_t per_group = channels / groups;
   const std::int64_t positions = x.shape().rows() / x.shape()[0];
@@ -60,12 +59,12 @@ void run_group_norm(const KernelArgs& args, std::int64_t groups, double eps) {
         pass(scratch.partial + part * channels, rows);
       });
     };
-    sum_over_threads([&](double* sums, RowRange rows) { channel_sums(dtype, in, sums, rows); });
+    sum_over_threads([&](double* sums, RowRange rows) { channel_sums(in, sums, rows); });
     for (std::int64_t g = 0; g < groups; ++g) {
       const double mean = group_sum(scratch, args.threads, channels, g * per_group, per_group) / count;
       std::fill_n(scratch.mean + g * per_group, per_group, static_cast<float>(mean));
     }
-    sum_over_threads([&](double* sums, RowRange rows) { channel_square_sums(dtype, in, scratch.mean, sums, rows); });
+    sum_over_threads([&](double* sums, RowRange rows) { channel_square_sums(in, scratch.mean, sums, rows); });
     for (std::int64_t g = 0; g < groups; ++g) {
       const double variance = group_sum(scratch, args.threads, channels, g * per_group, per_group) / count;
       const double inverse = 1.0 / std::sqrt(variance + eps);
@@ -77,7 +76,7 @@ void run_group_norm(const KernelArgs& args, std::int64_t groups, double eps) {
       }
     }
     parallel_ranges(args.threads, positions, 16384 / channels + 1, [&](std::int64_t begin, std::int64_t end) {
-      channel_affine(dtype, in, scratch.scale, scratch.shift, out, {first_row + begin, first_row + end, channels});
+      channel_affine(in, scratch.scale, scratch.shift, out, {first_row + begin, first_row + end, channels});
     });
   }
 }

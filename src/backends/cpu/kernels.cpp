@@ -6,7 +6,7 @@ std::span<const KernelEntry> kernels() {
   static const std::vector<KernelEntry> all = [] {
     std::vector<KernelEntry> entries;
     for (const auto part : {tiled_linear_kernels(), linear_kernels(), conv2d_kernels(), attention_node_kernels(),
-                            row_kernels(), group_norm_kernels(), copy_kernels(), reference_kernels()}) {
+                            norm_kernels(), row_kernels(), group_norm_kernels(), copy_kernels(), reference_kernels()}) {
       entries.insert(entries.end(), part.begin(), part.end());
     }
     return entries;

@@ -15,6 +15,7 @@ std::span<const KernelEntry> tiled_linear_kernels();
 std::span<const KernelEntry> linear_kernels();
 std::span<const KernelEntry> conv2d_kernels();
 std::span<const KernelEntry> attention_node_kernels();
+std::span<const KernelEntry> norm_kernels();
 std::span<const KernelEntry> row_kernels();
 std::span<const KernelEntry> group_norm_kernels();
 std::span<const KernelEntry> copy_kernels();

@@ -13,6 +13,7 @@
 #include <cstdint>
 
 #include "core/float_formats.h"
+#include "rondo/dtype.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace rondo::cpu::HWY_NAMESPACE {
@@ -84,6 +85,18 @@ HWY_INLINE void store_float(D /*d*/, hn::Vec<D> value, std::uint16_t* target) {
   const auto is_nan = hn::RebindMask(wide, hn::IsNaN(value));
   const auto result = hn::IfThenElse(is_nan, quiet, rounded);
   hn::StoreU(hn::DemoteTo(narrow, hn::BitCast(wide_signed, result)), narrow, target);
+}
+
+/// Calls body(T{}) with the element type that stands for `dtype`: float32, bfloat16 or float16.
+template <class Body>
+HWY_INLINE void with_element(DType dtype, const Body& body) {
+  if (dtype == DType::f32) {
+    body(float{});
+  } else if (dtype == DType::bf16) {
+    body(std::uint16_t{});
+  } else {
+    body(hwy::float16_t{});
+  }
 }
 
 /// Calls body(tag, index) for whole vectors, then for single elements.

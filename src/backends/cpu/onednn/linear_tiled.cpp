@@ -200,8 +200,7 @@ class TiledLinear final : public Kernel {
                                 .reshaped({rows_, outputs_})
                                 .sliced(0, first, first + rows)
                                 .sliced(1, tile * kTile, (tile + 1) * kTile);
-      cast_rows(DType::f32, RowMap(Tensor::borrow(sums, {rows, kTile}, DType::f32)), DType::bf16, RowMap(target),
-                {0, rows, kTile});
+      cast_rows(RowMap(Tensor::borrow(sums, {rows, kTile}, DType::f32)), RowMap(target), {0, rows, kTile});
     }
   }
 
