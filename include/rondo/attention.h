@@ -16,6 +16,14 @@ namespace rondo RONDO_PUBLIC {
 /// Order of the axes: B batch, S tokens, N heads, D head dim; BSH has N and D as one axis.
 enum class AttentionLayout : std::uint8_t { bsnd, bnsd, bsh };
 
+/// How a kernel is chosen where none is named. runtime: by what has been measured (see TuneMode), else the first in the
+/// list that can; static_order: the first that can; manual: the one that is named, which is then required.
+enum class AttentionOptMode : std::uint8_t { runtime, static_order, manual };
+
+/// off: results that were measured are not used; cached: they are, and nothing is measured; on: what has not been
+/// measured is, before its first call.
+enum class TuneMode : std::uint8_t { off, cached, on };
+
 struct AttentionOptions {
   /// What scores are multiplied by; 1 / sqrt(head dim) when not given.
   std::optional<double> scale;
@@ -27,6 +35,9 @@ struct AttentionOptions {
   bool return_lse = false;
   /// A kernel's name: it must be able to, or the call is refused. Empty: RONDO_ATTENTION_BACKEND, else the best.
   std::string backend;
+  AttentionOptMode opt_mode = AttentionOptMode::runtime;
+  /// Nothing: as RONDO_TUNE says, cached without it.
+  std::optional<TuneMode> tune;
   /// 0: default_threads(), which RONDO_THREADS sets.
   int threads = 0;
 };
@@ -52,6 +63,8 @@ struct VarlenAttentionOptions {
   bool causal = false;
   bool return_lse = false;
   std::string backend;
+  AttentionOptMode opt_mode = AttentionOptMode::runtime;
+  std::optional<TuneMode> tune;
   int threads = 0;
 };
 

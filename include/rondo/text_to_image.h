@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "rondo/attention.h"
 #include "rondo/dtype.h"
 #include "rondo/export.h"
 #include "rondo/image.h"
@@ -31,6 +32,8 @@ struct PipelineOptions {
   std::optional<std::vector<std::string>> only_passes;
   /// The transformer's attention kernel, as `rondo backends` lists them. Empty: RONDO_ATTENTION_BACKEND, else the best.
   std::string attention_backend;
+  /// Whether measured attention kernels are used, or measured where they are not yet. Unset: as RONDO_TUNE says.
+  std::optional<TuneMode> tune;
 };
 
 /// What a caller asks for. What is not set is taken from the model folder's generation_config.json, then from the

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "attention/attention_problem.h"
 #include "rondo/tensor.h"
@@ -36,6 +37,15 @@ struct AttentionCall {
   int threads;
 };
 
+/// What a kernel leaves to the tuner; 0 is the kernel's own choice.
+struct AttentionTiling {
+  /// Keys that are packed and scored together.
+  std::int64_t key_block = 0;
+  /// The most blocks of queries that share them, which is also how finely work is split over threads.
+  std::int64_t chunk = 0;
+  bool operator==(const AttentionTiling&) const = default;
+};
+
 /// A kernel made ready for one problem and number of threads. Immutable: several sessions share it.
 class AttentionRunner {
  public:
@@ -54,10 +64,15 @@ class AttentionKernel {
   virtual std::string_view name() const = 0;
   /// One line for `rondo backends`: dtypes, masks, what it is good at.
   virtual std::string_view description() const = 0;
+  /// True when softmax weights are rounded to the operands' dtype before they meet the values.
+  virtual bool rounds_weights() const { return false; }
   /// Why it cannot run in this process at all, whatever the problem.
   virtual AttentionRefusal unavailable() const { return std::nullopt; }
   virtual AttentionRefusal supports(const AttentionProblem& problem) const = 0;
-  virtual std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, int threads) const = 0;
+  /// What make() takes for this problem, the kernel's own choice first.
+  virtual std::vector<AttentionTiling> tilings(const AttentionProblem& /*problem*/) const { return {{}}; }
+  virtual std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, const AttentionTiling& tiling,
+                                                int threads) const = 0;
 };
 
 }  // namespace rondo

@@ -49,11 +49,11 @@ void AttentionOp::reference(std::span<const RefTensor> inputs, std::span<RefTens
   for (std::int64_t b = 0; b < q[0]; ++b) {
     for (std::int64_t i = 0; i < q[1]; ++i) {
       for (std::int64_t h = 0; h < q[2]; ++h) {
-        const auto at = [&](const RefTensor& rows, std::int64_t j, std::int64_t d) {
-          return rows.values[static_cast<std::size_t>(((b * k[1] + j) * k[2] + h / group) * rows.shape[3] + d)];
+        const auto row = [&](const RefTensor& rows, std::int64_t j) {
+          return rows.values.data() + ((b * k[1] + j) * k[2] + h / group) * rows.shape[3];
         };
-        const ReferenceKeys keys{k[1], [&](std::int64_t j, std::int64_t d) { return at(inputs[1], j, d); },
-                                 [&](std::int64_t j, std::int64_t d) { return at(inputs[2], j, d); },
+        const ReferenceKeys keys{k[1], [&](std::int64_t j) { return row(inputs[1], j); },
+                                 [&](std::int64_t j) { return row(inputs[2], j); },
                                  [&](std::int64_t j) {
                                    if (causal_ && j > i + k[1] - q[1]) return -std::numeric_limits<double>::infinity();
                                    return inputs.size() == 4 ? bias_at(inputs[3], b, h, i, j) : 0.0;

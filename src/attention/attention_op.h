@@ -1,6 +1,7 @@
 // Scaled dot-product attention as an operator of the graph.
 #pragma once
 
+#include "attention/attention_request.h"
 #include "ops/operator.h"
 
 namespace rondo {
@@ -10,16 +11,16 @@ namespace rondo {
 /// of Hk. `causal` hides keys after the query, both aligned at the end. A row that sees no key gives 0.
 class AttentionOp final : public Operator {
  public:
-  /// `backend` names the kernel to use; empty: the registry selects.
-  AttentionOp(double scale, bool causal, std::string backend = "")
-      : scale_(scale), causal_(causal), backend_(std::move(backend)) {}
+  /// `request` says how the kernel is chosen.
+  AttentionOp(double scale, bool causal, AttentionRequest request = {})
+      : scale_(scale), causal_(causal), request_(std::move(request)) {}
   double scale() const { return scale_; }
   bool causal() const { return causal_; }
-  const std::string& backend() const { return backend_; }
+  const AttentionRequest& request() const { return request_; }
 
   std::string_view name() const override { return "attention"; }
   std::string attributes() const override {
-    return fmt::format("scale={} causal={}{}{}", scale_, causal_, backend_.empty() ? "" : " backend=", backend_);
+    return fmt::format("scale={} causal={}{}", scale_, causal_, to_string(request_));
   }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
   void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
@@ -28,7 +29,7 @@ class AttentionOp final : public Operator {
  private:
   double scale_;
   bool causal_;
-  std::string backend_;
+  AttentionRequest request_;
 };
 
 }  // namespace rondo

@@ -58,11 +58,37 @@ double AttentionProblem::flops() const {
 
 std::string_view mask_kind_name(MaskKind kind) { return kMaskKinds[static_cast<std::size_t>(kind)]; }
 
+AttentionProblem describe_operands(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& mask) {
+  AttentionProblem problem;
+  problem.batch = query.shape()[0];
+  problem.queries = query.shape()[1];
+  problem.heads = query.shape()[2];
+  problem.head_dim = query.shape()[3];
+  problem.keys = key.shape()[1];
+  problem.key_heads = key.shape()[2];
+  problem.value_dim = value.shape()[3];
+  problem.dtype = query.dtype();
+  if (mask.defined()) {
+    problem.mask = mask.dtype() == DType::boolean ? MaskKind::boolean : MaskKind::additive;
+    problem.mask_batch = mask.shape()[0] != 1;
+    problem.mask_heads = mask.shape()[1] != 1;
+    problem.mask_queries = mask.shape()[2] != 1 || problem.queries == 1;
+  }
+  if (key.strides()[1] < key.strides()[2]) problem.layout = AttentionLayout::bnsd;
+  return problem;
+}
+
 std::string to_string(const AttentionProblem& p) {
   std::string text = fmt::format("q={}x{}x{}x{} kv={} dtype={} mask={}", p.batch, p.heads, p.queries, p.head_dim,
                                  p.keys, dtype_name(p.dtype), mask_kind_name(p.mask));
   if (p.key_heads != p.heads) text += fmt::format(" kv_heads={}", p.key_heads);
   if (p.value_dim != p.head_dim) text += fmt::format(" v_dim={}", p.value_dim);
+  if (p.mask != MaskKind::none && (p.mask_batch || p.mask_heads || !p.mask_queries)) {
+    text +=
+        fmt::format(" mask_axes={}{}{}", p.mask_batch ? "b" : "", p.mask_heads ? "n" : "", p.mask_queries ? "q" : "");
+  }
+  if (p.layout == AttentionLayout::bnsd) text += " layout=bnsd";
+  if (p.own_scale) text += " scale=own";
   if (p.causal) text += " causal=1";
   if (p.lse) text += " lse=1";
   if (p.varlen) text += " varlen=1";
@@ -102,6 +128,17 @@ AttentionProblem parse_attention_problem(std::string_view text) {
         p.mask = MaskKind::additive;
       else
         refuse(word, "mask=none, boolean or additive");
+    } else if (key == "mask_axes") {
+      if (value.find_first_not_of("bnq") != std::string_view::npos) refuse(word, "mask_axes= and letters of bnq");
+      p.mask_batch = value.find('b') != std::string_view::npos;
+      p.mask_heads = value.find('n') != std::string_view::npos;
+      p.mask_queries = value.find('q') != std::string_view::npos;
+    } else if (key == "layout") {
+      if (value != "bsnd" && value != "bnsd") refuse(word, "layout=bsnd or bnsd");
+      p.layout = value == "bnsd" ? AttentionLayout::bnsd : AttentionLayout::bsnd;
+    } else if (key == "scale") {
+      if (value != "own" && value != "default") refuse(word, "scale=default or own");
+      p.own_scale = value == "own";
     } else if (key == "causal") {
       p.causal = parse_switch(word, value);
     } else if (key == "lse") {
@@ -109,7 +146,7 @@ AttentionProblem parse_attention_problem(std::string_view text) {
     } else if (key == "varlen") {
       p.varlen = parse_switch(word, value);
     } else {
-      refuse(word, "q, kv, kv_heads, v_dim, dtype, mask, causal, lse or varlen");
+      refuse(word, "q, kv, kv_heads, v_dim, dtype, mask, mask_axes, layout, scale, causal, lse or varlen");
     }
   }
   if (p.heads == 0) throw InvalidArgument("problem: q=BATCHxHEADSxQUERIESxHEAD_DIM is missing");

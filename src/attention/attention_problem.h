@@ -1,17 +1,20 @@
 // What is known of an attention call before its data.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <string>
 #include <string_view>
 
+#include "rondo/attention.h"
 #include "rondo/dtype.h"
 
 namespace rondo {
 
 enum class MaskKind : std::uint8_t { none, boolean, additive };
 
-/// Operands are in BSND from here on: a layout is a matter of strides.
+/// Everything of a call that may change which kernel is the fastest. Operands are in BSND from here on: a layout is a
+/// matter of strides.
 struct AttentionProblem {
   std::int64_t batch = 1;  // sequences
   std::int64_t heads = 1;
@@ -22,17 +25,28 @@ struct AttentionProblem {
   std::int64_t value_dim = 64;
   DType dtype = DType::f32;
   MaskKind mask = MaskKind::none;
+  /// On which axes the mask is not the same for all.
+  bool mask_batch = false;
+  bool mask_heads = false;
+  bool mask_queries = true;
+  /// In which order the operands lie in memory: bsnd (or bsh) or bnsd.
+  AttentionLayout layout = AttentionLayout::bsnd;
+  /// False: 1 / sqrt(head dim).
+  bool own_scale = false;
   bool causal = false;
   bool lse = false;
   bool varlen = false;
 
   /// Operations: 2 for each multiply-add of both products over all pairs of a query and a key that it may see.
   double flops() const;
-  bool operator==(const AttentionProblem&) const = default;
+  auto operator<=>(const AttentionProblem&) const = default;
 };
 
-/// "q=1x24x4608x128 kv=4608 dtype=bfloat16 mask=none", with kv_heads, v_dim, causal, lse, varlen where they are not the
-/// default.
+/// What operands (BSND views; `mask` may be undefined, else four axes) say of a problem.
+AttentionProblem describe_operands(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& mask);
+
+/// "q=1x24x4608x128 kv=4608 dtype=bfloat16 mask=none", with kv_heads, v_dim, mask_axes (letters of bnq, "q" by
+/// default), layout, scale=own, causal, lse and varlen where they are not the default.
 std::string to_string(const AttentionProblem& problem);
 
 /// The inverse; q (batch x heads x queries x head dim) is required, every other key has a default. Throws

@@ -55,12 +55,12 @@ AttentionChoice AttentionRegistry::select(const AttentionProblem& problem, const
       throw Unsupported(fmt::format("attention: backend '{}' ({}) cannot run {}: {}", kernel->name(), source,
                                     to_string(problem), *refusal));
     }
-    return {std::move(kernel), source};
+    return {std::move(kernel), {}, source};
   }
   std::vector<std::string> refusals;
   for (auto& kernel : kernels()) {
     const auto refusal = answer(*kernel, problem);
-    if (!refusal) return {std::move(kernel), "first that supports it"};
+    if (!refusal) return {std::move(kernel), {}, "first that supports it"};
     refusals.push_back(fmt::format("{}: {}", kernel->name(), *refusal));
   }
   throw Unsupported(fmt::format("attention: no backend can run {}: {}", to_string(problem), fmt::join(refusals, "; ")));

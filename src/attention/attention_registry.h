@@ -13,7 +13,8 @@ namespace rondo {
 
 struct AttentionChoice {
   std::shared_ptr<const AttentionKernel> kernel;
-  /// What decided: "the call", "RONDO_ATTENTION_BACKEND" or "first that supports it".
+  AttentionTiling tiling;
+  /// What decided: "the call", "RONDO_ATTENTION_BACKEND", "first that supports it" or "measured to be the fastest".
   std::string reason;
 };
 
@@ -27,7 +28,9 @@ class AttentionRegistry {
   /// The kernel of that name. Throws InvalidArgument, naming `source` and the known ones.
   std::shared_ptr<const AttentionKernel> find(const std::string& name, const std::string& source) const;
 
-  /// Each kernel's answer, RONDO_DISABLE_BACKENDS included.
+  /// One kernel's answer, RONDO_DISABLE_BACKENDS included.
+  AttentionRefusal answer(const AttentionKernel& kernel, const AttentionProblem& problem) const;
+  /// Each kernel's answer.
   std::vector<AttentionBackendAnswer> answers(const AttentionProblem& problem) const;
 
   /// `forced`, else RONDO_ATTENTION_BACKEND, else the first that supports the problem; the plain reference is taken
@@ -36,8 +39,6 @@ class AttentionRegistry {
   AttentionChoice select(const AttentionProblem& problem, const std::string& forced) const;
 
  private:
-  AttentionRefusal answer(const AttentionKernel& kernel, const AttentionProblem& problem) const;
-
   mutable std::mutex mutex_;
   std::vector<std::shared_ptr<const AttentionKernel>> kernels_;
 };

@@ -61,15 +61,12 @@ class ReferenceRunner final : public AttentionRunner {
     for (std::int64_t h = 0; h < heads; ++h) {
       const std::int64_t first_key = h / group * s.keys;
       for (std::int64_t i = 0; i < s.queries; ++i) {
-        const ReferenceKeys keys{
-            s.keys,
-            [&](std::int64_t j, std::int64_t d) { return k[static_cast<std::size_t>((first_key + j) * width + d)]; },
-            [&](std::int64_t j, std::int64_t d) {
-              return v[static_cast<std::size_t>((first_key + j) * value_width + d)];
-            },
-            [&](std::int64_t j) {
-              return call.causal && j > i + s.keys - s.queries ? kHidden : mask.at(s.batch, h, i, j);
-            }};
+        const ReferenceKeys keys{s.keys, [&](std::int64_t j) { return k.data() + (first_key + j) * width; },
+                                 [&](std::int64_t j) { return v.data() + (first_key + j) * value_width; },
+                                 [&](std::int64_t j) {
+                                   return call.causal && j > i + s.keys - s.queries ? kHidden
+                                                                                    : mask.at(s.batch, h, i, j);
+                                 }};
         const double lse =
             reference_attention_row(std::span(q).subspan(static_cast<std::size_t>((h * s.queries + i) * width),
                                                          static_cast<std::size_t>(width)),
@@ -96,7 +93,8 @@ class ReferenceKernel final : public AttentionKernel {
   std::string_view name() const override { return "reference"; }
   std::string_view description() const override { return "float64 inside; every dtype, mask and shape; slow"; }
   AttentionRefusal supports(const AttentionProblem& /*problem*/) const override { return std::nullopt; }
-  std::unique_ptr<AttentionRunner> make(const AttentionProblem& /*problem*/, int /*threads*/) const override {
+  std::unique_ptr<AttentionRunner> make(const AttentionProblem& /*problem*/, const AttentionTiling& /*tiling*/,
+                                        int /*threads*/) const override {
     return std::make_unique<ReferenceRunner>();
   }
 };
@@ -108,8 +106,9 @@ double reference_attention_row(std::span<const double> query, const ReferenceKey
   std::vector<double> scores(static_cast<std::size_t>(keys.count));
   double most = kHidden;
   for (std::int64_t j = 0; j < keys.count; ++j) {
+    const double* key = keys.key(j);
     double score = 0;
-    for (std::size_t d = 0; d < query.size(); ++d) score += query[d] * keys.key(j, static_cast<std::int64_t>(d));
+    for (std::size_t d = 0; d < query.size(); ++d) score += query[d] * key[d];
     score = score * scale + keys.bias(j);
     scores[static_cast<std::size_t>(j)] = score;
     // NaN is not lost: it becomes the largest.
@@ -121,7 +120,8 @@ double reference_attention_row(std::span<const double> query, const ReferenceKey
   for (std::int64_t j = 0; j < keys.count; ++j) {
     const double weight = std::exp(scores[static_cast<std::size_t>(j)] - most);
     sum += weight;
-    for (std::size_t d = 0; d < output.size(); ++d) output[d] += weight * keys.value(j, static_cast<std::int64_t>(d));
+    const double* value = keys.value(j);
+    for (std::size_t d = 0; d < output.size(); ++d) output[d] += weight * value[d];
   }
   for (double& value : output) value /= sum;
   return most + std::log(sum);

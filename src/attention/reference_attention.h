@@ -10,12 +10,12 @@
 
 namespace rondo {
 
-/// One query's keys and values as float64, by key index. `bias` is what is added to the scaled score; -infinity hides
-/// the key.
+/// One query's keys and values as float64 rows, by key index. `bias` is what is added to the scaled score; -infinity
+/// hides the key.
 struct ReferenceKeys {
   std::int64_t count;
-  std::function<double(std::int64_t key, std::int64_t d)> key;
-  std::function<double(std::int64_t key, std::int64_t d)> value;
+  std::function<const double*(std::int64_t key)> key;
+  std::function<const double*(std::int64_t key)> value;
   std::function<double(std::int64_t key)> bias;
 };
 

@@ -16,4 +16,9 @@ AttentionRegistry& attention_registry() {
   return registry;
 }
 
+AttentionTuner& attention_tuner() {
+  static AttentionTuner tuner(attention_registry());
+  return tuner;
+}
+
 }  // namespace rondo

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "attention/attention_request.h"
 #include "core/text.h"
 #include "rondo/error.h"
 
@@ -22,6 +23,10 @@ void RunFlags::add_to(CLI::App& app) {
             "threads of one run (default: physical cores within affinity and cgroup quota)");
   add_value(app, "--attention-backend", attention_backend_,
             "the transformer's attention kernel, as rondo backends lists them (default: the best)");
+  add_value(
+      app, "--tune", tune_,
+      "attention kernels by measurement: off, cached (default: RONDO_TUNE, else cached) or on (measure what has not "
+      "been measured yet)");
   add_value(app, "--passes", passes_, "run only these graph passes, separated by commas; empty for none");
   app.add_option("--no-pass", without_passes_, "leave out this graph pass (may be repeated)")->type_name("");
 }
@@ -43,6 +48,7 @@ PipelineOptions RunFlags::options(const std::optional<std::string>& stored_dtype
     options.threads = static_cast<int>(threads);
   }
   options.attention_backend = attention_backend_.value_or("");
+  if (tune_) options.tune = parse_tune_mode(*tune_, "--tune");
   if (passes_) options.only_passes = split_list(*passes_);
   options.without_passes = without_passes_;
   return options;

@@ -13,6 +13,8 @@ namespace {
 
 constexpr std::array kVariables{
     EnvVariable{"RONDO_ATTENTION_BACKEND", "NAME", "attention kernel to use, as rondo backends lists them"},
+    EnvVariable{"RONDO_CACHE_DIR", "DIR",
+                "folder of measured results (default: $XDG_CACHE_HOME/rondo, else $HOME/.cache/rondo)"},
     EnvVariable{"RONDO_CPU_LEVEL", "baseline|avx2|avx512|avx512_vnni|avx512_bf16|avx512_amx",
                 "highest instruction set that kernels and oneDNN may use"},
     EnvVariable{"RONDO_DISABLE_BACKENDS", "NAME[,NAME...]", "attention kernels never to use"},
@@ -21,6 +23,10 @@ constexpr std::array kVariables{
     EnvVariable{"RONDO_REFERENCE_KERNELS", "NAME[,NAME...]|all",
                 "operators that run their plain float64 reference in place of a kernel"},
     EnvVariable{"RONDO_THREADS", "N", "threads of one run (default: physical cores within affinity and cgroup quota)"},
+    EnvVariable{"RONDO_TUNE", "off|cached|on",
+                "measured attention kernels: not used, used (default), or measured where they are not yet"},
+    EnvVariable{"HOME", "DIR", "where .cache/rondo is, without RONDO_CACHE_DIR and XDG_CACHE_HOME"},
+    EnvVariable{"XDG_CACHE_HOME", "DIR", "where the folder rondo is, without RONDO_CACHE_DIR"},
 };
 
 }  // namespace

@@ -114,19 +114,12 @@ Tensor with_all_keys(const Tensor& mask, std::int64_t keys) {
   return mask.restrided(shape, strides);
 }
 
-AttentionProblem problem_of(const Operands& o, bool causal, bool lse) {
-  AttentionProblem problem;
-  problem.batch = o.query.shape()[0];
-  problem.queries = o.query.shape()[1];
-  problem.heads = o.query.shape()[2];
-  problem.head_dim = o.query.shape()[3];
-  problem.keys = o.key.shape()[1];
-  problem.key_heads = o.key.shape()[2];
-  problem.value_dim = o.value.shape()[3];
-  problem.dtype = o.query.dtype();
-  if (o.mask.defined()) problem.mask = o.mask.dtype() == DType::boolean ? MaskKind::boolean : MaskKind::additive;
-  problem.causal = causal;
-  problem.lse = lse;
+template <class Options>
+AttentionProblem problem_of(const Operands& o, const Options& options) {
+  AttentionProblem problem = describe_operands(o.query, o.key, o.value, o.mask);
+  problem.own_scale = options.scale.has_value();
+  problem.causal = options.causal;
+  problem.lse = options.return_lse;
   return problem;
 }
 
@@ -159,10 +152,12 @@ Operands fixed_operands(const Tensor& query, const Tensor& key, const Tensor& va
   return o;
 }
 
-void run(const AttentionProblem& problem, AttentionCall& call, const std::string& backend) {
-  const AttentionChoice choice = attention_registry().select(problem, backend);
+template <class Options>
+void run(const AttentionProblem& problem, AttentionCall& call, const Options& options) {
+  const AttentionChoice choice =
+      attention_tuner().choose(problem, call.threads, {options.backend, options.opt_mode, options.tune});
   if (call.output.elements() == 0) return;
-  const auto runner = choice.kernel->make(problem, call.threads);
+  const auto runner = choice.kernel->make(problem, choice.tiling, call.threads);
   Tensor scratch = Tensor::empty({static_cast<std::int64_t>(runner->scratch_bytes())}, DType::u8);
   const ThreadTeamScope team(call.threads);
   runner->run(call, {scratch.as<std::byte>(), scratch.bytes()});
@@ -193,7 +188,7 @@ AttentionResult attention_forward(const Tensor& query, const Tensor& key, const 
                      output.bsnd,    result.lse,
                      sequences,      scale_of(options.scale, q[3]),
                      options.causal, team_size(options.threads)};
-  run(problem_of(o, options.causal, options.return_lse), call, options.backend);
+  run(problem_of(o, options), call, options);
   return result;
 }
 
@@ -214,7 +209,7 @@ AttentionResult attention_forward_varlen(const Tensor& query, const Tensor& key,
   check_boundaries("cu_seqlens_k", cu_seqlens_k, o.key.shape()[1]);
   check(cu_seqlens_q.size() == cu_seqlens_k.size(), "cu_seqlens_q has {} boundaries, cu_seqlens_k {}",
         cu_seqlens_q.size(), cu_seqlens_k.size());
-  AttentionProblem problem = problem_of(o, options.causal, options.return_lse);
+  AttentionProblem problem = problem_of(o, options);
   problem.varlen = true;
   problem.batch = static_cast<std::int64_t>(cu_seqlens_q.size()) - 1;
   problem.queries = problem.keys = 0;
@@ -235,7 +230,7 @@ AttentionResult attention_forward_varlen(const Tensor& query, const Tensor& key,
                      output,         lse,
                      sequences,      scale_of(options.scale, q[3]),
                      options.causal, team_size(options.threads)};
-  run(problem, call, options.backend);
+  run(problem, call, options);
   return {output.reshaped({q[1], q[2], o.value.shape()[3]}), lse.defined() ? lse.reshaped({q[2], q[1]}) : lse};
 }
 
@@ -262,7 +257,7 @@ AttentionResult merge_attention_states(const AttentionResult& a, const Attention
 std::vector<AttentionBackendAnswer> attention_backends(const Tensor& query, const Tensor& key, const Tensor& value,
                                                        const Tensor& mask, const AttentionOptions& options) {
   const Operands o = fixed_operands(query, key, value, mask, options);
-  return attention_registry().answers(problem_of(o, options.causal, options.return_lse));
+  return attention_registry().answers(problem_of(o, options));
 }
 
 }  // namespace rondo

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <string>
 
+#include "attention/attention_request.h"
 #include "graph/plan.h"
 
 namespace rondo {
@@ -15,8 +16,8 @@ namespace rondo {
 struct PlanOptions {
   int threads = 1;
   PassSelection passes;
-  /// The attention kernel of every attention node; empty: the registry selects.
-  std::string attention_backend;
+  /// How every attention node's kernel is chosen.
+  AttentionRequest attention;
 };
 
 class Model {

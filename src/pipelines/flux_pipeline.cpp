@@ -66,7 +66,7 @@ std::uint64_t draw_seed() {
 
 /// The kernel that a caller names is the transformer's: other parts have masks and biases that it may not take.
 ComputeOptions with_any_attention(ComputeOptions options) {
-  options.plan.attention_backend.clear();
+  options.plan.attention.backend.clear();
   return options;
 }
 

@@ -19,8 +19,9 @@ PlanOptions plan_options(const PipelineOptions& options) {
   plan.passes.only_is_set = options.only_passes.has_value();
   plan.passes.only = options.only_passes.value_or(std::vector<std::string>{});
   plan.passes.check();
-  plan.attention_backend = options.attention_backend;
-  if (!plan.attention_backend.empty()) attention_registry().find(plan.attention_backend, "the call");
+  plan.attention.backend = options.attention_backend;
+  plan.attention.tune = options.tune;
+  if (!plan.attention.backend.empty()) attention_registry().find(plan.attention.backend, "the call");
   return plan;
 }
 

@@ -1,29 +1,24 @@
 // Attention through the public functions: every kernel against the float64 one, over random problems and by hand.
 #include "rondo/attention.h"
 
+#include <array>
 #include <cmath>
 #include <limits>
 #include <random>
 
 #include "attention/attention_op.h"
+#include "attention/attention_tolerance.h"
+#include "attention/random_attention.h"
+#include "attention/reference_attention.h"
 #include "backends/attention_backends.h"
+#include "core/cpu_level.h"
+#include "functional/random_forward.h"
 #include "support/tensors.h"
 
 namespace rondo::test {
 namespace {
 
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
-
-/// True for kernels that round their weights to bfloat16, as their second product needs.
-bool rounds_weights(const std::string& backend) {
-  return backend == "onednn-bf16" || backend == "flash-bf16" || backend == "flash-amx";
-}
-
-/// Share of the row's largest value by which an element may be off. Results in 16 bits are rounded by half a unit.
-double allowed_error(DType dtype, const std::string& backend) {
-  if (rounds_weights(backend)) return 1.2e-2;
-  return dtype == DType::f32 ? 1e-5 : dtype == DType::f16 ? 6e-4 : 4.5e-3;
-}
 
 /// Compares [.., D] row by row. A row's scale is its largest value, but at least a fiftieth of a value's usual size
 /// (1): rounding is relative to the values that cancelled.
@@ -64,94 +59,105 @@ void expect_lse_near(const Tensor& actual, const Tensor& expected, const std::st
   }
 }
 
-Tensor random_mask(std::mt19937& engine, const Shape& shape, DType dtype) {
-  if (dtype != DType::boolean) {
-    Tensor mask = random_tensor(shape, DType::f32, engine(), 2.0);
-    for (std::int64_t i = 0; i < mask.elements(); ++i) {
-      if (engine() % 5 == 0) mask.as<float>()[i] = kNothing;
+/// Problems of every kind, their operands, and the call that gives the float64 result.
+class RandomProblem {
+ public:
+  explicit RandomProblem(std::uint64_t seed) : engine_(static_cast<std::uint32_t>(seed)) {
+    problem.batch = pick({1, 1, 2, 3});
+    problem.key_heads = pick({1, 2, 3});
+    problem.heads = problem.key_heads * pick({1, 1, 2, 4});
+    problem.queries = pick({1, 2, 17, 33, 64, 129});
+    problem.keys = pick({1, 3, 17, 129, 192, 193, 300, 1000});
+    problem.head_dim = problem.value_dim = pick({1, 8, 40, 64, 72, 96, 128, 256});
+    if (engine_() % 4 == 0) problem.value_dim = pick({1, 8, 40, 80, 256});
+    problem.dtype = std::array{DType::f32, DType::bf16, DType::f16}[engine_() % 3];
+    problem.layout = engine_() % 2 == 0 ? AttentionLayout::bsnd : AttentionLayout::bnsd;
+    problem.own_scale = engine_() % 2 == 0;
+    problem.causal = engine_() % 3 == 0;
+    problem.lse = engine_() % 2 == 0;
+    problem.varlen = engine_() % 5 == 0;
+    if (!problem.varlen && engine_() % 2 == 0) {
+      problem.mask = engine_() % 2 == 0 ? MaskKind::boolean : MaskKind::additive;
+      problem.mask_batch = engine_() % 3 == 0;
+      problem.mask_heads = engine_() % 3 == 0;
+      problem.mask_queries = engine_() % 3 != 0;
     }
-    return mask.to(dtype);
+    sample.seed = seed;
+    sample.padding = pick({0, 0, 1, 8});
+    // Scores of 0.01, 1, 25 and more; products that are subnormal, and the largest that the dtype holds well.
+    sample.spread = std::array{0.1, 1.0, 1.0, 5.0, 1e-20, 30.0}[engine_() % (problem.dtype == DType::f16 ? 4 : 6)];
   }
-  Tensor mask = Tensor::empty(shape, DType::boolean);
-  for (std::int64_t i = 0; i < mask.elements(); ++i) mask.as<bool>()[i] = engine() % 3 != 0;
-  return mask;
-}
 
-/// A tensor of this shape whose rows lie apart by a random amount; sometimes its last axis is not dense.
-Tensor with_random_strides(std::mt19937& engine, const Shape& shape, DType dtype, double scale) {
-  Shape wide = shape;
-  const std::size_t axis = engine() % 4;
-  wide[axis] += static_cast<std::int64_t>(engine() % 3);
-  Tensor tensor = random_tensor(wide, dtype, engine(), scale).sliced(axis, 0, shape[axis]);
-  return tensor;
-}
+  /// The command that repeats it.
+  std::string command(const std::string& backend) const {
+    return fmt::format(
+        "rondo bench attention --problem \"{}\" --seed {} --spread {} --padding {} --backend {} --check --runs 1",
+        to_string(problem), sample.seed, sample.spread, sample.padding, backend);
+  }
 
-struct RandomCall {
-  explicit RandomCall(std::uint32_t seed) : engine(seed) {
-    const auto pick = [&](std::initializer_list<std::int64_t> values) {
-      return values.begin()[engine() % values.size()];
-    };
-    const std::int64_t batch = pick({1, 1, 2, 3});
-    const std::int64_t key_heads = pick({1, 2, 3});
-    const std::int64_t heads = key_heads * pick({1, 1, 2, 4});
-    const std::int64_t queries = pick({1, 2, 17, 33, 64, 129});
-    const std::int64_t keys = pick({1, 3, 17, 129, 192, 193, 300, 1000});
-    const std::int64_t width = pick({1, 8, 40, 64, 72, 96, 128});
-    const std::int64_t value_width = engine() % 4 == 0 ? pick({1, 8, 40, 80, 256}) : width;
-    dtype = std::array{DType::f32, DType::bf16, DType::f16}[engine() % 3];
-    const auto axes = [&](std::int64_t tokens, std::int64_t count, std::int64_t dim) {
-      options.layout = layout;
-      return layout == AttentionLayout::bnsd ? Shape{batch, count, tokens, dim} : Shape{batch, tokens, count, dim};
-    };
-    layout = std::array{AttentionLayout::bsnd, AttentionLayout::bnsd}[engine() % 2];
-    const double scale = dtype == DType::f16 ? 1.0 : std::array{0.1, 1.0, 2.0}[engine() % 3];
-    query = with_random_strides(engine, axes(queries, heads, width), dtype, scale);
-    key = with_random_strides(engine, axes(keys, key_heads, width), dtype, scale);
-    value = with_random_strides(engine, axes(keys, key_heads, value_width), dtype, 1.0);
-    options.causal = engine() % 3 == 0;
-    options.return_lse = engine() % 2 == 0;
-    options.threads = static_cast<int>(1 + engine() % 3);
-    if (engine() % 2 == 0) options.scale = 0.3;
-    if (engine() % 2 == 0) {
-      const auto axis = [&](std::int64_t extent) { return engine() % 3 == 0 ? 1 : extent; };
-      const DType kind = std::array{DType::boolean, DType::f32, DType::bf16, DType::f16}[engine() % 4];
-      mask = random_mask(engine, {axis(batch), axis(heads), axis(queries), axis(keys)}, kind);
-    }
-  }
-  std::string describe() const {
-    return fmt::format("q {} k {} v {} {} mask {} {} causal {} threads {}", query.shape().to_string(),
-                       key.shape().to_string(), value.shape().to_string(), dtype_name(dtype),
-                       mask.defined() ? mask.shape().to_string() : "none",
-                       mask.defined() ? dtype_name(mask.dtype()) : "", options.causal, options.threads);
-  }
-  std::mt19937 engine;
-  DType dtype = DType::f32;
-  AttentionLayout layout = AttentionLayout::bsnd;
-  Tensor query, key, value, mask;
-  AttentionOptions options;
+  AttentionProblem problem;
+  AttentionSample sample;
+
+ private:
+  std::int64_t pick(std::initializer_list<std::int64_t> values) { return values.begin()[engine_() % values.size()]; }
+
+  std::mt19937 engine_;
 };
 
+// Each level draws problems of its own: together they are thousands.
 TEST(Attention, RandomProblemsAgreeWithFloat64) {
-  int ran = 0;
-  for (std::uint32_t seed = 0; seed < 150; ++seed) {
-    RandomCall call(seed);
-    call.options.backend = "reference";
-    const AttentionResult expected = attention_forward(call.query, call.key, call.value, call.mask, call.options);
-    for (const AttentionBackendAnswer& answer :
-         attention_backends(call.query, call.key, call.value, call.mask, call.options)) {
-      if (answer.refusal || answer.name == "reference") continue;
-      const std::string what = fmt::format("seed {} {}: {}", seed, answer.name, call.describe());
-      call.options.backend = answer.name;
-      const AttentionResult actual = attention_forward(call.query, call.key, call.value, call.mask, call.options);
-      expect_rows_near(actual.output, expected.output, allowed_error(call.dtype, answer.name), what);
-      EXPECT_EQ(actual.lse.defined(), call.options.return_lse) << what;
-      if (call.options.return_lse)
-        expect_lse_near(actual.lse, expected.lse, what, rounds_weights(answer.name) ? 2e-4 : 2e-5);
-      if (HasFatalFailure()) return;
+  constexpr std::uint64_t kProblems = 600;
+  const std::uint64_t first = kProblems * static_cast<std::uint64_t>(cpu_level());
+  std::uint64_t ran = 0;
+  for (std::uint64_t seed = first; seed < first + kProblems; ++seed) {
+    const RandomProblem random(seed);
+    // As it is written in the command: the text must say everything.
+    const RandomAttention operands(parse_attention_problem(to_string(random.problem)), random.sample);
+    ASSERT_EQ(to_string(operands.problem), to_string(random.problem));
+    AttentionOptions options;
+    options.threads = static_cast<int>(1 + seed % 3);
+    const AttentionResult expected = reference_forward(operands);
+    const double largest_score = operands.largest_score();
+    for (const auto& kernel : attention_registry().kernels()) {
+      options.backend = kernel->name();
+      if (options.backend == "reference" || attention_registry().answer(*kernel, random.problem)) continue;
+      const AttentionTolerance tolerance =
+          attention_tolerance(random.problem.dtype, kernel->rounds_weights(), largest_score);
+      const AttentionResult actual = forward(operands, options);
+      EXPECT_EQ(actual.lse.defined(), random.problem.lse);
+      EXPECT_EQ(compare_attention(actual, expected, tolerance).failure, "") << random.command(options.backend);
       ++ran;
     }
   }
-  EXPECT_GE(ran, 150);
+  EXPECT_GE(ran, kProblems);
+}
+
+// Tilings are chosen by measurement: each must give the right result.
+TEST(Attention, EveryTilingAgreesWithFloat64) {
+  for (const char* text : {"q=2x4x129x72 kv=1000 kv_heads=2 mask=boolean", "q=1x3x300x40 kv=700 causal=1 lse=1",
+                           "q=3x2x200x64 kv=600 varlen=1 lse=1"}) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      AttentionProblem problem = parse_attention_problem(text);
+      problem.dtype = dtype;
+      const RandomAttention operands(problem);
+      AttentionCall expected = operands.call(2);
+      reference_attention_kernel()->make(problem, {}, 2)->run(expected, {});
+      for (const auto& kernel : attention_registry().kernels()) {
+        if (attention_registry().answer(*kernel, problem)) continue;
+        for (const AttentionTiling& tiling : kernel->tilings(problem)) {
+          AttentionCall actual = operands.call(2);
+          const auto runner = kernel->make(problem, tiling, 2);
+          Tensor scratch = Tensor::empty({static_cast<std::int64_t>(runner->scratch_bytes())}, DType::u8);
+          runner->run(actual, {scratch.as<std::byte>(), scratch.bytes()});
+          EXPECT_EQ(compare_attention({actual.output, actual.lse}, {expected.output, expected.lse},
+                                      attention_tolerance(dtype, kernel->rounds_weights(), 1))
+                        .failure,
+                    "")
+              << kernel->name() << " key_block " << tiling.key_block << " chunk " << tiling.chunk << ": " << text;
+        }
+      }
+    }
+  }
 }
 
 TEST(Attention, HeadDimsAndLengths) {

@@ -70,8 +70,8 @@ TEST_P(RowKernel, ModulateAndGatedAdd) {
     check(ModulateOp(), {{x}, {scale}, {shift}});
     check(GatedAddOp(), {{x}, {scale}, {random({2, 17, width}, 12)}});
     check(LayerNormScaleShiftOp(1e-5), {{x}, {scale}, {shift}}, 2e-5);
-    check(LayerNormScaleShiftOp(1e-5),
-          {{x}, {scale}, {shift}, {random_float({width}, 4)}, {random_float({width}, 5)}}, 2e-5);
+    check(LayerNormScaleShiftOp(1e-5), {{x}, {scale}, {shift}, {random_float({width}, 4)}, {random_float({width}, 5)}},
+          2e-5);
   }
 }
 
@@ -116,9 +116,8 @@ TEST_P(RowKernel, Activations) {
   Tensor x = random_tensor({7, 129}, DType::f32, 14, 4.0);
   const std::vector<float> extremes{0.0F, -0.0F, 1e-30F, -1e-30F, 20.0F, -20.0F, 88.0F, -88.0F, 1e4F, -1e4F};
   std::copy(extremes.begin(), extremes.end(), x.as<float>());
-  for (const ActivationKind kind :
-       {ActivationKind::gelu_tanh, ActivationKind::gelu_erf, ActivationKind::quick_gelu, ActivationKind::silu,
-        ActivationKind::mish, ActivationKind::relu}) {
+  for (const ActivationKind kind : {ActivationKind::gelu_tanh, ActivationKind::gelu_erf, ActivationKind::quick_gelu,
+                                    ActivationKind::silu, ActivationKind::mish, ActivationKind::relu}) {
     check(ActivationOp(kind), {{x.to(dtype())}}, 4e-6);
   }
 }

@@ -1,5 +1,6 @@
 // The graph's attention: the kernel that the registry selects, under its name.
 #include <array>
+#include <cmath>
 
 #include "attention/attention_op.h"
 #include "backends/attention_backends.h"
@@ -8,32 +9,26 @@
 namespace rondo::cpu {
 namespace {
 
+const AttentionOp& op_of(const KernelRequest& request) { return static_cast<const AttentionOp&>(request.op); }
+
 AttentionProblem problem_of(const KernelRequest& request) {
-  const Tensor& q = request.inputs[0].prototype;
-  const Tensor& k = request.inputs[1].prototype;
-  AttentionProblem problem;
-  problem.batch = q.shape()[0];
-  problem.queries = q.shape()[1];
-  problem.heads = q.shape()[2];
-  problem.head_dim = q.shape()[3];
-  problem.keys = k.shape()[1];
-  problem.key_heads = k.shape()[2];
-  problem.value_dim = request.inputs[2].prototype.shape()[3];
-  problem.dtype = q.dtype();
-  problem.mask = request.inputs.size() == 4 ? MaskKind::additive : MaskKind::none;
-  problem.causal = static_cast<const AttentionOp&>(request.op).causal();
+  const auto operand = [&](std::size_t i) {
+    return i < request.inputs.size() ? request.inputs[i].prototype : Tensor();
+  };
+  AttentionProblem problem = describe_operands(operand(0), operand(1), operand(2), operand(3));
+  if (request.inputs.size() == 4) problem.mask = MaskKind::additive;
+  problem.own_scale = op_of(request).scale() != 1.0 / std::sqrt(static_cast<double>(problem.head_dim));
+  problem.causal = op_of(request).causal();
   return problem;
 }
 
 class AttentionNode final : public Kernel {
  public:
   explicit AttentionNode(const KernelRequest& request)
-      : choice_(
-            attention_registry().select(problem_of(request), static_cast<const AttentionOp&>(request.op).backend())),
-        runner_(choice_.kernel->make(problem_of(request), request.threads)) {
-    const auto& op = static_cast<const AttentionOp&>(request.op);
-    scale_ = static_cast<float>(op.scale());
-    causal_ = op.causal();
+      : choice_(attention_tuner().choose(problem_of(request), request.threads, op_of(request).request())),
+        runner_(choice_.kernel->make(problem_of(request), choice_.tiling, request.threads)),
+        scale_(static_cast<float>(op_of(request).scale())),
+        causal_(op_of(request).causal()) {
     const Shape& q = request.inputs[0].prototype.shape();
     const std::int64_t keys = request.inputs[1].prototype.shape()[1];
     for (std::int64_t b = 0; b < q[0]; ++b) sequences_.push_back({b, 0, q[1], 0, keys});
@@ -53,8 +48,8 @@ class AttentionNode final : public Kernel {
   AttentionChoice choice_;
   std::unique_ptr<AttentionRunner> runner_;
   std::vector<AttentionSequence> sequences_;
-  float scale_ = 1;
-  bool causal_ = false;
+  float scale_;
+  bool causal_;
 };
 
 Refusal supports(const KernelRequest& request) {

@@ -16,7 +16,7 @@
 // horizontal step, and no head dim wastes lanes.
 //
 // Budget of a block at AVX-512 and head dim 128: 32 queries (packed 16 KiB) against 192 keys (scores 24 KiB) stay in
-// level-1 cache, their sums take 16 KiB of level 2. The 8 blocks of a call share packed keys and values (2 x 96 KiB).
+// level-1 cache, their sums take 16 KiB of level 2. The blocks of a call share packed keys and values (2 x 96 KiB).
 // A score costs 2 x 128 multiply-adds in 16 lanes and about 16 instructions of softmax per vector: 94 % of the cycles
 // are left for the products.
 
@@ -24,8 +24,12 @@
 #define RONDO_BACKENDS_CPU_FLASH_ATTENTION_ONCE
 namespace rondo::cpu {
 
-constexpr std::int64_t kKeyBlock = 192;
 constexpr std::int64_t kMaxLanes = 16;
+// Products of more elements are summed in parts: a long sum in float32 drifts. Where scores may be large, whose
+// rounding weighs more, parts are shorter; to do so always costs 2 % at head dim 128.
+constexpr std::int64_t kLongestPart = 128;
+constexpr std::int64_t kLongestPartOfLargeScores = 64;
+constexpr float kLargeScore = 100.0F;
 constexpr float kLog2E = 1.44269504088896340736F;
 constexpr float kLn2 = 0.69314718055994530942F;
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
@@ -36,22 +40,24 @@ constexpr std::int64_t round_up(std::int64_t value, std::int64_t unit) { return 
 struct FlashScratch {
   static constexpr std::int64_t kBlock = 2 * kMaxLanes;
 
-  FlashScratch(float* base, std::int64_t head_dim, std::int64_t value_dim) {
+  FlashScratch(float* base, const FlashTiling& tiling, std::int64_t head_dim, std::int64_t value_dim)
+      : key_block(tiling.key_block) {
     const auto take = [&](std::int64_t count) {
       float* part = base == nullptr ? nullptr : base + floats;
       floats += round_up(count, kMaxLanes);
       return part;
     };
-    keys = take(kKeyBlock * head_dim);
-    values = take(kKeyBlock * value_dim);
-    queries = take(kFlashChunk * head_dim * kBlock);
-    sums = take(kFlashChunk * value_dim * kBlock);
-    most = take(kFlashChunk * kBlock);
-    total = take(kFlashChunk * kBlock);
-    scores = take(kKeyBlock * kBlock);
-    mask = take(kKeyBlock * kBlock);
-    rows = take(kMaxLanes * round_up(std::max({head_dim, value_dim, kKeyBlock}), 4));
+    keys = take(key_block * head_dim);
+    values = take(key_block * value_dim);
+    queries = take(tiling.chunk * head_dim * kBlock);
+    sums = take(tiling.chunk * value_dim * kBlock);
+    most = take(tiling.chunk * kBlock);
+    total = take(tiling.chunk * kBlock);
+    scores = take(key_block * kBlock);
+    mask = take(key_block * kBlock);
+    rows = take(kMaxLanes * round_up(std::max({head_dim, value_dim, key_block}), 4));
   }
+  std::int64_t key_block;
   float* keys;     // [keys][head_dim]
   float* values;   // [keys][value_dim]
   float* queries;  // for each block [head_dim][queries], scaled
@@ -101,32 +107,58 @@ HWY_INLINE Vector exp2_negative(Vector x) {
   return hn::Mul(p, hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(di, shifted))));
 }
 
-/// scores[R keys][V vectors of queries] = keys . queries; `most` grows to the largest of them.
-template <int R, int V>
-HWY_INLINE void score_tile(const float* HWY_RESTRICT keys, std::int64_t head_dim, const float* HWY_RESTRICT queries,
-                           float* HWY_RESTRICT scores, Vector (&most)[V]) {
+/// The largest square of a row's length.
+HWY_INLINE float largest_square(const float* rows, std::int64_t count, std::int64_t width) {
   const Full d;
   const std::int64_t n = lanes();
-  Vector sums[R][V];
-  for (auto& row : sums) {
-    for (auto& sum : row) sum = hn::Zero(d);
+  float largest = 0;
+  for (std::int64_t r = 0; r < count; ++r, rows += width) {
+    auto sum = hn::Zero(d);
+    std::int64_t i = 0;
+    for (; i + n <= width; i += n) {
+      const auto x = hn::LoadU(d, rows + i);
+      sum = hn::MulAdd(x, x, sum);
+    }
+    float square = hn::GetLane(hn::SumOfLanes(d, sum));
+    for (; i < width; ++i) square += rows[i] * rows[i];
+    largest = std::max(largest, square);
   }
+  return largest;
+}
+
+/// scores[R keys][V vectors of queries] = keys . queries, summed in parts; `most` grows to the largest of them.
+template <int R, int V>
+HWY_INLINE void score_tile(const float* HWY_RESTRICT keys, std::int64_t head_dim, std::int64_t part_length,
+                           const float* HWY_RESTRICT queries, float* HWY_RESTRICT scores, Vector (&most)[V]) {
+  const Full d;
+  const std::int64_t n = lanes();
   // One pointer for three rows, which x86 can address from it: one for each would not fit the registers.
   const float* group[(R + 2) / 3];
   for (std::int64_t g = 0; g < (R + 2) / 3; ++g) group[g] = keys + 3 * g * head_dim;
-  for (std::int64_t i = 0; i < head_dim; ++i) {
-    Vector q[V];
-    for (int v = 0; v < V; ++v) q[v] = hn::Load(d, queries + i * V * n + v * n);
+  Vector sums[R][V];
+  for (std::int64_t part = 0; part < head_dim; part += part_length) {
+    for (auto& row : sums) {
+      for (auto& sum : row) sum = hn::Zero(d);
+    }
+    for (std::int64_t i = part; i < std::min(part + part_length, head_dim); ++i) {
+      Vector q[V];
+      for (int v = 0; v < V; ++v) q[v] = hn::Load(d, queries + i * V * n + v * n);
+      for (int r = 0; r < R; ++r) {
+        const auto k = hn::Set(d, group[r / 3][(r % 3) * head_dim + i]);
+        for (int v = 0; v < V; ++v) sums[r][v] = hn::MulAdd(k, q[v], sums[r][v]);
+      }
+    }
+    if (part > 0) {
+      for (int r = 0; r < R; ++r) {
+        for (int v = 0; v < V; ++v) sums[r][v] = hn::Add(sums[r][v], hn::Load(d, scores + (r * V + v) * n));
+      }
+    }
     for (int r = 0; r < R; ++r) {
-      const auto k = hn::Set(d, group[r / 3][(r % 3) * head_dim + i]);
-      for (int v = 0; v < V; ++v) sums[r][v] = hn::MulAdd(k, q[v], sums[r][v]);
+      for (int v = 0; v < V; ++v) hn::Store(sums[r][v], d, scores + (r * V + v) * n);
     }
   }
   for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < V; ++v) {
-      most[v] = hn::Max(most[v], sums[r][v]);
-      hn::Store(sums[r][v], d, scores + (r * V + v) * n);
-    }
+    for (int v = 0; v < V; ++v) most[v] = hn::Max(most[v], sums[r][v]);
   }
 }
 
@@ -284,7 +316,8 @@ struct Block {
 template <class T>
 class Flash {
  public:
-  Flash(const FlashHeads& heads, float* memory) : h_(heads), s_(memory, heads.head_dim, heads.value_dim) {}
+  Flash(const FlashHeads& heads, const FlashTiling& tiling, float* memory)
+      : h_(heads), s_(memory, tiling, heads.head_dim, heads.value_dim) {}
 
   void run(std::int64_t first, std::int64_t last) {
     std::int64_t visible = 0;
@@ -292,13 +325,14 @@ class Flash {
       load_queries(b - first, block(b));
       visible = std::max(visible, visible_keys(block(b)));
     }
-    for (std::int64_t k = 0; k < visible; k += kKeyBlock) {
-      const std::int64_t count = std::min(kKeyBlock, visible - k);
+    for (std::int64_t k = 0; k < visible; k += s_.key_block) {
+      const std::int64_t count = std::min(s_.key_block, visible - k);
       const float* keys = packed(h_.key, h_.key_stride, h_.head_dim, k, count, s_.keys);
+      choose_part(keys, count);
       const float* values = packed(h_.value, h_.value_stride, h_.value_dim, k, count, s_.values);
       for (std::int64_t b = first; b < last; ++b) {
         const Block q = block(b);
-        prefetch_part(k + kKeyBlock, std::min(kKeyBlock, visible - k - kKeyBlock), b - first, last - first);
+        prefetch_part(k + s_.key_block, std::min(s_.key_block, visible - k - s_.key_block), b - first, last - first);
         const std::int64_t seen = std::min(count, visible_keys(q) - k);
         if (seen <= 0) continue;
         if (q.vectors == 1) {
@@ -341,6 +375,18 @@ class Flash {
     return target;
   }
 
+  /// Into how many parts the scores' sums are cut, from the largest that a score of these keys can be.
+  void choose_part(const float* keys, std::int64_t count) {
+    std::int64_t longest = kLongestPart;
+    if (h_.head_dim > kLongestPartOfLargeScores) {
+      const float squares = query_square_ * largest_square(keys, count, h_.head_dim);
+      constexpr float kLimit = kLargeScore * kLog2E;
+      if (squares > kLimit * kLimit) longest = kLongestPartOfLargeScores;
+    }
+    const std::int64_t parts = (h_.head_dim + longest - 1) / longest;
+    part_ = (h_.head_dim + parts - 1) / parts;
+  }
+
   /// Part `part` of `parts` of a block's keys and values on their way into level-2 cache, while the block before is
   /// worked on: their rows lie far apart, which no hardware prefetcher follows.
   void prefetch_part(std::int64_t first, std::int64_t count, std::int64_t part, std::int64_t parts) const {
@@ -365,6 +411,8 @@ class Flash {
           const T* source =
               static_cast<const T*>(h_.query) + q.head * h_.query_head_stride + (q.first + v * n + r) * h_.query_stride;
           widen_row(source, h_.head_dim, h_.scale * kLog2E, row);
+          if (h_.head_dim > kLongestPartOfLargeScores)
+            query_square_ = std::max(query_square_, largest_square(row, 1, h_.head_dim));
         } else {
           std::fill_n(row, h_.head_dim, 0.0F);
         }
@@ -416,8 +464,8 @@ class Flash {
     Vector most[V];
     for (int v = 0; v < V; ++v) most[v] = before[v] = hn::Load(d, most_of(slot) + v * n);
     over_tiles(count, [&](auto rows, std::int64_t first) HWY_ATTR {
-      score_tile<decltype(rows)::value, V>(keys + first * h_.head_dim, h_.head_dim, queries, s_.scores + first * V * n,
-                                           most);
+      score_tile<decltype(rows)::value, V>(keys + first * h_.head_dim, h_.head_dim, part_, queries,
+                                           s_.scores + first * V * n, most);
     });
     if (hide<V>(q, key, count)) {
       for (int v = 0; v < V; ++v) {
@@ -508,13 +556,16 @@ class Flash {
 
   const FlashHeads& h_;
   const FlashScratch s_;
+  float query_square_ = 0;  // the largest square of a scaled query's length
+  std::int64_t part_ = 0;   // elements of a product that are summed together
 };
 
-void FlashAttention(const FlashHeads& heads, std::int64_t first, std::int64_t last, float* scratch) {
+void FlashAttention(const FlashHeads& heads, const FlashTiling& tiling, std::int64_t first, std::int64_t last,
+                    float* scratch) {
   switch (heads.dtype) {
-    case DType::f32: return Flash<float>(heads, scratch).run(first, last);
-    case DType::f16: return Flash<hwy::float16_t>(heads, scratch).run(first, last);
-    default: return Flash<std::uint16_t>(heads, scratch).run(first, last);
+    case DType::f32: return Flash<float>(heads, tiling, scratch).run(first, last);
+    case DType::f16: return Flash<hwy::float16_t>(heads, tiling, scratch).run(first, last);
+    default: return Flash<std::uint16_t>(heads, tiling, scratch).run(first, last);
   }
 }
 
@@ -531,12 +582,13 @@ HWY_EXPORT(FlashBlockQueries);
 
 std::int64_t flash_block_queries() { return HWY_DYNAMIC_DISPATCH(FlashBlockQueries)(); }
 
-std::size_t flash_scratch_bytes(std::int64_t head_dim, std::int64_t value_dim) {
-  return static_cast<std::size_t>(FlashScratch(nullptr, head_dim, value_dim).floats) * sizeof(float);
+std::size_t flash_scratch_bytes(const FlashTiling& tiling, std::int64_t head_dim, std::int64_t value_dim) {
+  return static_cast<std::size_t>(FlashScratch(nullptr, tiling, head_dim, value_dim).floats) * sizeof(float);
 }
 
-void flash_attention(const FlashHeads& heads, std::int64_t first, std::int64_t last, std::byte* scratch) {
-  HWY_DYNAMIC_DISPATCH(FlashAttention)(heads, first, last, reinterpret_cast<float*>(scratch));
+void flash_attention(const FlashHeads& heads, const FlashTiling& tiling, std::int64_t first, std::int64_t last,
+                     std::byte* scratch) {
+  HWY_DYNAMIC_DISPATCH(FlashAttention)(heads, tiling, first, last, reinterpret_cast<float*>(scratch));
 }
 
 }  // namespace rondo::cpu

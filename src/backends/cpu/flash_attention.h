@@ -41,13 +41,18 @@ struct FlashHeads {
 /// Queries are worked on in blocks: a block is so many queries of one head, the last of a head may be shorter.
 std::int64_t flash_block_queries();
 
-/// The most blocks that one call takes: they share the keys and values that it packs.
-constexpr std::int64_t kFlashChunk = 16;
+struct FlashTiling {
+  /// Keys and values that are packed together.
+  std::int64_t key_block;
+  /// The most blocks of one call: they share what it packs.
+  std::int64_t chunk;
+};
 
 /// Scratch of one call, in bytes. It does not grow with the sequence.
-std::size_t flash_scratch_bytes(std::int64_t head_dim, std::int64_t value_dim);
+std::size_t flash_scratch_bytes(const FlashTiling& tiling, std::int64_t head_dim, std::int64_t value_dim);
 
-/// Blocks [first, last), counted over all heads of the group. `scratch` is 64-byte aligned.
-void flash_attention(const FlashHeads& heads, std::int64_t first, std::int64_t last, std::byte* scratch);
+/// Blocks [first, last), at most tiling.chunk, counted over all heads of the group. `scratch` is 64-byte aligned.
+void flash_attention(const FlashHeads& heads, const FlashTiling& tiling, std::int64_t first, std::int64_t last,
+                     std::byte* scratch);
 
 }  // namespace rondo::cpu

@@ -61,6 +61,8 @@ FlashHeads heads_of(const AttentionCall& call, const AttentionSequence& s, std::
   return heads;
 }
 
+constexpr std::int64_t kDefaultChunk = 16;
+
 /// Blocks [first, last) of one sequence's key head.
 struct Chunk {
   const AttentionSequence* sequence;
@@ -69,14 +71,15 @@ struct Chunk {
   std::int64_t last;
 };
 
-std::vector<Chunk> cut(const AttentionCall& call, std::int64_t size) {
+/// At most `most` blocks of `size` queries a chunk; `most` 0 leaves it open.
+std::vector<Chunk> cut(const AttentionCall& call, std::int64_t size, std::int64_t most) {
   const std::int64_t key_heads = call.key.shape()[2];
   const std::int64_t group = call.query.shape()[2] / key_heads;
   const auto blocks_of = [&](const AttentionSequence& s) { return (s.queries + size - 1) / size * group; };
   std::int64_t blocks = 0;
   for (const AttentionSequence& s : call.sequences) blocks += blocks_of(s) * key_heads;
   // Fewer blocks a chunk where chunks would be too few for the threads: each packs its keys and values anew.
-  const std::int64_t most = std::clamp<std::int64_t>(blocks / (std::int64_t{4} * call.threads), 1, kFlashChunk);
+  if (most == 0) most = std::clamp<std::int64_t>(blocks / (std::int64_t{4} * call.threads), 1, kDefaultChunk);
   std::vector<Chunk> chunks;
   for (const AttentionSequence& s : call.sequences) {
     const std::int64_t count = blocks_of(s);
@@ -97,30 +100,49 @@ AttentionRefusal refuse_wide_heads(const AttentionProblem& problem, std::int64_t
 /// What computes the chunks.
 struct Implementation {
   std::int64_t block_queries;
-  std::size_t (*scratch_bytes)(std::int64_t head_dim, std::int64_t value_dim);
-  void (*run)(const FlashHeads& heads, std::int64_t first, std::int64_t last, std::byte* scratch);
+  std::int64_t default_key_block;
+  std::size_t (*scratch_bytes)(const FlashTiling& tiling, std::int64_t head_dim, std::int64_t value_dim);
+  void (*run)(const FlashHeads& heads, const FlashTiling& tiling, std::int64_t first, std::int64_t last,
+              std::byte* scratch);
 };
+
+/// The kernel's own choice, then every other of these key blocks with these chunks.
+std::vector<AttentionTiling> every_tiling(std::initializer_list<std::int64_t> key_blocks) {
+  std::vector<AttentionTiling> tilings{{}};
+  for (const std::int64_t key_block : key_blocks) {
+    for (const std::int64_t chunk : {0, 4, 32}) {
+      if (key_block != 0 || chunk != 0) tilings.push_back({key_block, chunk});
+    }
+  }
+  return tilings;
+}
 
 class FlashRunner final : public AttentionRunner {
  public:
-  FlashRunner(const Implementation& implementation, const AttentionProblem& problem, int threads)
+  FlashRunner(const Implementation& implementation, const AttentionProblem& problem, const AttentionTiling& tiling,
+              int threads)
       : implementation_(implementation),
-        bytes_per_thread_(implementation.scratch_bytes(problem.head_dim, problem.value_dim)),
+        chunk_(tiling.chunk),
+        tiling_{tiling.key_block == 0 ? implementation.default_key_block : tiling.key_block,
+                tiling.chunk == 0 ? kDefaultChunk : tiling.chunk},
+        bytes_per_thread_(implementation.scratch_bytes(tiling_, problem.head_dim, problem.value_dim)),
         threads_(threads) {}
 
   std::size_t scratch_bytes() const override { return bytes_per_thread_ * static_cast<std::size_t>(threads_); }
 
   void run(const AttentionCall& call, std::span<std::byte> scratch) const override {
-    const std::vector<Chunk> chunks = cut(call, implementation_.block_queries);
+    const std::vector<Chunk> chunks = cut(call, implementation_.block_queries, chunk_);
     parallel_items(call.threads, static_cast<std::int64_t>(chunks.size()), [&](std::int64_t item, int worker) {
       const Chunk& chunk = chunks[static_cast<std::size_t>(item)];
-      implementation_.run(heads_of(call, *chunk.sequence, chunk.key_head), chunk.first, chunk.last,
+      implementation_.run(heads_of(call, *chunk.sequence, chunk.key_head), tiling_, chunk.first, chunk.last,
                           scratch.data() + static_cast<std::size_t>(worker) * bytes_per_thread_);
     });
   }
 
  private:
   Implementation implementation_;
+  std::int64_t chunk_;  // 0: as many as keep the threads busy
+  FlashTiling tiling_;
   std::size_t bytes_per_thread_;
   int threads_;
 };
@@ -134,22 +156,31 @@ class FlashKernel final : public AttentionKernel {
   AttentionRefusal supports(const AttentionProblem& problem) const override {
     return refuse_wide_heads(problem, 4096);  // scratch grows with the head dim
   }
-  std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, int threads) const override {
-    return std::make_unique<FlashRunner>(Implementation{flash_block_queries(), flash_scratch_bytes, flash_attention},
-                                         problem, threads);
+  std::vector<AttentionTiling> tilings(const AttentionProblem& /*problem*/) const override {
+    return every_tiling({0, 96, 256});
+  }
+  std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, const AttentionTiling& tiling,
+                                        int threads) const override {
+    const Implementation implementation{flash_block_queries(), 192, flash_scratch_bytes, flash_attention};
+    return std::make_unique<FlashRunner>(implementation, problem, tiling, threads);
   }
 };
 
 /// The kernels with native bfloat16 products differ in what multiplies and in when that is there.
 class FlashBf16Kernel : public AttentionKernel {
  public:
+  bool rounds_weights() const final { return true; }
   AttentionRefusal supports(const AttentionProblem& problem) const final {
     if (problem.dtype != DType::bf16) return "takes bfloat16 only";
     return refuse_wide_heads(problem, 512);
   }
-  std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, int threads) const final {
-    return std::make_unique<FlashRunner>(Implementation{kFlashBf16BlockQueries, flash_bf16_scratch_bytes, run_},
-                                         problem, threads);
+  std::vector<AttentionTiling> tilings(const AttentionProblem& /*problem*/) const final {
+    return every_tiling({0, 256, 1024});
+  }
+  std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, const AttentionTiling& tiling,
+                                        int threads) const final {
+    const Implementation implementation{kFlashBf16BlockQueries, 512, flash_bf16_scratch_bytes, run_};
+    return std::make_unique<FlashRunner>(implementation, problem, tiling, threads);
   }
 
  protected:

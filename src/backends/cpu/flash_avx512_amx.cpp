@@ -94,8 +94,9 @@ bool request_amx() {
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
-void flash_amx(const FlashHeads& heads, std::int64_t first, std::int64_t last, std::byte* scratch) {
-  FlashBf16<AmxProducts>(heads, scratch).run(first, last);
+void flash_amx(const FlashHeads& heads, const FlashTiling& tiling, std::int64_t first, std::int64_t last,
+               std::byte* scratch) {
+  FlashBf16<AmxProducts>(heads, tiling, scratch).run(first, last);
 }
 
 }  // namespace rondo::cpu

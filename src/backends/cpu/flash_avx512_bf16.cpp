@@ -47,12 +47,13 @@ struct DotProducts {
 
 }  // namespace
 
-std::size_t flash_bf16_scratch_bytes(std::int64_t head_dim, std::int64_t value_dim) {
-  return static_cast<std::size_t>(Scratch(nullptr, head_dim, value_dim).bytes);
+std::size_t flash_bf16_scratch_bytes(const FlashTiling& tiling, std::int64_t head_dim, std::int64_t value_dim) {
+  return static_cast<std::size_t>(Scratch(nullptr, tiling, head_dim, value_dim).bytes);
 }
 
-void flash_bf16(const FlashHeads& heads, std::int64_t first, std::int64_t last, std::byte* scratch) {
-  FlashBf16<DotProducts>(heads, scratch).run(first, last);
+void flash_bf16(const FlashHeads& heads, const FlashTiling& tiling, std::int64_t first, std::int64_t last,
+                std::byte* scratch) {
+  FlashBf16<DotProducts>(heads, tiling, scratch).run(first, last);
 }
 
 }  // namespace rondo::cpu

@@ -23,10 +23,9 @@
 namespace rondo::cpu {
 namespace {
 
-constexpr std::int64_t kBlock = 32;      // queries
-constexpr std::int64_t kKeyBlock = 512;  // keys that are packed together
-constexpr std::int64_t kStep = 32;       // keys whose scores are computed together
-constexpr std::int64_t kTile = 512;      // elements of a bfloat16 tile, 16 rows of 64 bytes
+constexpr std::int64_t kBlock = 32;  // queries
+constexpr std::int64_t kStep = 32;   // keys whose scores are computed together
+constexpr std::int64_t kTile = 512;  // elements of a bfloat16 tile, 16 rows of 64 bytes
 // Weights may grow to 2^8 before sums are rescaled to a new largest score: rescaling is rare, precision is the same.
 constexpr float kSlack = 8.0F;
 constexpr float kTiny = std::numeric_limits<float>::min();
@@ -39,21 +38,22 @@ using Bits = std::uint16_t;  // bfloat16
 constexpr std::int64_t round_up(std::int64_t value, std::int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 struct Scratch {
-  Scratch(std::byte* base, std::int64_t head_dim, std::int64_t value_dim)
-      : width(round_up(head_dim, 32)), value_width(round_up(value_dim, 32)) {
+  Scratch(std::byte* base, const FlashTiling& tiling, std::int64_t head_dim, std::int64_t value_dim)
+      : key_block(tiling.key_block), width(round_up(head_dim, 32)), value_width(round_up(value_dim, 32)) {
     const auto take = [&]<typename T>(T*& part, std::int64_t count) {
       part = base == nullptr ? nullptr : reinterpret_cast<T*>(base + bytes);
       bytes += round_up(count * static_cast<std::int64_t>(sizeof(T)), 64);
     };
-    take(keys, kKeyBlock * width);
-    take(values, kKeyBlock * value_width);
-    take(queries, kFlashChunk * width * kBlock);
-    take(sums, kFlashChunk * value_width * kBlock);
-    take(center, kFlashChunk * kBlock);
-    take(total, kFlashChunk * kBlock);
+    take(keys, key_block * width);
+    take(values, key_block * value_width);
+    take(queries, tiling.chunk * width * kBlock);
+    take(sums, tiling.chunk * value_width * kBlock);
+    take(center, tiling.chunk * kBlock);
+    take(total, tiling.chunk * kBlock);
     take(scores, kStep * kBlock);
-    take(weights, kKeyBlock * kBlock);
+    take(weights, key_block * kBlock);
   }
+  std::int64_t key_block;  // a multiple of kStep
   std::int64_t width;
   std::int64_t value_width;
   Bits* keys;     // tiles [key / 16][d / 32] of [16 keys][32 d]
@@ -121,9 +121,9 @@ inline __m512 exp2_rough(__m512 x) {
 template <class Products>
 class FlashBf16 {
  public:
-  FlashBf16(const FlashHeads& heads, std::byte* memory)
+  FlashBf16(const FlashHeads& heads, const FlashTiling& tiling, std::byte* memory)
       : h_(heads),
-        s_(memory, heads.head_dim, heads.value_dim),
+        s_(memory, tiling, heads.head_dim, heads.value_dim),
         // A tiny scale in place of 0 keeps hidden scores at -infinity.
         factor_((heads.scale < 0    ? -heads.scale
                  : heads.scale != 0 ? heads.scale
@@ -139,8 +139,8 @@ class FlashBf16 {
       load_queries(b - first, block(b));
       visible = std::max(visible, visible_keys(block(b)));
     }
-    for (std::int64_t key = 0; key < visible; key += kKeyBlock) {
-      const std::int64_t count = std::min(kKeyBlock, visible - key);
+    for (std::int64_t key = 0; key < visible; key += s_.key_block) {
+      const std::int64_t count = std::min(s_.key_block, visible - key);
       pack_keys(key, count);
       pack_values(key, count);
       for (std::int64_t b = first; b < last; ++b) {
@@ -238,10 +238,10 @@ class FlashBf16 {
         }
         transpose(left);
         transpose(right);
-        Bits* tile = s_.values + (c * kKeyBlock / 16 + j) * 16;
+        Bits* tile = s_.values + (c * s_.key_block / 16 + j) * 16;
         for (std::int64_t r = 0; r < 16; ++r) {
           _mm512_store_si512(tile + r * 32, left[r]);
-          _mm512_store_si512(tile + kKeyBlock * 16 + r * 32, right[r]);
+          _mm512_store_si512(tile + s_.key_block * 16 + r * 32, right[r]);
         }
       }
     }
@@ -435,7 +435,7 @@ class FlashBf16 {
         const __m512 odd = exp2_rough(_mm512_fmsub_ps(_mm512_load_ps(scores + kBlock), factor, center));
         total = _mm512_add_ps(total, _mm512_add_ps(even, odd));
         const auto narrow = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even));
-        _mm512_store_si512(w.tiles + v * kKeyBlock * 16 + pair * 32, _mm512_permutexvar_epi16(interleave, narrow));
+        _mm512_store_si512(w.tiles + v * s_.key_block * 16 + pair * 32, _mm512_permutexvar_epi16(interleave, narrow));
       }
       w.total[v] = total;
     }
@@ -448,9 +448,9 @@ class FlashBf16 {
   /// sums += values . weights, for keys [first, last) of the packed ones
   void add_values(std::int64_t slot, std::int64_t first, std::int64_t last) const {
     if (first == last) return;
-    constexpr std::int64_t kHalf = kKeyBlock * 16;
+    const std::int64_t half = s_.key_block * 16;
     for (std::int64_t c = 0; c < s_.value_width; c += 32) {
-      Products::multiply(true, s_.values + c * kKeyBlock + first * 16, kHalf, s_.weights + first * 16, kHalf,
+      Products::multiply(true, s_.values + c * s_.key_block + first * 16, half, s_.weights + first * 16, half,
                          (last - first) / 32, sums_of(slot) + c * kBlock);
     }
   }

@@ -8,14 +8,16 @@ namespace rondo::cpu {
 
 constexpr std::int64_t kFlashBf16BlockQueries = 32;
 
-/// Scratch of one call, in bytes.
-std::size_t flash_bf16_scratch_bytes(std::int64_t head_dim, std::int64_t value_dim);
+/// Scratch of one call, in bytes. tiling.key_block is a multiple of 32.
+std::size_t flash_bf16_scratch_bytes(const FlashTiling& tiling, std::int64_t head_dim, std::int64_t value_dim);
 
-/// Blocks [first, last), at most kFlashChunk, counted over all heads of the group; bfloat16 only. Needs AVX-512 BF16.
-void flash_bf16(const FlashHeads& heads, std::int64_t first, std::int64_t last, std::byte* scratch);
+/// Blocks [first, last), at most tiling.chunk, counted over all heads of the group; bfloat16 only. Needs AVX-512 BF16.
+void flash_bf16(const FlashHeads& heads, const FlashTiling& tiling, std::int64_t first, std::int64_t last,
+                std::byte* scratch);
 
 /// The same on AMX tiles, once request_amx() has granted them.
-void flash_amx(const FlashHeads& heads, std::int64_t first, std::int64_t last, std::byte* scratch);
+void flash_amx(const FlashHeads& heads, const FlashTiling& tiling, std::int64_t first, std::int64_t last,
+               std::byte* scratch);
 
 /// Asks the kernel for the right to use tiles, once a process. False when it refuses.
 bool request_amx();

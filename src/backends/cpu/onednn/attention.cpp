@@ -204,6 +204,7 @@ class OnednnRunner final : public AttentionRunner {
 class OnednnKernel final : public AttentionKernel {
  public:
   std::string_view name() const override { return "onednn-bf16"; }
+  bool rounds_weights() const override { return true; }
   std::string_view description() const override {
     return "oneDNN's bfloat16 products, whole rows of scores; no masks, no LSE; memory grows with the keys";
   }
@@ -220,7 +221,8 @@ class OnednnKernel final : public AttentionKernel {
     if (problem.keys < kFewestKeys) return fmt::format("pays from {} keys on", kFewestKeys);
     return std::nullopt;
   }
-  std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, int threads) const override {
+  std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, const AttentionTiling& /*tiling*/,
+                                        int threads) const override {
     return with_onednn_errors("attention", [&] { return std::make_unique<OnednnRunner>(problem, threads); });
   }
 };

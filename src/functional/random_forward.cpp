@@ -1,0 +1,35 @@
+#include "functional/random_forward.h"
+
+namespace rondo {
+
+AttentionResult forward(const RandomAttention& operands, AttentionOptions options) {
+  options.scale = operands.scale;
+  options.causal = operands.problem.causal;
+  options.return_lse = operands.problem.lse;
+  options.layout = AttentionLayout::bsnd;  // the operands are views
+  if (!operands.problem.varlen)
+    return attention_forward(operands.query, operands.key, operands.value, operands.mask, options);
+  VarlenAttentionOptions varlen;
+  varlen.scale = options.scale;
+  varlen.causal = options.causal;
+  varlen.return_lse = options.return_lse;
+  varlen.backend = options.backend;
+  varlen.opt_mode = options.opt_mode;
+  varlen.tune = options.tune;
+  varlen.threads = options.threads;
+  const auto packed = [](const Tensor& rows) {
+    const Shape& s = rows.shape();
+    const Shape& strides = rows.strides();
+    return rows.restrided({s[1], s[2], s[3]}, {strides[1], strides[2], strides[3]});
+  };
+  return attention_forward_varlen(packed(operands.query), packed(operands.key), packed(operands.value),
+                                  operands.cu_seqlens_q, operands.cu_seqlens_k, varlen);
+}
+
+AttentionResult reference_forward(const RandomAttention& operands) {
+  AttentionOptions options;
+  options.backend = "reference";
+  return forward(operands, options);
+}
+
+}  // namespace rondo

@@ -1,0 +1,11 @@
+// The attention step of the flow: how every attention node's kernel is chosen.
+#pragma once
+
+#include "attention/attention_request.h"
+#include "graph/graph.h"
+
+namespace rondo {
+
+void request_attention(Graph& graph, const AttentionRequest& request);
+
+}  // namespace rondo
