@@ -44,18 +44,6 @@ bool parse_switch(std::string_view word, std::string_view value) {
 
 }  // namespace
 
-double AttentionProblem::flops() const {
-  const auto q = static_cast<double>(queries);
-  const auto k = static_cast<double>(keys);
-  double pairs = q * k;
-  if (causal) {
-    // Query i sees i + 1 + keys - queries of them, none where that is negative.
-    const double seeing = std::min(q, k);
-    pairs = seeing * (k + std::max(0.0, k - q) + 1) / 2;
-  }
-  return 2.0 * static_cast<double>(batch * heads) * pairs * static_cast<double>(head_dim + value_dim);
-}
-
 std::string_view mask_kind_name(MaskKind kind) { return kMaskKinds[static_cast<std::size_t>(kind)]; }
 
 AttentionProblem describe_operands(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& mask) {

@@ -37,8 +37,6 @@ struct AttentionProblem {
   bool lse = false;
   bool varlen = false;
 
-  /// Operations: 2 for each multiply-add of both products over all pairs of a query and a key that it may see.
-  double flops() const;
   auto operator<=>(const AttentionProblem&) const = default;
 };
 

@@ -101,6 +101,17 @@ RandomAttention::RandomAttention(const AttentionProblem& p, const AttentionSampl
   if (p.own_scale) scale = 0.5 / std::sqrt(static_cast<double>(p.head_dim));
 }
 
+double RandomAttention::flops() const {
+  double pairs = 0;
+  for (const AttentionSequence& s : sequences) {
+    const auto q = static_cast<double>(s.queries);
+    const auto k = static_cast<double>(s.keys);
+    // Query i sees i + 1 + keys - queries of them, none where that is negative.
+    pairs += problem.causal ? std::min(q, k) * (k + std::max(0.0, k - q) + 1) / 2 : q * k;
+  }
+  return 2.0 * static_cast<double>(problem.heads) * pairs * static_cast<double>(problem.head_dim + problem.value_dim);
+}
+
 double RandomAttention::largest_score() const {
   float largest = 0;
   for (const AttentionSequence& s : sequences) {

@@ -27,6 +27,10 @@ struct RandomAttention {
   /// What a kernel takes, with memory for the result.
   AttentionCall call(int threads) const;
 
+  /// Operations: 2 for each multiply-add of both products over all pairs of a query and a key that causality lets it
+  /// see.
+  double flops() const;
+
   /// The largest magnitude of a scaled score, masked ones included.
   double largest_score() const;
 

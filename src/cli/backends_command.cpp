@@ -7,6 +7,7 @@
 #include "cli/commands.h"
 #include "cli/run_flags.h"
 #include "core/cpu_level.h"
+#include "core/threads.h"
 
 namespace rondo::cli {
 namespace {
@@ -27,7 +28,7 @@ void explain(const std::string& text) {
   for (const AttentionBackendAnswer& answer : attention_registry().answers(problem)) {
     fmt::print("  {:<14} {}\n", answer.name, answer.refusal ? fmt::format("no: {}", *answer.refusal) : "yes");
   }
-  const AttentionChoice choice = attention_registry().select(problem, "");
+  const AttentionChoice choice = attention_tuner().choose(problem, default_threads());
   fmt::print("selected: {} ({})\n", choice.kernel->name(), choice.reason);
 }
 

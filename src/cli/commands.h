@@ -9,6 +9,8 @@ void add_generate_command(CLI::App& app);
 void add_inspect_command(CLI::App& app);
 void add_backends_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
+void add_tune_command(CLI::App& app);
+void add_cache_command(CLI::App& app);
 void add_contact_sheet_command(CLI::App& app);
 void add_env_command(CLI::App& app);
 

@@ -88,6 +88,8 @@ int run(int argc, char** argv) {
   rondo::cli::add_inspect_command(app);
   rondo::cli::add_backends_command(app);
   rondo::cli::add_bench_command(app);
+  rondo::cli::add_tune_command(app);
+  rondo::cli::add_cache_command(app);
   rondo::cli::add_contact_sheet_command(app);
   rondo::cli::add_env_command(app);
   try {

@@ -179,8 +179,34 @@ class GoodCalls(CommandTest):
             for key in ("schema_version", "problem", "kernel", "dtype", "threads", "ms", "gflops", "error"):
                 self.assertIn(key, row)
             self.assertLess(row["error"], 1e-4)
+        check = ("--seed", 5, "--spread", 30, "--padding", 8, "--check", "--runs", 1)
+        for problem in ("q=3x4x17x24 varlen=1 causal=1 lse=1", "q=2x4x17x24 kv=33 kv_heads=2 mask=additive mask_axes=bn layout=bnsd scale=own"):
+            self.assertEqual(rondo("bench", "attention", "--problem", problem, *check).returncode, 0)
         table = rondo("bench", "attention", "--problem", "q=1x2x17x24", "--runs", 1).stdout.decode()
         self.assertIn("GFLOP/s", table)
+
+    def test_tune_and_cache(self):
+        env = {**os.environ, "RONDO_CACHE_DIR": str(self.folder / "cache")}
+        problem = "q=1x2x17x24"
+        self.assertIn("0 measured", rondo("cache", "list", env=env).stdout.decode())
+        tuned = rondo("tune", "attention", "--problem", problem, "--threads", 1, env=env)
+        self.assertEqual(tuned.returncode, 0, tuned.stderr)
+        self.assertIn("ms with flash", tuned.stdout.decode())
+        listed = rondo("cache", "list", env=env).stdout.decode()
+        self.assertIn("1 measured", listed)
+        self.assertIn("threads=1 | q=1x2x17x24", listed)
+        explained = rondo("backends", "--explain", problem, env={**env, "RONDO_THREADS": "1"}).stdout.decode()
+        self.assertIn("(measured to be the fastest)", explained)
+        untuned = rondo("backends", "--explain", problem, env={**env, "RONDO_THREADS": "1", "RONDO_TUNE": "off"}).stdout.decode()
+        self.assertIn("(first that supports it)", untuned)
+        (self.folder / "cache" / "attention-tuning.json").write_text("{")
+        damaged = rondo("backends", "--explain", problem, env=env)
+        self.assertEqual(damaged.returncode, 0)
+        self.assertEqual(damaged.stderr.decode().count("attention-tuning.json"), 1)
+        self.assertIn("removed 0", rondo("cache", "clear", env=env).stdout.decode())
+        self.assertFalse((self.folder / "cache" / "attention-tuning.json").exists())
+        self.assertEqual(self.generate("--tune", "on", "-o", self.folder / "a.png", env=env).returncode, 0)
+        self.assertNotIn(" 0 measured", rondo("cache", "list", env=env).stdout.decode())
 
     def test_progress_goes_to_stderr(self):
         result = rondo("generate", "-p", "x", "--seed", 1, *QUICK, "-o", self.folder / "a.png")
@@ -248,6 +274,9 @@ class WrongCalls(CommandTest):
         self.assert_fails(rondo("bench", "attention", "--backend", "nonsense", "--problem", "q=1x2x3x4"), 2, "nonsense")
         self.assert_fails(rondo("bench", "attention", "--backend", "onednn-bf16", "--problem", "q=1x2x3x4"), 1, "onednn-bf16")
         self.assert_fails(rondo("bench", "attention", "--shapes", self.folder / "absent"), 1, "absent")
+        self.assert_fails(rondo("bench", "attention", "--tune", "maybe", "--problem", "q=1x2x3x4"), 2, "--tune: 'maybe'")
+        self.assert_fails(rondo("bench", "attention", "--problem", "q=1x2x3x4", env={"RONDO_TUNE": "maybe"}), 2, "RONDO_TUNE: 'maybe'")
+        self.assert_fails(rondo("generate", "--prompt", "x", "--tune", "maybe"), 2, "--tune: 'maybe'")
         self.assert_fails(self.generate("--output", "-", "--num-images-per-prompt", 2), 2, "stdout")
         same = self.folder / "same.png"
         self.assert_fails(self.generate("--output", same, "--report", same), 2, "--report")

@@ -13,6 +13,15 @@
 
 namespace rondo::test {
 
+/// True in builds with AddressSanitizer, where long tests do with less.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kSanitized = true;
+#elif defined(__has_feature)
+constexpr bool kSanitized = __has_feature(address_sanitizer);
+#else
+constexpr bool kSanitized = false;
+#endif
+
 /// Normal noise times `scale`, rounded to `dtype`.
 Tensor random_tensor(const Shape& shape, DType dtype, std::uint32_t seed, double scale = 1.0);
 

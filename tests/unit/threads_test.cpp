@@ -1,10 +1,14 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstdlib>
+#include <filesystem>
 #include <thread>
 #include <vector>
 
+#include "attention/attention_tolerance.h"
 #include "core/threads.h"
+#include "functional/random_forward.h"
 #include "graph/builder.h"
 #include "graph/model.h"
 #include "graph/random_weights.h"
@@ -58,6 +62,33 @@ TEST(Threads, SessionsShareOneModel) {
   EXPECT_EQ(results[0], results[1]);
   EXPECT_EQ(results[0], results[2]);
   EXPECT_NE(results[0][0], 0.0F);
+}
+
+/// The public function from many threads at once, measuring while it goes.
+TEST(ConcurrentAttention, CallsAgree) {
+  const std::string folder = ::testing::TempDir() + "rondo-concurrent-attention";
+  setenv("RONDO_CACHE_DIR", folder.c_str(), 1);
+  const RandomAttention operands(parse_attention_problem("q=1x4x33x40 kv=70 lse=1"));
+  AttentionOptions options;
+  options.threads = 1;
+  options.tune = TuneMode::on;
+  const AttentionResult expected = forward(operands, options);
+  std::vector<std::thread> threads;
+  std::atomic<int> wrong = 0;
+  for (int i = 0; i < 8; ++i) {
+    threads.emplace_back([&, i] {
+      // Half of them meet a problem that nobody has measured yet.
+      const RandomAttention other(parse_attention_problem("q=1x2x17x24"), {static_cast<std::uint64_t>(i), 1, 0});
+      for (int round = 0; round < 3; ++round) {
+        const AttentionResult result = forward(i % 2 == 0 ? operands : other, options);
+        if (i % 2 == 0) wrong += compare_attention(result, expected, {0, 0, 0}).failure.empty() ? 0 : 1;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, 0);
+  unsetenv("RONDO_CACHE_DIR");
+  std::filesystem::remove_all(folder);
 }
 
 }  // namespace

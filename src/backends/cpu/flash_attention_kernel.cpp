@@ -78,8 +78,11 @@ std::vector<Chunk> cut(const AttentionCall& call, std::int64_t size, std::int64_
   const auto blocks_of = [&](const AttentionSequence& s) { return (s.queries + size - 1) / size * group; };
   std::int64_t blocks = 0;
   for (const AttentionSequence& s : call.sequences) blocks += blocks_of(s) * key_heads;
-  // Fewer blocks a chunk where chunks would be too few for the threads: each packs its keys and values anew.
-  if (most == 0) most = std::clamp<std::int64_t>(blocks / (std::int64_t{4} * call.threads), 1, kDefaultChunk);
+  if (most == 0) {
+    // Fewer blocks a chunk where chunks would be too few for the threads: each packs its keys and values anew.
+    most = call.threads == 1 ? kDefaultChunk
+                             : std::clamp<std::int64_t>(blocks / (std::int64_t{4} * call.threads), 1, kDefaultChunk);
+  }
   std::vector<Chunk> chunks;
   for (const AttentionSequence& s : call.sequences) {
     const std::int64_t count = blocks_of(s);
@@ -212,13 +215,17 @@ class FlashAmxKernel final : public FlashBf16Kernel {
   }
   AttentionRefusal unavailable() const override {
     if (cpu_level() < CpuLevel::avx512_amx) return "needs a CPU level of avx512_amx";
-    static const bool granted = request_amx();
-    if (!granted) return "the operating system does not let this process use AMX tiles";
+    if (!has_amx()) return "the operating system does not let this process use AMX tiles";
     return std::nullopt;
   }
 };
 
 }  // namespace
+
+bool has_amx() {
+  static const bool granted = cpu_level() >= CpuLevel::avx512_amx && request_amx();
+  return granted;
+}
 
 std::shared_ptr<const AttentionKernel> flash_attention_kernel() { return std::make_shared<FlashKernel>(); }
 std::shared_ptr<const AttentionKernel> flash_bf16_attention_kernel() { return std::make_shared<FlashDotKernel>(); }

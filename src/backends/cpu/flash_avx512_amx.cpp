@@ -94,6 +94,22 @@ bool request_amx() {
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
+double amx_products(std::int64_t rounds) {
+  const AmxProducts::Scope scope;
+  AmxProducts::begin();
+  _tile_zero(4);
+  _tile_zero(5);
+  _tile_zero(6);
+  _tile_zero(7);
+  for (std::int64_t i = 0; i < rounds; ++i) {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  return static_cast<double>(rounds) * 4 * 2 * 16 * 16 * 32;
+}
+
 void flash_amx(const FlashHeads& heads, const FlashTiling& tiling, std::int64_t first, std::int64_t last,
                std::byte* scratch) {
   FlashBf16<AmxProducts>(heads, tiling, scratch).run(first, last);

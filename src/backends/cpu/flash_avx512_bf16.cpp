@@ -51,6 +51,21 @@ std::size_t flash_bf16_scratch_bytes(const FlashTiling& tiling, std::int64_t hea
   return static_cast<std::size_t>(Scratch(nullptr, tiling, head_dim, value_dim).bytes);
 }
 
+double bf16_dot_products(std::int64_t rounds) {
+  constexpr int kChains = 24;
+  __m512 sums[kChains];
+  for (int c = 0; c < kChains; ++c) sums[c] = _mm512_set1_ps(static_cast<float>(c));
+  const auto one = reinterpret_cast<__m512bh>(_mm512_set1_epi32(0x3f803f80));
+  for (std::int64_t i = 0; i < rounds; ++i) {
+    for (auto& sum : sums) sum = _mm512_dpbf16_ps(sum, one, one);
+  }
+  __m512 total = _mm512_setzero_ps();
+  for (const auto& sum : sums) total = _mm512_add_ps(total, sum);
+  volatile float kept = _mm512_cvtss_f32(total);  // or the loop would go
+  static_cast<void>(kept);
+  return static_cast<double>(rounds) * kChains * 2 * 32;
+}
+
 void flash_bf16(const FlashHeads& heads, const FlashTiling& tiling, std::int64_t first, std::int64_t last,
                 std::byte* scratch) {
   FlashBf16<DotProducts>(heads, tiling, scratch).run(first, last);

@@ -19,7 +19,14 @@ void flash_bf16(const FlashHeads& heads, const FlashTiling& tiling, std::int64_t
 void flash_amx(const FlashHeads& heads, const FlashTiling& tiling, std::int64_t first, std::int64_t last,
                std::byte* scratch);
 
-/// Asks the kernel for the right to use tiles, once a process. False when it refuses.
+/// `rounds` of independent products that touch no memory: what the peak is measured with. Returns the operations done.
+double bf16_dot_products(std::int64_t rounds);
+double amx_products(std::int64_t rounds);
+
+/// Asks the operating system for the right to use tiles. False when it refuses.
 bool request_amx();
+
+/// True where the CPU level has tiles and the system lets this process use them; asked once.
+bool has_amx();
 
 }  // namespace rondo::cpu

@@ -20,6 +20,9 @@ void flash_amx(const FlashHeads& heads, const FlashTiling& tiling, std::int64_t 
   flash_bf16(heads, tiling, first, last, scratch);
 }
 
+double bf16_dot_products(std::int64_t /*rounds*/) { return 0; }
+double amx_products(std::int64_t /*rounds*/) { return 0; }
+
 bool request_amx() { return false; }
 
 }  // namespace rondo::cpu

@@ -8,7 +8,9 @@
 #define HWY_TARGET_INCLUDE "backends/cpu/peak.cpp"
 #include <hwy/foreach_target.h>
 // foreach_target must come before everything that is compiled once a target
+#include "backends/cpu/flash_bf16.h"
 #include "backends/cpu/simd-inl.h"
+#include "core/cpu_level.h"
 #include "core/threads.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -40,21 +42,37 @@ namespace rondo::cpu {
 
 HWY_EXPORT(MultiplyAdds);
 
-double measure_float32_peak(int threads) {
-  constexpr std::int64_t kRounds = 2'000'000;  // some tens of milliseconds
+namespace {
+
+/// GFLOP/s of the best of five attempts at `work(rounds)`, which returns the operations done, on every thread.
+template <typename Work>
+double measure(int threads, std::int64_t rounds, const Work& work) {
   double best = 0;
   for (int attempt = 0; attempt < 5; ++attempt) {
     double operations = 0;
     const auto start = std::chrono::steady_clock::now();
     parallel_items(threads, threads, [&](std::int64_t item, int /*worker*/) {
-      float sink = 0;
-      const double done = HWY_DYNAMIC_DISPATCH(MultiplyAdds)(kRounds, &sink);
+      const double done = work(rounds);
       if (item == 0) operations = done * threads;
     });
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
     best = std::max(best, operations / elapsed.count() * 1e-9);
   }
   return best;
+}
+
+double multiply_adds(std::int64_t rounds) {
+  float sink = 0;
+  return HWY_DYNAMIC_DISPATCH(MultiplyAdds)(rounds, &sink);
+}
+
+}  // namespace
+
+// Rounds for some tens of milliseconds.
+double measure_peak(DType dtype, int threads) {
+  if (dtype == DType::bf16 && has_amx()) return measure(threads, 500'000, amx_products);
+  if (dtype == DType::bf16 && has_native_bf16()) return measure(threads, 1'000'000, bf16_dot_products);
+  return measure(threads, 2'000'000, multiply_adds);
 }
 
 }  // namespace rondo::cpu

@@ -1,0 +1,28 @@
+// Flags that say which attention problems a command works on.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "attention/attention_problem.h"
+
+namespace rondo::cli {
+
+/// --problem, --shapes, --dtype, --threads.
+class AttentionProblemFlags {
+ public:
+  void add_to(CLI::App& app);
+  /// The race's shapes when none is given. Throws UsageError, FileError, InvalidArgument.
+  std::vector<AttentionProblem> problems() const;
+  int threads() const;
+
+ private:
+  std::vector<std::string> problems_;
+  std::optional<std::string> shapes_;
+  std::optional<std::string> dtype_;
+  std::optional<std::string> threads_;
+};
+
+}  // namespace rondo::cli

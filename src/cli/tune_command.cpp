@@ -1,0 +1,68 @@
+// `rondo tune` measures ahead; `rondo cache` shows and removes what was measured.
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "backends/attention_backends.h"
+#include "cli/attention_problems.h"
+#include "cli/commands.h"
+#include "core/cpu_level.h"
+
+namespace rondo::cli {
+namespace {
+
+std::string tiling_text(const AttentionTiling& tiling) {
+  if (tiling == AttentionTiling{}) return "";
+  return fmt::format(" key_block={} chunk={}", tiling.key_block, tiling.chunk);
+}
+
+void tune_attention(const AttentionProblemFlags& flags) {
+  const std::vector<AttentionProblem> problems = flags.problems();
+  const int threads = flags.threads();
+  fmt::print("{} threads, CPU level {}\n", threads, cpu_level_name(cpu_level()));
+  for (const AttentionProblem& problem : problems) {
+    const TunedAttention tuned = attention_tuner().tune(problem, threads);
+    fmt::print("{:<56} {:.3f} ms with {}{} (untuned {:.3f} ms)\n", to_string(problem), tuned.ms, tuned.kernel,
+               tiling_text(tuned.tiling), tuned.default_ms);
+  }
+  const auto path = tuning_file_path();
+  fmt::print("kept in {}\n", path ? path->string() : "memory only: there is no cache folder");
+}
+
+void list_cache() {
+  const auto path = tuning_file_path();
+  if (!path) {
+    fmt::print("there is no cache folder: RONDO_CACHE_DIR, XDG_CACHE_HOME and HOME are not set\n");
+    return;
+  }
+  const TunedAttentions entries = read_tuning_file();
+  fmt::print("{}: {} measured attention problems\n", path->string(), entries.size());
+  for (const auto& [key, tuned] : entries)
+    fmt::print("{}: {}{}, {:.3f} ms (untuned {:.3f} ms)\n", key, tuned.kernel, tiling_text(tuned.tiling), tuned.ms,
+               tuned.default_ms);
+}
+
+void clear_cache() {
+  const std::size_t count = clear_tuning_file();
+  fmt::print("removed {} measured attention problems\n", count);
+}
+
+}  // namespace
+
+void add_tune_command(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("tune", "Measure ahead which kernel is the fastest");
+  command->require_subcommand(1);
+  CLI::App* attention = command->add_subcommand("attention", "Attention kernels and their tilings, for chosen shapes");
+  auto flags = std::make_shared<AttentionProblemFlags>();
+  flags->add_to(*attention);
+  attention->callback([flags] { tune_attention(*flags); });
+}
+
+void add_cache_command(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("cache", "What has been measured on this machine and is kept");
+  command->require_subcommand(1);
+  command->add_subcommand("list", "Print it")->callback(list_cache);
+  command->add_subcommand("clear", "Remove it")->callback(clear_cache);
+}
+
+}  // namespace rondo::cli
