@@ -41,12 +41,15 @@ test-tsan: setup
 	@cmake --build build/tsan --parallel $(JOBS) --target unit_tests
 	@ctest --test-dir build/tsan --output-on-failure -R '^(Threads|Session|Model|Log|AttentionTuner|ConcurrentAttention)'
 
-# Makes the golden outputs anew with torch and diffusers (5 GB), in build/golden-venv, and runs the tests on them.
+# Makes the golden outputs anew with torch and diffusers (5 GB), in build/golden-venv, and runs the tests on them; then the
+# Python package's tests, those on torch tensors and under diffusers included.
 test-torch: build
 	@python3 -m venv build/golden-venv
 	@build/golden-venv/bin/pip install --quiet -r tools/golden/requirements.txt
 	@build/golden-venv/bin/python tools/golden/make_golden.py
 	@ctest --test-dir $(BUILD) --output-on-failure -R Golden
+	@CMAKE_CXX_COMPILER_LAUNCHER=ccache build/golden-venv/bin/pip install --quiet .
+	@build/golden-venv/bin/python -m unittest discover -s python/tests -p 'test_*.py'
 
 lint: configure
 	@tools/lint.sh $(BUILD)

@@ -52,8 +52,9 @@ Tensor borrow(const char* name, const Array& array) {
     strides.push_back(array.stride(axis));
   }
   for (const Pair& pair : kPairs) {
-    if (pair.code == array.dtype())
-      return Tensor::borrow(const_cast<void*>(array.data()), shape, pair.dtype).restrided(shape, strides);
+    if (pair.code != array.dtype()) continue;
+    if (array.size() == 0) return Tensor::empty(shape, pair.dtype);  // such arrays may have no memory at all
+    return Tensor::borrow(const_cast<void*>(array.data()), shape, pair.dtype).restrided(shape, strides);
   }
   const std::string type = kind_name(array.dtype().code) + std::to_string(array.dtype().bits);
   throw nb::type_error((std::string(name) + " is " + type + "; allowed are float32, bfloat16 and float16").c_str());

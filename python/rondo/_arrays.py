@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Optional
 
 
 def _torch() -> Any:
@@ -19,6 +19,15 @@ def _is_torch(value: Any) -> bool:
 def _is_numpy(value: Any) -> bool:
     numpy = sys.modules.get("numpy")
     return numpy is not None and isinstance(value, numpy.ndarray)
+
+
+def thread_count(threads: Optional[int]) -> int:
+    """What the extension takes: 0 for RONDO_THREADS, else the physical cores."""
+    if threads is None:
+        return 0
+    if not 1 <= threads <= 1024:
+        raise ValueError(f"threads: {threads} is given; allowed is 1 to 1024")
+    return threads
 
 
 class Operands:

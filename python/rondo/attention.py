@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from rondo import _rondo
-from rondo._arrays import Operands
+from rondo._arrays import Operands, thread_count
 
 # Kernels of MindIE-SD that exist on its devices only: here each stands for the fastest kernel there is.
 _FOREIGN_KERNELS = ("prompt_flash_attn", "fused_attn_score", "ascend_laser_attention")
@@ -25,7 +25,8 @@ def _choose_layout(function: str, head_first: bool, input_layout: Optional[str])
 
 def _choose_backend(
     function: str, fused: bool, opt_mode: str, op_type: Optional[str], backend: Optional[str]
-) -> str:
+) -> tuple[str, str]:
+    """How the kernel is chosen, and its name or nothing."""
     if opt_mode not in _MODES:
         raise ValueError(f"{function}: opt_mode '{opt_mode}' is given; allowed are {', '.join(_MODES)}")
     if op_type is not None and backend is not None and op_type != backend:
@@ -40,8 +41,8 @@ def _choose_backend(
     if not fused:
         if name not in (None, "reference"):
             raise ValueError(f"{function}: fused=False is the plain reference, but '{name}' is asked for")
-        return "reference"
-    return name or ""
+        return "manual", "reference"
+    return ("runtime" if opt_mode == "manual" and not name else opt_mode), name or ""
 
 
 def _lay_out(operands: Operands, names: tuple[str, ...], layout: str, wanted: Optional[str]) -> None:
@@ -72,6 +73,7 @@ def attention_forward(
     op_type: Optional[str] = None,
     layout: Optional[str] = None,
     backend: Optional[str] = None,
+    threads: Optional[int] = None,
 ) -> Any:
     """softmax(scale * query key^T + attn_mask) value, per head (Vaswani et al., 2017).
 
@@ -84,9 +86,11 @@ def attention_forward(
     fused: False runs the plain float64 reference.
     causal: query i sees keys up to i + Sk - Sq.
     return_lse: the result is (out, lse) with lse [B, N, Sq] float32, -inf where a query sees no key (out is 0 there).
-    opt_mode: "runtime" or "static" choose the kernel, "manual" takes ``op_type`` or ``backend``.
+    opt_mode: "runtime" takes the kernel that was measured to be the fastest (RONDO_TUNE says whether and when that is
+        done), else the first that can; "static" the first that can; "manual" ``op_type`` or ``backend``.
     op_type, backend: a kernel's name as ``rondo backends`` lists them; MindIE-SD's own names mean the best one here.
     layout: the memory layout in which the kernel runs; operands that lie otherwise are copied.
+    threads: RONDO_THREADS, else the physical cores, when not given.
 
     Returns an array of query's kind, shape (with value's head dim) and dtype. Raises ValueError for operands that do
     not fit, TypeError for what is no array, NotImplementedError when the named kernel cannot run the problem,
@@ -96,12 +100,13 @@ def attention_forward(
     kind = _choose_layout(function, head_first, input_layout)
     if layout is not None and layout not in _LAYOUTS:
         raise ValueError(f"{function}: layout '{layout}' is given; allowed are {', '.join(_LAYOUTS)}")
-    name = _choose_backend(function, fused, opt_mode, op_type, backend)
+    mode, name = _choose_backend(function, fused, opt_mode, op_type, backend)
     operands = Operands(function, query=query, key=key, value=value, attn_mask=attn_mask)
     _lay_out(operands, ("query", "key", "value"), kind, layout)
     out, lse = _rondo.attention_forward(
         operands["query"], operands["key"], operands["value"], operands["attn_mask"],
-        scale=scale, causal=causal, layout=kind, num_heads=num_heads or 0, return_lse=return_lse, backend=name,
+        scale=scale, causal=causal, layout=kind, num_heads=num_heads or 0, return_lse=return_lse,
+        opt_mode=mode, backend=name, threads=thread_count(threads),
     )  # fmt: skip
     return (operands.take(out), operands.take(lse)) if return_lse else operands.take(out)
 
@@ -155,6 +160,8 @@ def attention_forward_varlen(
     causal: bool = False,
     return_lse: bool = False,
     backend: Optional[str] = None,
+    *,
+    threads: Optional[int] = None,
 ) -> Any:
     """Attention over sequences packed one behind the other.
 
@@ -174,7 +181,8 @@ def attention_forward_varlen(
             raise ValueError(f"{function}: {name} is {most}, but a sequence has {longest} tokens")
     operands = Operands(function, q=q, k=k, v=v)
     out, lse = _rondo.attention_forward_varlen(
-        operands["q"], operands["k"], operands["v"], cu_q, cu_k, softmax_scale, causal, return_lse, backend or ""
+        operands["q"], operands["k"], operands["v"], cu_q, cu_k, softmax_scale, causal, return_lse, backend or "",
+        thread_count(threads),
     )
     return (operands.take(out), operands.take(lse)) if return_lse else operands.take(out)
 
