@@ -9,7 +9,7 @@
 #define HWY_TARGET_INCLUDE "backends/cpu/flash_attention.cpp"
 #include <hwy/foreach_target.h>
 // foreach_target must come before everything that is compiled once a target
-#include "backends/cpu/simd-inl.h"
+#include "backends/cpu/transpose-inl.h"
 
 // The scores are computed transposed: a vector's lanes are queries, so that one element of a key, broadcast from where
 // it lies, meets many queries. Keys and values then need no transposition, the softmax works down the lanes without a
@@ -76,17 +76,12 @@ struct FlashScratch {
 HWY_BEFORE_NAMESPACE();
 namespace rondo::cpu::HWY_NAMESPACE {
 
-using Full = hn::ScalableTag<float>;
-using Vector = hn::Vec<Full>;
-
 // Rows of a tile: with two vectors a row, 24 sums of 32 registers (AVX-512, and others with 32), or 12 of 16.
 #if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_SSE4 || HWY_TARGET == HWY_SSSE3
 constexpr int kRows = 6;
 #else
 constexpr int kRows = 12;
 #endif
-
-HWY_INLINE std::int64_t lanes() { return static_cast<std::int64_t>(hn::Lanes(Full())); }
 
 /// 2^x for x <= 0, relative error 1.5e-7; 0 below -126. NaN stays.
 HWY_INLINE Vector exp2_negative(Vector x) {
@@ -126,10 +121,17 @@ HWY_INLINE float largest_square(const float* rows, std::int64_t count, std::int6
   return largest;
 }
 
-/// scores[R keys][V vectors of queries] = keys . queries, summed in parts; `most` grows to the largest of them.
+/// What is added to scores as they are computed; both null: nothing.
+struct TileMask {
+  const float* lanes;  // [keys][queries]
+  const float* keys;   // [keys], the same for all queries
+};
+
+/// scores[R keys][V vectors of queries] = keys . queries (summed in parts) + mask; `most` grows to the largest of them.
 template <int R, int V>
 HWY_INLINE void score_tile(const float* HWY_RESTRICT keys, std::int64_t head_dim, std::int64_t part_length,
-                           const float* HWY_RESTRICT queries, float* HWY_RESTRICT scores, Vector (&most)[V]) {
+                           const float* HWY_RESTRICT queries, const TileMask& mask, float* HWY_RESTRICT scores,
+                           Vector (&most)[V]) {
   const Full d;
   const std::int64_t n = lanes();
   // One pointer for three rows, which x86 can address from it: one for each would not fit the registers.
@@ -153,12 +155,26 @@ HWY_INLINE void score_tile(const float* HWY_RESTRICT keys, std::int64_t head_dim
         for (int v = 0; v < V; ++v) sums[r][v] = hn::Add(sums[r][v], hn::Load(d, scores + (r * V + v) * n));
       }
     }
+    if (part + part_length >= head_dim) break;
     for (int r = 0; r < R; ++r) {
       for (int v = 0; v < V; ++v) hn::Store(sums[r][v], d, scores + (r * V + v) * n);
     }
   }
+  if (mask.lanes != nullptr) {
+    for (int r = 0; r < R; ++r) {
+      for (int v = 0; v < V; ++v) sums[r][v] = hn::Add(sums[r][v], hn::Load(d, mask.lanes + (r * V + v) * n));
+    }
+  }
+  if (mask.keys != nullptr) {
+    for (int r = 0; r < R; ++r) {
+      for (int v = 0; v < V; ++v) sums[r][v] = hn::Add(sums[r][v], hn::Set(d, mask.keys[r]));
+    }
+  }
   for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < V; ++v) most[v] = hn::Max(most[v], sums[r][v]);
+    for (int v = 0; v < V; ++v) {
+      most[v] = hn::Max(most[v], sums[r][v]);
+      hn::Store(sums[r][v], d, scores + (r * V + v) * n);
+    }
   }
 }
 
@@ -207,95 +223,27 @@ HWY_INLINE void over_tiles(std::int64_t count, const Tile& tile) {
   }
 }
 
-#if HWY_HAVE_SCALABLE || HWY_TARGET == HWY_SCALAR
-
-HWY_INLINE void rows_to_lanes(const float* rows, std::int64_t stride, std::int64_t width, float* target,
-                              std::int64_t target_stride) {
-  for (std::int64_t i = 0; i < width; ++i) {
-    for (std::int64_t r = 0; r < lanes(); ++r) target[i * target_stride + r] = rows[r * stride + i];
-  }
-}
-
-HWY_INLINE void lanes_to_rows(const float* source, std::int64_t source_stride, std::int64_t width, float* rows,
-                              std::int64_t stride) {
-  for (std::int64_t i = 0; i < width; ++i) {
-    for (std::int64_t r = 0; r < lanes(); ++r) rows[r * stride + i] = source[i * source_stride + r];
-  }
-}
-
-#else
-
-/// Block b of 4 floats comes from source + b * step.
-template <class D>
-HWY_INLINE hn::Vec<D> load_blocks(D d, const float* source, std::int64_t step) {
-  if constexpr (hn::MaxLanes(d) <= 4) {
-    return hn::LoadU(d, source);
-  } else {
-    const hn::Half<D> half;
-    constexpr auto kBlocks = static_cast<std::int64_t>(hn::MaxLanes(half) / 4);
-    return hn::Combine(d, load_blocks(half, source + kBlocks * step, step), load_blocks(half, source, step));
-  }
-}
-
-template <class D>
-HWY_INLINE void store_blocks(D d, hn::Vec<D> value, float* target, std::int64_t step) {
-  if constexpr (hn::MaxLanes(d) <= 4) {
-    hn::StoreU(value, d, target);
-  } else {
-    const hn::Half<D> half;
-    constexpr auto kBlocks = static_cast<std::int64_t>(hn::MaxLanes(half) / 4);
-    store_blocks(half, hn::LowerHalf(half, value), target, step);
-    store_blocks(half, hn::UpperHalf(half, value), target + kBlocks * step, step);
-  }
-}
-
-/// Transposes the 4 x 4 matrix that block b of the four vectors makes, for each b.
-HWY_INLINE void transpose_blocks(Vector (&x)[4]) {
-  const Full d;
-  const hn::Repartition<double, Full> pairs;
-  const auto lower01 = hn::BitCast(pairs, hn::InterleaveLower(d, x[0], x[1]));
-  const auto upper01 = hn::BitCast(pairs, hn::InterleaveUpper(d, x[0], x[1]));
-  const auto lower23 = hn::BitCast(pairs, hn::InterleaveLower(d, x[2], x[3]));
-  const auto upper23 = hn::BitCast(pairs, hn::InterleaveUpper(d, x[2], x[3]));
-  x[0] = hn::BitCast(d, hn::InterleaveLower(pairs, lower01, lower23));
-  x[1] = hn::BitCast(d, hn::InterleaveUpper(pairs, lower01, lower23));
-  x[2] = hn::BitCast(d, hn::InterleaveLower(pairs, upper01, upper23));
-  x[3] = hn::BitCast(d, hn::InterleaveUpper(pairs, upper01, upper23));
-}
-
-/// [lanes rows][stride] -> [width][lanes] at `target`, whose rows are `target_stride` apart. `stride` is a multiple
-/// of 4.
-HWY_INLINE void rows_to_lanes(const float* rows, std::int64_t stride, std::int64_t width, float* target,
-                              std::int64_t target_stride) {
-  const Full d;
-  for (std::int64_t i = 0; i < width; i += 4) {
-    Vector x[4];
-    for (std::int64_t r = 0; r < 4; ++r) x[r] = load_blocks(d, rows + r * stride + i, 4 * stride);
-    transpose_blocks(x);
-    for (std::int64_t r = 0; r < std::min<std::int64_t>(4, width - i); ++r)
-      hn::Store(x[r], d, target + (i + r) * target_stride);
-  }
-}
-
-/// The inverse: [width][lanes] -> [lanes rows][stride]
-HWY_INLINE void lanes_to_rows(const float* source, std::int64_t source_stride, std::int64_t width, float* rows,
-                              std::int64_t stride) {
-  const Full d;
-  for (std::int64_t i = 0; i < width; i += 4) {
-    Vector x[4];
-    for (std::int64_t r = 0; r < 4; ++r)
-      x[r] = i + r < width ? hn::Load(d, source + (i + r) * source_stride) : hn::Zero(d);
-    transpose_blocks(x);
-    for (std::int64_t r = 0; r < 4; ++r) store_blocks(d, x[r], rows + r * stride + i, 4 * stride);
-  }
-}
-
-#endif
-
 template <class T>
 void widen_row(const T* source, std::int64_t width, float factor, float* target) {
   for_lanes(width, [&](auto d, std::int64_t i)
                        HWY_ATTR { hn::StoreU(hn::Mul(load_float(d, source + i), hn::Set(d, factor)), d, target + i); });
+}
+
+/// A mask's row as what is added to scores to the base of 2.
+template <class M>
+void widen_mask(const M* source, std::int64_t count, float* target) {
+  if constexpr (std::is_same_v<M, bool>) {
+    const auto* bytes = reinterpret_cast<const std::uint8_t*>(source);
+    for_lanes(count, [&](auto d, std::int64_t j) HWY_ATTR {
+      const hn::Rebind<std::uint8_t, decltype(d)> narrow;
+      const hn::RebindToSigned<decltype(d)> wide;
+      const auto kept = hn::PromoteTo(wide, hn::LoadU(narrow, bytes + j));
+      const auto hidden = hn::RebindMask(d, hn::Eq(kept, hn::Zero(wide)));
+      hn::StoreU(hn::IfThenElseZero(hidden, hn::Set(d, kLowest)), d, target + j);
+    });
+  } else {
+    widen_row(source, count, kLog2E, target);
+  }
 }
 
 /// `count` rows of `width` values, densely.
@@ -424,22 +372,18 @@ class Flash {
     std::fill_n(total_of(slot), q.vectors * n, 0.0F);
   }
 
-  /// What is to be added to the scores of `count` keys from `key` on, in lanes.
+  /// What is to be added to the scores of `count` keys from `key` on: in lanes, or one value a key where all queries
+  /// have the same.
   template <class M>
   void load_mask_of(const Block& q, std::int64_t key, std::int64_t count) {
     const std::int64_t n = lanes();
     const std::int64_t stride = round_up(count, 4);
     const M* head = static_cast<const M*>(h_.mask) + q.head * h_.mask_head_stride + key;
+    if (h_.mask_query_stride == 0) return widen_mask(head, count, s_.mask);
     for (std::int64_t v = 0; v < q.vectors; ++v) {
       for (std::int64_t r = 0; r < n; ++r) {
-        float* row = s_.rows + r * stride;
         const std::int64_t query = std::min(q.first + v * n + r, h_.queries - 1);
-        const M* source = head + query * h_.mask_query_stride;
-        if constexpr (std::is_same_v<M, bool>) {
-          for (std::int64_t j = 0; j < count; ++j) row[j] = source[j] ? 0.0F : kLowest;
-        } else {
-          widen_row(source, count, kLog2E, row);
-        }
+        widen_mask(head + query * h_.mask_query_stride, count, s_.rows + r * stride);
       }
       rows_to_lanes(s_.rows, stride, count, s_.mask + v * n, q.vectors * n);
     }
@@ -463,16 +407,15 @@ class Flash {
     Vector before[V];
     Vector most[V];
     for (int v = 0; v < V; ++v) most[v] = before[v] = hn::Load(d, most_of(slot) + v * n);
+    if (h_.mask != nullptr) load_mask(q, key, count);
+    const bool has_lanes = h_.mask != nullptr && h_.mask_query_stride != 0;
+    const bool has_keys = h_.mask != nullptr && h_.mask_query_stride == 0;
     over_tiles(count, [&](auto rows, std::int64_t first) HWY_ATTR {
-      score_tile<decltype(rows)::value, V>(keys + first * h_.head_dim, h_.head_dim, part_, queries,
+      const TileMask mask{has_lanes ? s_.mask + first * V * n : nullptr, has_keys ? s_.mask + first : nullptr};
+      score_tile<decltype(rows)::value, V>(keys + first * h_.head_dim, h_.head_dim, part_, queries, mask,
                                            s_.scores + first * V * n, most);
     });
-    if (hide<V>(q, key, count)) {
-      for (int v = 0; v < V; ++v) {
-        most[v] = before[v];
-        for (std::int64_t j = 0; j < count; ++j) most[v] = hn::Max(most[v], hn::Load(d, s_.scores + (j * V + v) * n));
-      }
-    }
+    hide_later_keys<V>(q, key, count, before, most);
     Vector shrink[V];
     softmax<V>(slot, count, before, most, shrink);
     float* sums = sums_of(slot);
@@ -482,31 +425,31 @@ class Flash {
     });
   }
 
-  /// Applies mask and causality to the scores of `count` keys from `key` on. False when neither changes them.
+  /// Hides keys from queries that stand before them. Where there are any, `most` becomes the larger of `before` and the
+  /// scores that are left.
   template <int V>
-  bool hide(const Block& q, std::int64_t key, std::int64_t count) {
+  void hide_later_keys(const Block& q, std::int64_t key, std::int64_t count, const Vector (&before)[V],
+                       Vector (&most)[V]) {
     const Full d;
     const std::int64_t n = lanes();
-    if (h_.mask != nullptr) {
-      load_mask(q, key, count);
-      for (std::int64_t i = 0; i < count * V * n; i += n) {
-        hn::Store(hn::Add(hn::Load(d, s_.scores + i), hn::Load(d, s_.mask + i)), d, s_.scores + i);
-      }
-    }
-    // Keys beyond what the block's first query sees are hidden from some lanes.
     const std::int64_t shift = h_.keys - h_.queries;
-    const bool crosses = h_.causal && key + count - 1 > q.first + shift;
-    if (crosses) {
-      for (std::int64_t j = std::max<std::int64_t>(0, q.first + shift + 1 - key); j < count; ++j) {
-        const auto first_to_see = hn::Set(d, static_cast<float>(key + j - shift - q.first));
-        for (int v = 0; v < V; ++v) {
-          float* score = s_.scores + (j * V + v) * n;
-          const auto lane = hn::Iota(d, static_cast<float>(v * n));
-          hn::Store(hn::IfThenElse(hn::Ge(lane, first_to_see), hn::Load(d, score), hn::Set(d, kLowest)), d, score);
+    // Keys beyond what the block's first query sees are hidden from some lanes.
+    const std::int64_t first_hidden = std::max<std::int64_t>(0, q.first + shift + 1 - key);
+    if (!h_.causal || first_hidden >= count) return;
+    for (int v = 0; v < V; ++v) {
+      most[v] = before[v];
+      const auto lane = hn::Iota(d, static_cast<float>(v * n));
+      for (std::int64_t j = 0; j < count; ++j) {
+        float* target = s_.scores + (j * V + v) * n;
+        auto score = hn::Load(d, target);
+        if (j >= first_hidden) {
+          const auto first_to_see = hn::Set(d, static_cast<float>(key + j - shift - q.first));
+          score = hn::IfThenElse(hn::Ge(lane, first_to_see), score, hn::Set(d, kLowest));
+          hn::Store(score, d, target);
         }
+        most[v] = hn::Max(most[v], score);
       }
     }
-    return h_.mask != nullptr || crosses;
   }
 
   /// Turns scores into weights 2^(score - most); `shrink` is what earlier sums are to be multiplied by.
