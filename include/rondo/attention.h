@@ -91,4 +91,14 @@ struct AttentionBackendAnswer {
 std::vector<AttentionBackendAnswer> attention_backends(const Tensor& query, const Tensor& key, const Tensor& value,
                                                        const Tensor& mask = {}, const AttentionOptions& options = {});
 
+struct SelectedAttentionBackend {
+  std::string name;
+  /// What decided: the call, an environment variable, a measurement, or the order of the list.
+  std::string reason;
+};
+
+/// The kernel that the same call would run on. Throws as attention_forward does.
+SelectedAttentionBackend selected_attention_backend(const Tensor& query, const Tensor& key, const Tensor& value,
+                                                    const Tensor& mask = {}, const AttentionOptions& options = {});
+
 }  // namespace RONDO_PUBLIC

@@ -91,19 +91,33 @@ Pair merge(const Array& out_a, const Array& lse_a, const Array& out_b, const Arr
                                           {borrow("merge: out_b", out_b), borrow("merge: lse_b", lse_b)}));
 }
 
-std::vector<std::pair<std::string, std::optional<std::string>>> backends(const Array& query, const Array& key,
-                                                                         const Array& value, const MaybeArray& mask,
-                                                                         std::optional<double> scale, bool causal,
-                                                                         const std::string& layout,
-                                                                         std::int64_t num_heads, bool return_lse) {
-  std::vector<std::pair<std::string, std::optional<std::string>>> answers;
-  for (auto& [name, refusal] :
-       attention_backends(borrow("attention: query", query), borrow("attention: key", key),
-                          borrow("attention: value", value), mask ? borrow("attention: attn_mask", *mask) : Tensor(),
-                          options_of(scale, causal, layout, num_heads, return_lse, "runtime", "", 0))) {
+/// The same call for attention_backends and selected_attention_backend.
+template <typename Ask>
+auto ask(const Ask& question, const Array& query, const Array& key, const Array& value, const MaybeArray& mask,
+         const AttentionOptions& options) {
+  return question(borrow("attention: query", query), borrow("attention: key", key), borrow("attention: value", value),
+                  mask ? borrow("attention: attn_mask", *mask) : Tensor(), options);
+}
+
+using Answers = std::vector<std::pair<std::string, std::optional<std::string>>>;
+
+Answers backends(const Array& query, const Array& key, const Array& value, const MaybeArray& mask,
+                 std::optional<double> scale, bool causal, const std::string& layout, std::int64_t num_heads,
+                 bool return_lse, const std::string& opt_mode, const std::string& backend, int threads) {
+  Answers answers;
+  const AttentionOptions options = options_of(scale, causal, layout, num_heads, return_lse, opt_mode, backend, threads);
+  for (auto& [name, refusal] : ask(attention_backends, query, key, value, mask, options))
     answers.emplace_back(std::move(name), std::move(refusal));
-  }
   return answers;
+}
+
+std::pair<std::string, std::string> selected(const Array& query, const Array& key, const Array& value,
+                                             const MaybeArray& mask, std::optional<double> scale, bool causal,
+                                             const std::string& layout, std::int64_t num_heads, bool return_lse,
+                                             const std::string& opt_mode, const std::string& backend, int threads) {
+  const AttentionOptions options = options_of(scale, causal, layout, num_heads, return_lse, opt_mode, backend, threads);
+  auto choice = ask(selected_attention_backend, query, key, value, mask, options);
+  return {std::move(choice.name), std::move(choice.reason)};
 }
 
 }  // namespace
@@ -118,7 +132,10 @@ void bind_attention(nb::module_& module) {
   module.def("merge_attention_states", &merge, nb::arg("out_a"), nb::arg("lse_a"), nb::arg("out_b"), nb::arg("lse_b"));
   module.def("attention_backends", &backends, nb::arg("query"), nb::arg("key"), nb::arg("value"),
              nb::arg("mask").none(), nb::arg("scale").none(), nb::arg("causal"), nb::arg("layout"),
-             nb::arg("num_heads"), nb::arg("return_lse"));
+             nb::arg("num_heads"), nb::arg("return_lse"), nb::arg("opt_mode"), nb::arg("backend"), nb::arg("threads"));
+  module.def("selected_attention_backend", &selected, nb::arg("query"), nb::arg("key"), nb::arg("value"),
+             nb::arg("mask").none(), nb::arg("scale").none(), nb::arg("causal"), nb::arg("layout"),
+             nb::arg("num_heads"), nb::arg("return_lse"), nb::arg("opt_mode"), nb::arg("backend"), nb::arg("threads"));
 }
 
 }  // namespace rondo::python

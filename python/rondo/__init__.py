@@ -13,6 +13,7 @@ from rondo.attention import (
     attention_forward,
     attention_forward_varlen,
     merge_attention_states,
+    selected_attention_backend,
 )
 from rondo.operators import (
     activation,
@@ -41,6 +42,7 @@ __all__ = [
     "residual_gate_add",
     "rms_norm",
     "rotary_position_embedding",
+    "selected_attention_backend",
     "swiglu",
     *_LAYERS,
 ]

@@ -56,6 +56,38 @@ def _lay_out(operands: Operands, names: tuple[str, ...], layout: str, wanted: Op
         operands.replace(name, dense.transpose(1, 2) if hasattr(dense, "contiguous") else dense.swapaxes(1, 2))
 
 
+def _prepare(
+    function: str,
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any,
+    scale: Optional[float],
+    *,
+    fused: bool = True,
+    head_first: bool = False,
+    causal: bool = False,
+    input_layout: Optional[str] = None,
+    num_heads: Optional[int] = None,
+    return_lse: bool = False,
+    opt_mode: str = "runtime",
+    op_type: Optional[str] = None,
+    layout: Optional[str] = None,
+    backend: Optional[str] = None,
+    threads: Optional[int] = None,
+) -> tuple[Operands, tuple[Any, ...]]:
+    """The operands of a call, checked, and the arguments that the extension takes for it."""
+    kind = _choose_layout(function, head_first, input_layout)
+    if layout is not None and layout not in _LAYOUTS:
+        raise ValueError(f"{function}: layout '{layout}' is given; allowed are {', '.join(_LAYOUTS)}")
+    mode, name = _choose_backend(function, fused, opt_mode, op_type, backend)
+    operands = Operands(function, query=query, key=key, value=value, attn_mask=attn_mask)
+    _lay_out(operands, ("query", "key", "value"), kind, layout)
+    arrays = (operands["query"], operands["key"], operands["value"], operands["attn_mask"])
+    settings = (scale, causal, kind, num_heads or 0, return_lse, mode, name, thread_count(threads))
+    return operands, (*arrays, *settings)
+
+
 def attention_forward(
     query: Any,
     key: Any,
@@ -96,48 +128,35 @@ def attention_forward(
     not fit, TypeError for what is no array, NotImplementedError when the named kernel cannot run the problem,
     RuntimeError for a tensor that requires grad while grad is on.
     """
-    function = "attention_forward"
-    kind = _choose_layout(function, head_first, input_layout)
-    if layout is not None and layout not in _LAYOUTS:
-        raise ValueError(f"{function}: layout '{layout}' is given; allowed are {', '.join(_LAYOUTS)}")
-    mode, name = _choose_backend(function, fused, opt_mode, op_type, backend)
-    operands = Operands(function, query=query, key=key, value=value, attn_mask=attn_mask)
-    _lay_out(operands, ("query", "key", "value"), kind, layout)
-    out, lse = _rondo.attention_forward(
-        operands["query"], operands["key"], operands["value"], operands["attn_mask"],
-        scale=scale, causal=causal, layout=kind, num_heads=num_heads or 0, return_lse=return_lse,
-        opt_mode=mode, backend=name, threads=thread_count(threads),
+    operands, arguments = _prepare(
+        "attention_forward", query, key, value, attn_mask, scale, fused=fused, head_first=head_first, causal=causal,
+        input_layout=input_layout, num_heads=num_heads, return_lse=return_lse, opt_mode=opt_mode, op_type=op_type,
+        layout=layout, backend=backend, threads=threads,
     )  # fmt: skip
+    out, lse = _rondo.attention_forward(*arguments)
     return (operands.take(out), operands.take(lse)) if return_lse else operands.take(out)
 
 
 def attention_backends(
-    query: Any,
-    key: Any,
-    value: Any,
-    attn_mask: Any = None,
-    scale: Optional[float] = None,
-    *,
-    fused: bool = True,
-    head_first: bool = False,
-    causal: bool = False,
-    input_layout: Optional[str] = None,
-    num_heads: Optional[int] = None,
-    return_lse: bool = False,
-    opt_mode: str = "runtime",
-    op_type: Optional[str] = None,
-    layout: Optional[str] = None,
-    backend: Optional[str] = None,
+    query: Any, key: Any, value: Any, attn_mask: Any = None, scale: Optional[float] = None, **options: Any
 ) -> list[tuple[str, Optional[str]]]:
-    """What every kernel, best first, says to the same call of attention_forward: (name, None or the reason why not)."""
-    function = "attention_backends"
-    kind = _choose_layout(function, head_first, input_layout)
-    _choose_backend(function, fused, opt_mode, op_type, backend)
-    operands = Operands(function, query=query, key=key, value=value, attn_mask=attn_mask)
-    return _rondo.attention_backends(
-        operands["query"], operands["key"], operands["value"], operands["attn_mask"],
-        scale=scale, causal=causal, layout=kind, num_heads=num_heads or 0, return_lse=return_lse,
-    )  # fmt: skip
+    """What every kernel, best first, says to the same call of attention_forward: (name, None or the reason why not).
+
+    options: attention_forward's keyword arguments. Raises as attention_forward.
+    """
+    _, arguments = _prepare("attention_backends", query, key, value, attn_mask, scale, **options)
+    return _rondo.attention_backends(*arguments)
+
+
+def selected_attention_backend(
+    query: Any, key: Any, value: Any, attn_mask: Any = None, scale: Optional[float] = None, **options: Any
+) -> tuple[str, str]:
+    """The kernel that the same call of attention_forward would run on, and what decided that.
+
+    options: attention_forward's keyword arguments. Raises as attention_forward.
+    """
+    _, arguments = _prepare("selected_attention_backend", query, key, value, attn_mask, scale, **options)
+    return _rondo.selected_attention_backend(*arguments)
 
 
 def _boundaries(function: str, name: str, values: Any) -> list[int]:

@@ -119,8 +119,13 @@ class AttentionTest(unittest.TestCase):
         self.assertIsNone(answers["flash"])
         self.assertIsNone(answers["reference"])
         self.assertIn("bfloat16", answers["onednn-bf16"])
+        self.assertEqual(rondo.selected_attention_backend(q, k, v, opt_mode="static"), ("flash", "first that supports it"))
+        self.assertEqual(rondo.selected_attention_backend(q, k, v, backend="reference"), ("reference", "the call"))
+        with self.assertRaisesRegex(TypeError, "colour"):
+            rondo.attention_backends(q, k, v, colour="red")
         expected = reference(q, k, v)[0]
         for call in ({"backend": "flash"}, {"opt_mode": "manual", "op_type": "reference"}, {"fused": False},
+                     {"opt_mode": "static"}, {"threads": 2},
                      {"opt_mode": "manual", "op_type": "fused_attn_score", "layout": "BNSD"}):
             self.near(rondo.attention_forward(q, k, v, **call), expected)
 

@@ -46,6 +46,16 @@ std::shared_ptr<const AttentionKernel> AttentionRegistry::find(const std::string
                                     source, fmt::join(names, ", ")));
 }
 
+std::shared_ptr<const AttentionKernel> AttentionRegistry::ring_default(DType dtype) const {
+  AttentionProblem hop;
+  hop.dtype = dtype;
+  hop.lse = true;
+  for (auto& kernel : kernels()) {
+    if (!answer(*kernel, hop)) return std::move(kernel);
+  }
+  return nullptr;
+}
+
 AttentionChoice AttentionRegistry::select(const AttentionProblem& problem, const std::string& forced) const {
   const auto from_environment = env_value("RONDO_ATTENTION_BACKEND");
   if (!forced.empty() || from_environment) {

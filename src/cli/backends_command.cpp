@@ -20,6 +20,10 @@ void list_kernels() {
     fmt::print("{:<7} {:<10} {:<14} {}\n", "cpu", "attention", kernel->name(),
                reason ? fmt::format("not available: {}", *reason) : std::string(kernel->description()));
   }
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+    const auto ring = attention_registry().ring_default(dtype);
+    fmt::print("default for a ring in {}: {}\n", dtype_name(dtype), ring ? ring->name() : "none");
+  }
 }
 
 void explain(const std::string& text) {

@@ -153,9 +153,13 @@ Operands fixed_operands(const Tensor& query, const Tensor& key, const Tensor& va
 }
 
 template <class Options>
+AttentionChoice choose(const AttentionProblem& problem, int threads, const Options& options) {
+  return attention_tuner().choose(problem, threads, {options.backend, options.opt_mode, options.tune});
+}
+
+template <class Options>
 void run(const AttentionProblem& problem, AttentionCall& call, const Options& options) {
-  const AttentionChoice choice =
-      attention_tuner().choose(problem, call.threads, {options.backend, options.opt_mode, options.tune});
+  const AttentionChoice choice = choose(problem, call.threads, options);
   if (call.output.elements() == 0) return;
   const auto runner = choice.kernel->make(problem, choice.tiling, call.threads);
   Tensor scratch = Tensor::empty({static_cast<std::int64_t>(runner->scratch_bytes())}, DType::u8);
@@ -258,6 +262,13 @@ std::vector<AttentionBackendAnswer> attention_backends(const Tensor& query, cons
                                                        const Tensor& mask, const AttentionOptions& options) {
   const Operands o = fixed_operands(query, key, value, mask, options);
   return attention_registry().answers(problem_of(o, options));
+}
+
+SelectedAttentionBackend selected_attention_backend(const Tensor& query, const Tensor& key, const Tensor& value,
+                                                    const Tensor& mask, const AttentionOptions& options) {
+  const Operands o = fixed_operands(query, key, value, mask, options);
+  const AttentionChoice choice = choose(problem_of(o, options), team_size(options.threads), options);
+  return {std::string(choice.kernel->name()), choice.reason};
 }
 
 }  // namespace rondo

@@ -39,6 +39,9 @@ class GraphBuilder {
   const Shape& shape(ValueId value) const { return type(value).shape; }
   const WeightSource* weights() const { return weights_; }
 
+  /// The attention kernels that a caller may force on this model. Without a call: any.
+  void support_attention_kernels(std::vector<std::string> names) { graph_.attention_kernels = std::move(names); }
+
   /// What follows, up to the next call, is segment `kind` `index`.
   void begin_segment(const std::string& kind, int index = 0);
 

@@ -2,9 +2,11 @@
 
 #include <random>
 
+#include "attention/attention_op.h"
 #include "graph/builder.h"
 #include "graph/memory_plan.h"
 #include "graph/model.h"
+#include "graph/passes/attention_selection.h"
 #include "graph/random_weights.h"
 #include "graph/session.h"
 #include "models/layers.h"
@@ -173,6 +175,17 @@ TEST(Plan, CopiesWhereNoViewIsPossible) {
   const std::vector<float> y = run_graph(b.finish(), {});
   EXPECT_FLOAT_EQ(y[0], 4 * 0.1F - 2.0F);
   EXPECT_FLOAT_EQ(y[8], 24 * 0.1F - 2.0F);
+}
+
+TEST(AttentionSelection, RefusesWhatTheModelDoesNotName) {
+  GraphBuilder b;
+  const ValueId x = b.input("x", {{1, 4, 2, 8}, DType::f32, {}});
+  b.output("y", b.apply<AttentionOp>({x, x, x}, 0.1, false));
+  b.support_attention_kernels({"flash", "reference"});
+  Graph graph = b.finish();
+  request_attention(graph, {"flash", AttentionOptMode::runtime, {}});
+  EXPECT_EQ(static_cast<const AttentionOp&>(*graph.nodes[0].op).request().backend, "flash");
+  EXPECT_THROW(request_attention(graph, {"flash-bf16", AttentionOptMode::runtime, {}}), Unsupported);
 }
 
 }  // namespace

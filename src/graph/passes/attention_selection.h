@@ -6,6 +6,7 @@
 
 namespace rondo {
 
+/// Throws Unsupported for a kernel that the model does not name among those that it supports.
 void request_attention(Graph& graph, const AttentionRequest& request);
 
 }  // namespace rondo
