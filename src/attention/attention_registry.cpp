@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "core/env.h"
 #include "core/text.h"
 #include "rondo/error.h"
@@ -21,12 +23,24 @@ std::vector<std::shared_ptr<const AttentionKernel>> AttentionRegistry::kernels()
   return kernels_;
 }
 
-AttentionRefusal AttentionRegistry::answer(const AttentionKernel& kernel, const AttentionProblem& problem) const {
-  for (const std::string& name : split_list(env_value("RONDO_DISABLE_BACKENDS").value_or(""))) {
-    if (find(name, "RONDO_DISABLE_BACKENDS").get() == &kernel) return "disabled by RONDO_DISABLE_BACKENDS";
-  }
+std::vector<std::string> AttentionRegistry::disabled() const {
+  const auto listed = env_value("RONDO_DISABLE_BACKENDS");
+  if (!listed) return {};
+  std::vector<std::string> names = split_list(*listed);
+  for (const std::string& name : names) find(name, "RONDO_DISABLE_BACKENDS");
+  return names;
+}
+
+AttentionRefusal AttentionRegistry::answer(const AttentionKernel& kernel, const AttentionProblem& problem,
+                                           std::span<const std::string> disabled) {
+  if (std::find(disabled.begin(), disabled.end(), kernel.name()) != disabled.end())
+    return "disabled by RONDO_DISABLE_BACKENDS";
   if (auto refusal = kernel.unavailable()) return refusal;
   return kernel.supports(problem);
+}
+
+AttentionRefusal AttentionRegistry::answer(const AttentionKernel& kernel, const AttentionProblem& problem) const {
+  return answer(kernel, problem, disabled());
 }
 
 std::vector<AttentionBackendAnswer> AttentionRegistry::answers(const AttentionProblem& problem) const {
@@ -67,12 +81,13 @@ AttentionChoice AttentionRegistry::select(const AttentionProblem& problem, const
     }
     return {std::move(kernel), {}, source};
   }
-  std::vector<std::string> refusals;
+  const std::vector<std::string> without = disabled();
   for (auto& kernel : kernels()) {
-    const auto refusal = answer(*kernel, problem);
-    if (!refusal) return {std::move(kernel), {}, "first that supports it"};
-    refusals.push_back(fmt::format("{}: {}", kernel->name(), *refusal));
+    if (!answer(*kernel, problem, without)) return {std::move(kernel), {}, "first that supports it"};
   }
+  std::vector<std::string> refusals;
+  for (const AttentionBackendAnswer& refusal : answers(problem))
+    refusals.push_back(fmt::format("{}: {}", refusal.name, refusal.refusal.value_or("")));
   throw Unsupported(fmt::format("attention: no backend can run {}: {}", to_string(problem), fmt::join(refusals, "; ")));
 }
 

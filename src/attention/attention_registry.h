@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -42,6 +43,11 @@ class AttentionRegistry {
   AttentionChoice select(const AttentionProblem& problem, const std::string& forced) const;
 
  private:
+  static AttentionRefusal answer(const AttentionKernel& kernel, const AttentionProblem& problem,
+                                 std::span<const std::string> disabled);
+  /// What RONDO_DISABLE_BACKENDS names. Throws InvalidArgument for names that are not known.
+  std::vector<std::string> disabled() const;
+
   mutable std::mutex mutex_;
   std::vector<std::shared_ptr<const AttentionKernel>> kernels_;
 };

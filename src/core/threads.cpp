@@ -10,10 +10,10 @@
 #include <cmath>
 #include <fstream>
 #include <map>
-#include <set>
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #if defined(_OPENMP)
 #include <omp.h>
@@ -32,14 +32,17 @@ std::string read_line(const std::string& path) {
   return line;
 }
 
-/// The physical core of each CPU that this process could start on, by number; read once.
-const std::map<int, std::pair<std::string, std::string>>& cores_by_cpu() {
-  static const std::map<int, std::pair<std::string, std::string>> cores = [] {
-    std::map<int, std::pair<std::string, std::string>> found;
+/// The physical core of each CPU of this machine, both by number; read once.
+const std::vector<int>& cores_by_cpu() {
+  static const std::vector<int> cores = [] {
+    std::map<std::pair<std::string, std::string>, int> numbers;  // by package and core
+    std::vector<int> found;
     for (int cpu = 0; cpu < sysconf(_SC_NPROCESSORS_CONF); ++cpu) {
       const std::string topology = fmt::format("/sys/devices/system/cpu/cpu{}/topology/", cpu);
       const std::string core = read_line(topology + "core_id");
-      if (!core.empty()) found[cpu] = {read_line(topology + "physical_package_id"), core};
+      const auto name = core.empty() ? std::pair(std::string("cpu"), std::to_string(cpu))
+                                     : std::pair(read_line(topology + "physical_package_id"), core);
+      found.push_back(numbers.emplace(name, static_cast<int>(numbers.size())).first->second);
     }
     return found;
   }();
@@ -51,13 +54,12 @@ int physical_cores_in_affinity_mask() {
   cpu_set_t mask;
   CPU_ZERO(&mask);
   if (sched_getaffinity(0, sizeof mask, &mask) != 0) return static_cast<int>(std::thread::hardware_concurrency());
-  std::set<std::pair<std::string, std::string>> cores;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &mask)) continue;
-    const auto known = cores_by_cpu().find(cpu);
-    cores.insert(known != cores_by_cpu().end() ? known->second : std::pair("cpu", std::to_string(cpu)));
+  const std::vector<int>& cores = cores_by_cpu();
+  std::vector<char> used(cores.size());
+  for (std::size_t cpu = 0; cpu < cores.size(); ++cpu) {
+    if (CPU_ISSET(cpu, &mask)) used[static_cast<std::size_t>(cores[cpu])] = 1;
   }
-  return static_cast<int>(cores.size());
+  return static_cast<int>(std::count(used.begin(), used.end(), 1));
 }
 
 /// CPUs' worth of time that cgroup v2 allows this process, rounded up; a large number when there is no limit.
