@@ -79,9 +79,12 @@ std::vector<Chunk> cut(const AttentionCall& call, std::int64_t size, std::int64_
   std::int64_t blocks = 0;
   for (const AttentionSequence& s : call.sequences) blocks += blocks_of(s) * key_heads;
   if (most == 0) {
-    // Fewer blocks a chunk where chunks would be too few for the threads: each packs its keys and values anew.
-    most = call.threads == 1 ? kDefaultChunk
-                             : std::clamp<std::int64_t>(blocks / (std::int64_t{4} * call.threads), 1, kDefaultChunk);
+    // Fewer blocks a chunk where chunks would be too few for the threads, but whole heads where there are enough of
+    // them: each chunk packs its keys and values anew.
+    const auto units = static_cast<std::int64_t>(call.sequences.size()) * key_heads;
+    const std::int64_t spread = blocks / (std::int64_t{4} * call.threads);
+    const std::int64_t whole = units >= call.threads ? blocks / std::max<std::int64_t>(1, units) : 1;
+    most = std::clamp<std::int64_t>(std::max(spread, whole), 1, kDefaultChunk);
   }
   std::vector<Chunk> chunks;
   for (const AttentionSequence& s : call.sequences) {
