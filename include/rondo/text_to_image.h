@@ -27,7 +27,10 @@ struct PipelineOptions {
   std::optional<DType> dtype;
   /// Threads of one run. Unset: physical cores within affinity mask and cgroup quota.
   std::optional<int> threads;
-  /// Graph passes to leave out, or exactly those to run. Names as `rondo inspect --passes` lists them.
+  /// Whether the graph passes run. Unset: yes, unless RONDO_DISABLE_COMPILE is 1. The graph without them is the plain
+  /// one.
+  std::optional<bool> compile;
+  /// Graph passes to leave out, or exactly those to run. Names as `rondo inspect --list-passes` lists them.
   std::vector<std::string> without_passes;
   std::optional<std::vector<std::string>> only_passes;
   /// The transformer's attention kernel, as `rondo backends` lists them. Empty: RONDO_ATTENTION_BACKEND, else the best.

@@ -1,15 +1,49 @@
 #include "backends/weight_store.h"
 
+#include <algorithm>
+
 namespace rondo {
+
+void WeightStore::stack(const std::string& name, const std::vector<std::string>& parts) {
+  const std::lock_guard lock(mutex_);
+  parts_[name] = parts;
+}
+
+Tensor WeightStore::stored(const std::string& name) const {
+  const auto found = parts_.find(name);
+  if (found == parts_.end()) return source_->tensor(name);
+  std::vector<Tensor> parts;
+  for (const std::string& part : found->second) parts.push_back(source_->tensor(part));
+  const DType first = parts[0].dtype();
+  const bool alike = std::all_of(parts.begin(), parts.end(), [&](const Tensor& part) { return part.dtype() == first; });
+  const DType dtype = alike ? first : DType::f32;
+  Shape shape = parts[0].shape();
+  shape[0] = 0;
+  for (const Tensor& part : parts) shape[0] += part.shape()[0];
+  Tensor whole = Tensor::empty(shape, dtype);
+  std::byte* target = whole.as<std::byte>();
+  for (const Tensor& part : parts) {
+    const Tensor rows = part.dtype() == dtype ? part : part.to(dtype);
+    target = std::copy_n(rows.as<std::byte>(), rows.bytes(), target);
+  }
+  return whole;
+}
+
+void WeightStore::release(const std::string& name) const {
+  const auto found = parts_.find(name);
+  if (found == parts_.end()) return source_->release(name);
+  for (const std::string& part : found->second) source_->release(part);
+}
 
 Tensor WeightStore::get(const std::string& name, DType dtype) {
   const std::lock_guard lock(mutex_);
   const auto found = converted_.find({name, dtype});
   if (found != converted_.end()) return found->second;
-  Tensor stored = source_->tensor(name);
-  if (stored.dtype() == dtype) return stored;
-  Tensor converted = stored.to(dtype);
-  source_->release(name);
+  Tensor plain = stored(name);
+  const bool mapped = !parts_.contains(name);
+  if (plain.dtype() == dtype && mapped) return plain;
+  Tensor converted = plain.dtype() == dtype ? std::move(plain) : plain.to(dtype);
+  release(name);
   return converted_.emplace(std::pair(name, dtype), std::move(converted)).first->second;
 }
 
@@ -21,9 +55,8 @@ std::shared_ptr<const PackedWeight> WeightStore::packed(
   for (const auto& form : forms) {
     if (accepts(*form)) return form;
   }
-  const Tensor stored = source_->tensor(name);
-  forms.push_back(make(stored));
-  source_->release(name);
+  forms.push_back(make(stored(name)));
+  release(name);
   return forms.back();
 }
 

@@ -27,6 +27,9 @@ class WeightStore {
 
   const WeightSource& source() const { return *source_; }
 
+  /// From now on `name` stands for the rows of these stored weights, one after the other.
+  void stack(const std::string& name, const std::vector<std::string>& parts);
+
   /// The weight in `dtype`: the mapped bytes where they are stored so, else a copy made once and shared.
   Tensor get(const std::string& name, DType dtype);
 
@@ -43,7 +46,12 @@ class WeightStore {
   std::size_t resident_bytes() const;
 
  private:
+  /// The weight as it is stored, or put together from its parts. The lock is held.
+  Tensor stored(const std::string& name) const;
+  void release(const std::string& name) const;
+
   std::shared_ptr<const WeightSource> source_;
+  std::map<std::string, std::vector<std::string>> parts_;
   mutable std::mutex mutex_;
   std::map<std::pair<std::string, DType>, Tensor> converted_;
   std::map<std::string, std::vector<std::shared_ptr<const PackedWeight>>> packed_;

@@ -24,6 +24,8 @@ struct InspectFlags {
   std::optional<std::string> height;
   bool tensors = false;
   bool list_passes = false;
+  bool plan = false;
+  bool explain_fusion = false;
   RunFlags run;
 };
 
@@ -32,6 +34,14 @@ void print_tensors(const Checkpoint& checkpoint) {
     const TensorRecord& record = *checkpoint.find(name);
     fmt::print("  {}  {} {}  {}\n", printable(name), dtype_name(record.dtype), record.shape.to_string(),
                human_bytes(record.bytes));
+  }
+}
+
+void print_passes(const std::vector<PassResult>& results, bool near_misses) {
+  for (const PassResult& result : results) {
+    fmt::print("  pass {}\n", result.to_string());
+    if (!near_misses) continue;
+    for (const std::string& miss : result.near_misses) fmt::print("    near miss at {}\n", miss);
   }
 }
 
@@ -65,7 +75,7 @@ void inspect_folder(const InspectFlags& flags) {
   std::uint64_t total = 0;
   for (InspectedComponent& component : components) {
     const std::size_t nodes_before = component.graph.nodes.size();
-    run_passes(component.graph, passes);
+    const std::vector<PassResult> results = run_passes(component.graph, passes);
     const BufferLayout layout = lay_out_buffers(component.graph);
     double flops = 0;
     for (const Node& node : component.graph.nodes) flops += node.op->flops(component.graph.input_types(node));
@@ -76,6 +86,7 @@ void inspect_folder(const InspectFlags& flags) {
                nodes_before, component.graph.segments.size(), flops * 1e-9);
     fmt::print("  buffers: {} planned, {} without reuse\n", human_bytes(layout.memory.arena_bytes),
                human_bytes(layout.memory.naive_bytes));
+    if (flags.plan || flags.explain_fusion) print_passes(results, flags.explain_fusion);
     fmt::print("  config: {}\n", component.config.dump());
     if (flags.tensors) print_tensors(component.weights);
     total += component.resident_weight_bytes + layout.memory.arena_bytes;
@@ -105,6 +116,8 @@ void add_inspect_command(CLI::App& app) {
   auto flags = std::make_shared<InspectFlags>();
   command->add_option("path", flags->path, "model folder, or .safetensors file");
   command->add_flag("--tensors", flags->tensors, "list every tensor");
+  command->add_flag("--plan", flags->plan, "list what each graph pass did");
+  command->add_flag("--explain-fusion", flags->explain_fusion, "and why it left alone what looks like its pattern");
   command->add_flag("--list-passes", flags->list_passes, "list the graph passes");
   add_value(*command, "--graph", flags->graph, "print the graph of text_encoder, text_encoder_2, transformer or vae");
   add_value(*command, "--width", flags->width, "pixels (default: the model's)");

@@ -27,6 +27,9 @@ void RunFlags::add_to(CLI::App& app) {
       app, "--tune", tune_,
       "attention kernels by measurement: off, cached (default: RONDO_TUNE, else cached) or on (measure what has not "
       "been measured yet)");
+  app.add_flag_function(
+      "--compile,!--no-compile", [this](std::int64_t times) { compile_ = times > 0; },
+      "whether the graph is rewritten before it runs: fused, merged, joined (default: yes; RONDO_DISABLE_COMPILE)");
   add_value(app, "--passes", passes_, "run only these graph passes, separated by commas; empty for none");
   app.add_option("--no-pass", without_passes_, "leave out this graph pass (may be repeated)")->type_name("");
 }
@@ -49,7 +52,10 @@ PipelineOptions RunFlags::options(const std::optional<std::string>& stored_dtype
   }
   options.attention_backend = attention_backend_.value_or("");
   if (tune_) options.tune = parse_tune_mode(*tune_, "--tune");
+  options.compile = compile_;
   if (passes_) options.only_passes = split_list(*passes_);
+  if (passes_ && compile_ == false && !options.only_passes->empty())
+    throw UsageError("--no-compile: --passes is given too; allowed is one of them");
   options.without_passes = without_passes_;
   return options;
 }

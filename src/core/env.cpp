@@ -18,6 +18,7 @@ constexpr std::array kVariables{
     EnvVariable{"RONDO_CPU_LEVEL", "baseline|avx2|avx512|avx512_vnni|avx512_bf16|avx512_amx",
                 "highest instruction set that kernels and oneDNN may use"},
     EnvVariable{"RONDO_DISABLE_BACKENDS", "NAME[,NAME...]", "attention kernels never to use"},
+    EnvVariable{"RONDO_DISABLE_COMPILE", "0|1", "1: graphs run as they are built, without any pass"},
     EnvVariable{"RONDO_LOG", "debug|info|warning|error|off", "what the command logs to stderr (default warning)"},
     EnvVariable{"RONDO_MODEL", "DIR", "model folder used when --model is not given"},
     EnvVariable{"RONDO_REFERENCE_KERNELS", "NAME[,NAME...]|all",

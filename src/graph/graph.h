@@ -29,6 +29,8 @@ struct Value {
   std::string name;  // of an input or a weight
   NodeId producer = kNoNode;
   Tensor constant;
+  /// Of a weight that is put together: the stored weights whose rows it has, one after the other.
+  std::vector<std::string> parts = {};
 };
 
 struct Node {

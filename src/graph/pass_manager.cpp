@@ -3,9 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
 
+#include "core/text.h"
+#include "graph/buffer_layout.h"
 #include "graph/passes/common_subexpressions.h"
 #include "graph/passes/dead_nodes.h"
+#include "graph/passes/fuse_adaptive_norm.h"
+#include "graph/passes/fuse_linear_activation.h"
+#include "graph/passes/fuse_norm_rope.h"
+#include "graph/passes/join_linears.h"
 #include "rondo/error.h"
 
 namespace rondo {
@@ -14,8 +21,26 @@ const std::vector<Pass>& all_passes() {
   static const std::vector<Pass> passes{
       {"common-subexpressions", "nodes that compute the same from the same become one", merge_common_subexpressions},
       {"dead-nodes", "nodes whose results nobody reads are dropped", remove_dead_nodes},
+      {"fuse-norm-rope", "RMSNorm of query and key, then RoPE, become one pass over memory", fuse_norm_ropes},
+      {"fuse-adaptive-norm", "LayerNorm, then * (1 + scale) + shift, become one pass over memory", fuse_adaptive_norms},
+      {"fuse-linear-activation", "an activation becomes the epilogue of the product before it",
+       fuse_linear_activations},
+      {"join-linears", "products over the same input become one", join_linears},
   };
   return passes;
+}
+
+void PassResult::miss(const Graph& graph, ValueId value, std::string_view reason) {
+  const NodeId producer = graph.values[static_cast<std::size_t>(value)].producer;
+  const std::string_view op =
+      producer == kNoNode ? "no node" : graph.nodes[static_cast<std::size_t>(producer)].op->name();
+  near_misses.push_back(fmt::format("%{} (from {}): {}", value, op, reason));
+}
+
+std::string PassResult::to_string() const {
+  const std::string bytes = human_bytes(static_cast<std::uint64_t>(std::abs(bytes_saved)));
+  return fmt::format("{}: {} nodes matched, {} removed, {} {}", name, nodes_matched, nodes_removed, bytes,
+                     bytes_saved < 0 ? "more" : "saved");
 }
 
 void PassSelection::check() const {
@@ -49,8 +74,10 @@ std::vector<PassResult> run_passes(Graph& graph, const PassSelection& selection)
   std::vector<PassResult> results;
   for (const Pass& pass : all_passes()) {
     if (!selection.contains(pass.name)) continue;
+    const auto before = static_cast<std::int64_t>(lay_out_buffers(graph).memory.arena_bytes);
     results.push_back(pass.run(graph));
     results.back().name = pass.name;
+    results.back().bytes_saved = before - static_cast<std::int64_t>(lay_out_buffers(graph).memory.arena_bytes);
   }
   return results;
 }

@@ -15,6 +15,19 @@ struct PassResult {
   std::string name;
   int nodes_matched = 0;
   int nodes_removed = 0;
+  /// Of the arena, by what the pass did; negative where it takes more.
+  std::int64_t bytes_saved = 0;
+  /// Places that look like the pattern and are not, with the reason.
+  std::vector<std::string> near_misses = {};
+
+  /// `before` nodes became `after`.
+  void matched(int before, int after) {
+    nodes_matched += before;
+    nodes_removed += before - after;
+  }
+  void miss(const Graph& graph, ValueId value, std::string_view reason);
+  /// "fuse-norm-rope: 8 nodes matched, 4 removed, 1.5 kB saved"
+  std::string to_string() const;
 };
 
 struct Pass {

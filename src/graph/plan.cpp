@@ -20,6 +20,9 @@ Plan::Plan(Graph graph, std::vector<PassResult> passes, WeightStore& weights, in
       layout_(lay_out_buffers(graph_)),
       resident_(graph_.values.size()) {
   const ThreadTeamScope team(threads_);
+  for (const Value& value : graph_.values) {
+    if (!value.parts.empty()) weights.stack(value.name, value.parts);
+  }
   for (std::size_t i = 0; i < graph_.values.size(); ++i) {
     if (graph_.values[i].kind == ValueKind::constant) resident_[i] = graph_.values[i].constant;
   }

@@ -18,10 +18,12 @@ Session::Session(std::shared_ptr<const Plan> plan)
       values_[i] = Tensor::borrow(begin, graph.values[i].type.shape, graph.values[i].type.dtype);
     } else if (plan_->resident(static_cast<ValueId>(i)).defined()) {
       values_[i] = plan_->resident(static_cast<ValueId>(i));
-    } else if (layout.is_view[i]) {  // values stand in the order in which they are computed
-      const Node& node = graph.nodes[static_cast<std::size_t>(graph.values[i].producer)];
-      values_[i] = *node.op->view(values_[static_cast<std::size_t>(node.inputs[0])]);
     }
+  }
+  for (const Node& node : graph.nodes) {  // each stands behind those that it looks at
+    Tensor& value = values_[static_cast<std::size_t>(node.outputs[0])];
+    if (layout.is_view[static_cast<std::size_t>(node.outputs[0])] && !value.defined())
+      value = *node.op->view(values_[static_cast<std::size_t>(node.inputs[0])]);
   }
   for (const Plan::Step& step : plan_->steps()) {
     const Node& node = plan_->node(step);

@@ -28,7 +28,7 @@ void LinearOp::reference(std::span<const RefTensor> inputs, std::span<RefTensor>
     for (std::int64_t n = 0; n < out; ++n) {
       double sum = inputs.size() == 3 ? inputs[2].values[n] : 0.0;
       for (std::int64_t k = 0; k < in; ++k) sum += x.values[m * in + k] * weight.values[n * in + k];
-      outputs[0].values[m * out + n] = sum;
+      outputs[0].values[m * out + n] = activation_ ? activation_value(*activation_, sum) : sum;
     }
   }
 }

@@ -77,8 +77,7 @@ Session& Runner::session(const std::string& key, const std::function<Graph()>& b
                     summarize_kernels(plan),
                     {}};
     for (const PassResult& pass : plan.passes()) {
-      last_report_.passes.push_back(
-          fmt::format("{}: {} matched, {} removed", pass.name, pass.nodes_matched, pass.nodes_removed));
+      last_report_.passes.push_back(pass.to_string());
     }
     if (const auto* checkpoint = dynamic_cast<const Checkpoint*>(&model_->source())) {
       last_report_.weight_bytes = checkpoint->total_bytes();

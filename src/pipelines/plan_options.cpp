@@ -3,10 +3,23 @@
 #include <fmt/format.h>
 
 #include "backends/attention_backends.h"
+#include "core/env.h"
+#include "core/text.h"
 #include "core/threads.h"
 #include "rondo/error.h"
 
 namespace rondo {
+
+namespace {
+
+bool disabled_by_environment() {
+  const std::string value = env_value("RONDO_DISABLE_COMPILE").value_or("0");
+  if (value != "0" && value != "1")
+    throw InvalidArgument(fmt::format("RONDO_DISABLE_COMPILE: '{}' is given; allowed are 0 and 1", printable(value)));
+  return value == "1";
+}
+
+}  // namespace
 
 PlanOptions plan_options(const PipelineOptions& options) {
   constexpr int kMostThreads = 1024;
@@ -16,8 +29,9 @@ PlanOptions plan_options(const PipelineOptions& options) {
     throw InvalidArgument(fmt::format("threads: {} is given; allowed is 1 to {}", plan.threads, kMostThreads));
   }
   plan.passes.without = options.without_passes;
-  plan.passes.only_is_set = options.only_passes.has_value();
-  plan.passes.only = options.only_passes.value_or(std::vector<std::string>{});
+  const bool compiles = options.compile.value_or(!disabled_by_environment());
+  plan.passes.only_is_set = options.only_passes.has_value() || !compiles;
+  if (compiles) plan.passes.only = options.only_passes.value_or(std::vector<std::string>{});
   plan.passes.check();
   plan.attention.backend = options.attention_backend;
   plan.attention.tune = options.tune;

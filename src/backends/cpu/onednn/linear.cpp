@@ -7,11 +7,24 @@
 #include "backends/cpu/onednn/weights.h"
 #include "backends/cpu/row_map.h"
 #include "core/cpu_level.h"
+#include "ops/linear.h"
 
 namespace rondo::cpu {
 namespace {
 
 using dnnl::memory;
+
+void append_activation(dnnl::post_ops& post_ops, ActivationKind kind) {
+  using dnnl::algorithm;
+  switch (kind) {
+    case ActivationKind::gelu_erf: return append_eltwise(post_ops, algorithm::eltwise_gelu_erf, 0.0F);
+    case ActivationKind::gelu_tanh: return append_eltwise(post_ops, algorithm::eltwise_gelu_tanh, 0.0F);
+    case ActivationKind::quick_gelu: return append_eltwise(post_ops, algorithm::eltwise_swish, 1.702F);
+    case ActivationKind::silu: return append_eltwise(post_ops, algorithm::eltwise_swish, 1.0F);
+    case ActivationKind::mish: return append_eltwise(post_ops, algorithm::eltwise_mish, 0.0F);
+    case ActivationKind::relu: return append_eltwise(post_ops, algorithm::eltwise_relu, 0.0F);
+  }
+}
 
 class OnednnLinear final : public Kernel {
  public:
@@ -38,6 +51,11 @@ class OnednnLinear final : public Kernel {
 
     dnnl::primitive_attr attr;
     attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    if (const auto activation = static_cast<const LinearOp&>(request.op).activation()) {
+      dnnl::post_ops post_ops;
+      append_activation(post_ops, *activation);
+      attr.set_post_ops(post_ops);
+    }
     const auto describe = [&](const memory::desc& weights) {
       return matmul_primitive(onednn_engine(), source_, weights, bias_, target_, attr);
     };

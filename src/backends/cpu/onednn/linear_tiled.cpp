@@ -14,6 +14,7 @@
 #include "backends/cpu/simd_rows.h"
 #include "core/cpu_level.h"
 #include "core/threads.h"
+#include "ops/linear.h"
 
 namespace rondo::cpu {
 namespace {
@@ -102,6 +103,7 @@ class TiledLinear final : public Kernel {
         inputs_(request.inputs[1].prototype.shape()[1]),
         chunks_(chunk_count(inputs_)),
         chunk_(inputs_ / chunks_),
+        activation_(static_cast<const LinearOp&>(request.op).activation()),
         threads_(request.threads) {
     const bool has_bias = request.inputs.size() == 3;
     const ThreadTeamScope single(1);  // the products run inside a parallel loop over tiles
@@ -196,11 +198,14 @@ class TiledLinear final : public Kernel {
         products[c == 0 ? 0 : 1].run(source + (c * rows_ + first) * chunk_, weight_->tile(tile, c), sums,
                                      c == 0 ? bias : nullptr, scratch);
       }
+      const Tensor products_sum = Tensor::borrow(sums, {rows, kTile}, DType::f32);
+      // The tile is still in the level-2 cache.
+      if (activation_) activation_rows(*activation_, RowMap(products_sum), RowMap(products_sum), {0, rows, kTile});
       const Tensor target = args.outputs[0]
                                 .reshaped({rows_, outputs_})
                                 .sliced(0, first, first + rows)
                                 .sliced(1, tile * kTile, (tile + 1) * kTile);
-      cast_rows(RowMap(Tensor::borrow(sums, {rows, kTile}, DType::f32)), RowMap(target), {0, rows, kTile});
+      cast_rows(RowMap(products_sum), RowMap(target), {0, rows, kTile});
     }
   }
 
@@ -209,6 +214,7 @@ class TiledLinear final : public Kernel {
   std::int64_t inputs_;
   std::int64_t chunks_;
   std::int64_t chunk_;
+  std::optional<ActivationKind> activation_;
   int threads_;
   std::array<std::array<TileProduct, 2>, 2> products_;  // by whole tile or tail, first chunk or later
   std::size_t scratch_per_product_ = 0;

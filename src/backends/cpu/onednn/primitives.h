@@ -18,6 +18,15 @@ inline dnnl::matmul::primitive_desc matmul_primitive(const dnnl::engine& engine,
 #endif
 }
 
+/// Appends f(x) with parameter alpha to what a primitive does after its product.
+inline void append_eltwise(dnnl::post_ops& post_ops, dnnl::algorithm f, float alpha) {
+#if DNNL_VERSION_MAJOR >= 3
+  post_ops.append_eltwise(f, alpha, 0.0F);
+#else
+  post_ops.append_eltwise(1.0F, f, alpha, 0.0F);
+#endif
+}
+
 inline dnnl::convolution_forward::primitive_desc convolution_primitive(
     const dnnl::engine& engine, const dnnl::memory::desc& source, const dnnl::memory::desc& weights,
     const dnnl::memory::desc& bias, const dnnl::memory::desc& target, const dnnl::memory::dims& strides,

@@ -1,0 +1,172 @@
+// Each fusion pass on a tiny graph: what it matches, what it leaves, and that the result stays.
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "attention/attention_op.h"
+#include "core/cpu_level.h"
+#include "graph/builder.h"
+#include "graph/model.h"
+#include "graph/random_weights.h"
+#include "graph/session.h"
+#include "models/layers.h"
+#include "ops/linear.h"
+#include "ops/modulation.h"
+#include "ops/norms.h"
+#include "ops/rope.h"
+#include "support/tensors.h"
+
+namespace rondo::test {
+namespace {
+
+using Build = std::function<void(GraphBuilder&)>;
+
+Graph graph_of(const Build& build) {
+  GraphBuilder b;
+  build(b);
+  return b.finish();
+}
+
+/// The graph's output "y" with these passes; every input is the same noise.
+Tensor run(const Build& build, const PassSelection& passes) {
+  Model model(std::make_shared<RandomWeights>(graph_of(build)));
+  PlanOptions options;
+  options.threads = 2;
+  options.passes = passes;
+  Session session(model.plan("test", options, [&] { return graph_of(build); }));
+  std::uint32_t seed = 1;
+  for (const NamedValue& named : session.plan().graph().inputs) {
+    Tensor target = session.input(named.name);
+    const Tensor noise = random_tensor(target.shape(), target.dtype(), seed++);
+    std::copy_n(noise.as<std::byte>(), noise.bytes(), target.as<std::byte>());
+  }
+  session.run({});
+  return session.output("y").to_float32();
+}
+
+PassSelection only(const std::string& pass) {
+  PassSelection selection;
+  selection.only_is_set = true;
+  if (!pass.empty()) selection.only = {pass};
+  return selection;
+}
+
+/// The pass turns the graph's nodes into these, in order, and changes the result by rounding at most.
+void expect_pass(const Build& build, const std::string& pass, const std::vector<std::string>& nodes,
+                 std::size_t near_misses = 0) {
+  Graph graph = graph_of(build);
+  const std::vector<PassResult> results = run_passes(graph, only(pass));
+  ASSERT_EQ(results.size(), 1U);
+  EXPECT_EQ(results[0].near_misses.size(), near_misses) << pass;
+  std::vector<std::string> found;
+  for (const Node& node : graph.nodes) found.emplace_back(node.op->name());
+  EXPECT_EQ(found, nodes) << pass << "\n" << graph.to_string();
+  for (std::size_t i = 0; i < graph.nodes.size(); ++i) {
+    for (const ValueId output : graph.nodes[i].outputs)
+      EXPECT_EQ(graph.values[static_cast<std::size_t>(output)].producer, static_cast<NodeId>(i));
+  }
+  EXPECT_LE(relative_error(run(build, only(pass)), run(build, only(""))), 1e-5) << pass;
+}
+
+TensorType floats(const Shape& shape) { return {shape, DType::f32, {}}; }
+
+TEST(Fusion, AdaptiveNorm) {
+  const auto inputs = [](GraphBuilder& b) {
+    return std::array{b.input("x", floats({2, 5, 24})), b.input("scale", floats({2, 24})),
+                      b.input("shift", floats({2, 24}))};
+  };
+  expect_pass(
+      [&](GraphBuilder& b) {
+        const auto [x, scale, shift] = inputs(b);
+        b.output("y", b.apply<ModulateOp>({b.apply<LayerNormOp>({x}, 1e-6), scale, shift}));
+      },
+      "fuse-adaptive-norm", {"layernorm_scale_shift"});
+  expect_pass(
+      [&](GraphBuilder& b) {
+        const auto [x, scale, shift] = inputs(b);
+        const Scope root(b, DType::f32);
+        b.output("y", b.apply<ModulateOp>({layer_norm(root / "norm", x, 1e-6), scale, shift}));
+      },
+      "fuse-adaptive-norm", {"layernorm_scale_shift"});
+  expect_pass(  // the norm's result is read twice
+      [&](GraphBuilder& b) {
+        const auto [x, scale, shift] = inputs(b);
+        const ValueId normed = b.apply<LayerNormOp>({x}, 1e-6);
+        b.output("y", add(b, b.apply<ModulateOp>({normed, scale, shift}), normed));
+      },
+      "fuse-adaptive-norm", {"layer_norm", "modulate", "add"}, 1);
+}
+
+TEST(Fusion, NormAndRope) {
+  const auto tables = [](GraphBuilder& b, std::int64_t tokens) {
+    return std::pair(b.constant(random_tensor({tokens, 8}, DType::f32, 8)),
+                     b.constant(random_tensor({tokens, 8}, DType::f32, 9)));
+  };
+  expect_pass(
+      [&](GraphBuilder& b) {
+        const auto [cos, sin] = tables(b, 5);
+        const ValueId x = b.input("x", floats({2, 5, 3, 16}));
+        b.output("y", b.apply<RopeOp>({rms_norm(Scope(b, DType::f32) / "norm", x, 1e-6), cos, sin}));
+      },
+      "fuse-norm-rope", {"rms_norm_rope"});
+  expect_pass(  // two streams that are normed apart
+      [&](GraphBuilder& b) {
+        const auto [cos, sin] = tables(b, 12);
+        const Scope root(b, DType::f32);
+        const ValueId text = rms_norm(root / "text", b.input("t", floats({2, 5, 3, 16})), 1e-6);
+        const ValueId image = rms_norm(root / "image", b.input("i", floats({2, 7, 3, 16})), 1e-6);
+        b.output("y", b.apply<RopeOp>({concat(b, {text, image}, 1), cos, sin}));
+      },
+      "fuse-norm-rope", {"rms_norm_rope", "rms_norm_rope", "concat"});
+  expect_pass(  // nothing is normed
+      [&](GraphBuilder& b) {
+        const auto [cos, sin] = tables(b, 5);
+        b.output("y", b.apply<RopeOp>({b.input("x", floats({2, 5, 3, 16})), cos, sin}));
+      },
+      "fuse-norm-rope", {"rope"}, 1);
+}
+
+TEST(Fusion, LinearAndActivation) {
+  for (const ActivationKind kind : {ActivationKind::gelu_erf, ActivationKind::gelu_tanh, ActivationKind::quick_gelu,
+                                    ActivationKind::silu, ActivationKind::mish, ActivationKind::relu}) {
+    expect_pass(
+        [&](GraphBuilder& b) {
+          const ValueId x = b.input("x", floats({2, 5, 24}));
+          b.output("y", activation(b, linear(Scope(b, DType::f32) / "linear", x, 40), kind));
+        },
+        "fuse-linear-activation", {"linear"});
+  }
+  expect_pass(
+      [](GraphBuilder& b) {
+        const ValueId product = linear(Scope(b, DType::f32) / "linear", b.input("x", floats({2, 5, 24})), 40);
+        b.output("y", multiply(b, activation(b, product, ActivationKind::silu), product));
+      },
+      "fuse-linear-activation", {"linear", "activation", "multiply"}, 1);
+}
+
+TEST(Fusion, LinearsOverOneInput) {
+  if (cpu_level() < CpuLevel::avx512) GTEST_SKIP() << "weights stay where they are mapped";
+  const Build build = [](GraphBuilder& b) {
+    const Scope root(b, DType::f32);
+    b.begin_segment("block", 0);
+    const ValueId x = b.input("x", floats({2, 5, 24}));
+    const auto project = [&](const char* name) { return split_heads(b, linear(root / name, x, 24), 2); };
+    const ValueId q = project("q");
+    const ValueId k = project("k");
+    const ValueId v = project("v");
+    const ValueId narrow = linear(root / "other", x, 24, false);  // no bias: a product of its own
+    const ValueId mixed = join_heads(b, b.apply<AttentionOp>({q, k, v}, 0.3, false));
+    b.begin_segment("block", 1);
+    b.output("y", add(b, add(b, mixed, narrow), linear(root / "next_block", x, 24)));
+  };
+  expect_pass(build, "join-linears",
+              {"linear", "slice", "slice", "slice", "reshape", "reshape", "reshape", "linear", "attention", "reshape",
+               "linear", "add", "add"});
+  Graph graph = graph_of(build);
+  run_passes(graph, {});
+  EXPECT_EQ(graph.segments[1].kind, "block");
+  EXPECT_EQ(graph.segments[1].end, static_cast<NodeId>(graph.nodes.size()));
+}
+
+}  // namespace
+}  // namespace rondo::test
