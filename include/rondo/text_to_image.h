@@ -21,12 +21,17 @@
 
 namespace rondo RONDO_PUBLIC {
 
+/// Whether the branches of true classifier-free guidance run as one batch. automatic: where memory allows.
+enum class CfgFusion : std::uint8_t { automatic, on, off };
+
 /// What decides how a model runs; fixed when it is opened.
 struct PipelineOptions {
   /// Compute dtype: f32 or bf16. Unset: bf16 where the CPU multiplies it natively, f32 elsewhere.
   std::optional<DType> dtype;
   /// Threads of one run. Unset: physical cores within affinity mask and cgroup quota.
   std::optional<int> threads;
+  /// The picture is the same to rounding.
+  CfgFusion cfg_fusion = CfgFusion::automatic;
   /// Whether the graph passes run. Unset: yes, unless RONDO_DISABLE_COMPILE is 1. The graph without them is the plain
   /// one.
   std::optional<bool> compile;

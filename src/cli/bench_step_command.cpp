@@ -30,6 +30,7 @@ struct BenchStepFlags {
   std::optional<std::string> width;
   std::optional<std::string> height;
   std::optional<std::string> text_tokens;
+  std::optional<std::string> branches;
   std::optional<std::string> runs;
   bool as_json = false;
   RunFlags run;
@@ -105,6 +106,8 @@ void run_step(const BenchStepFlags& flags) {
   shape.rows = height / kPixelsPerToken;
   shape.columns = width / kPixelsPerToken;
   shape.text_tokens = bounded("--text-tokens", flags.text_tokens, 512, 1, 4096);
+  shape.batch = bounded("--branches", flags.branches, 1, 1, 8);
+  shape.shares_latents = shape.batch > 1;
   const std::int64_t runs = bounded("--runs", flags.runs, 5, 1, 1000);
   const PipelineOptions options = flags.run.options();
   shape.dtype = resolve_compute_dtype(options.dtype);
@@ -149,7 +152,7 @@ void run_step(const BenchStepFlags& flags) {
   const double ms = spread.median;
   const double linear_ms = time_of("linear ");
   const double attention_ms = time_of("attention ");
-  const double gflops = block_flops(config, shape) / ms * 1e-6;
+  const double gflops = static_cast<double>(shape.batch) * block_flops(config, shape) / ms * 1e-6;
 
   if (flags.as_json) {
     const json result{{"schema_version", 1},
@@ -157,6 +160,7 @@ void run_step(const BenchStepFlags& flags) {
                       {"layers", {config.num_layers, config.num_single_layers}},
                       {"dtype", dtype_name(shape.dtype)},
                       {"threads", plan_options.threads},
+                      {"branches", shape.batch},
                       {"tokens", shape.text_tokens + shape.image_tokens()},
                       {"cpu_level", cpu_level_name(cpu_level())},
                       {"runs", runs},
@@ -197,6 +201,7 @@ void add_bench_step(CLI::App& bench) {
   add_value(*step, "--width", flags->width, "pixels, 16 a token (default 512)");
   add_value(*step, "--height", flags->height, "pixels, 16 a token (default 512)");
   add_value(*step, "--text-tokens", flags->text_tokens, "text tokens (default 512)");
+  add_value(*step, "--branches", flags->branches, "prompts in one run over the same latents (default 1)");
   add_value(*step, "--runs", flags->runs, "timed runs after two warm-ups (default 5)");
   step->add_flag("--json", flags->as_json, "print one JSON object");
   flags->run.add_to(*step);

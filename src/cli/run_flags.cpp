@@ -7,6 +7,17 @@
 #include "rondo/error.h"
 
 namespace rondo::cli {
+namespace {
+
+CfgFusion parse_cfg_fusion(const std::string& text) {
+  if (text == "auto") return CfgFusion::automatic;
+  if (text == "on") return CfgFusion::on;
+  if (text == "off") return CfgFusion::off;
+  throw UsageError(fmt::format("--cfg-fusion: '{}' is given; allowed are auto, on and off", printable(text)));
+}
+
+}  // namespace
+
 CLI::Option* add_value(CLI::App& app, const std::string& flag, std::optional<std::string>& value,
                        const std::string& help) {
   return app
@@ -27,6 +38,9 @@ void RunFlags::add_to(CLI::App& app) {
       app, "--tune", tune_,
       "attention kernels by measurement: off, cached (default: RONDO_TUNE, else cached) or on (measure what has not "
       "been measured yet)");
+  add_value(
+      app, "--cfg-fusion", cfg_fusion_,
+      "both branches of true classifier-free guidance in one run: auto (where memory allows, the default), on or off");
   app.add_flag_function(
       "--compile,!--no-compile", [this](std::int64_t times) { compile_ = times > 0; },
       "whether the graph is rewritten before it runs: fused, merged, joined (default: yes; RONDO_DISABLE_COMPILE)");
@@ -52,6 +66,7 @@ PipelineOptions RunFlags::options(const std::optional<std::string>& stored_dtype
   }
   options.attention_backend = attention_backend_.value_or("");
   if (tune_) options.tune = parse_tune_mode(*tune_, "--tune");
+  if (cfg_fusion_) options.cfg_fusion = parse_cfg_fusion(*cfg_fusion_);
   options.compile = compile_;
   if (passes_) options.only_passes = split_list(*passes_);
   if (passes_ && compile_ == false && !options.only_passes->empty())

@@ -15,7 +15,8 @@ namespace rondo::cli {
 CLI::Option* add_value(CLI::App& app, const std::string& flag, std::optional<std::string>& value,
                        const std::string& help);
 
-/// Everything that changes how a model runs: --dtype, --threads, --attention-backend, --tune, --compile, --passes,
+/// Everything that changes how a model runs: --dtype, --threads, --attention-backend, --tune, --cfg-fusion, --compile,
+/// --passes,
 /// --no-pass.
 class RunFlags {
  public:
@@ -28,6 +29,7 @@ class RunFlags {
   std::optional<std::string> threads_;
   std::optional<std::string> attention_backend_;
   std::optional<std::string> tune_;
+  std::optional<std::string> cfg_fusion_;
   std::optional<bool> compile_;
   std::optional<std::string> passes_;
   std::vector<std::string> without_passes_;

@@ -194,20 +194,26 @@ Graph build_flux_transformer(const FluxTransformerConfig& config, const FluxTran
   b.support_attention_kernels({"flash-amx", "flash-bf16", "onednn-bf16", "flash", "reference"});
   b.begin_segment("embed");
   const ValueId latents =
-      b.input("hidden_states", {{shape.batch, shape.image_tokens(), config.in_channels}, shape.dtype, {}});
+      b.input("hidden_states", {{shape.latents_batch(), shape.image_tokens(), config.in_channels}, shape.dtype, {}});
   const ValueId prompt =
       b.input("encoder_hidden_states", {{shape.batch, shape.text_tokens, config.joint_attention_dim}, shape.dtype, {}});
   const ValueId pooled = b.input("pooled_projections", {{shape.batch, config.pooled_projection_dim}, shape.dtype, {}});
-  const ValueId timestep = b.input("timestep", {{shape.batch}, DType::f32, {}});
+  const ValueId timestep = b.input("timestep", {{shape.latents_batch()}, DType::f32, {}});
   const Scope embed = root / "time_text_embed";
   const auto sinusoid = [&](ValueId t) { return b.apply<TimestepSinusoidOp>({t}, kTimeChannels, shape.dtype); };
   ValueId conditioning = embed_vector(embed / "timestep_embedder", sinusoid(timestep), width);
   if (config.guidance_embeds) {
-    const ValueId guidance = b.input("guidance", {{shape.batch}, DType::f32, {}});
+    const ValueId guidance = b.input("guidance", {{shape.latents_batch()}, DType::f32, {}});
     conditioning = add(b, conditioning, embed_vector(embed / "guidance_embedder", sinusoid(guidance), width));
   }
-  conditioning = add(b, conditioning, embed_vector(embed / "text_embedder", pooled, width));
-  Streams streams{linear(root / "context_embedder", prompt, width), linear(root / "x_embedder", latents, width)};
+  if (shape.shares_latents) conditioning = b.apply<ReshapeOp>({conditioning}, Shape{width});
+  conditioning = add(b, embed_vector(embed / "text_embedder", pooled, width), conditioning);
+  ValueId image = linear(root / "x_embedder", latents, width);
+  if (shape.shares_latents) {
+    const std::vector<ValueId> copies(static_cast<std::size_t>(shape.batch), image);
+    image = b.add(std::make_shared<const ConcatOp>(0), copies);
+  }
+  Streams streams{linear(root / "context_embedder", prompt, width), image};
   const RopeTables rope = rope_tables(b, config, shape);
 
   for (std::int64_t i = 0; i < config.num_layers; ++i) {

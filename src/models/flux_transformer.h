@@ -29,18 +29,23 @@ struct FluxTransformerConfig {
 
 /// What a graph is built for.
 struct FluxTransformerShape {
-  std::int64_t batch = 1;
+  std::int64_t batch = 1;  // of prompts
   std::int64_t text_tokens = 512;
   std::int64_t rows = 1;  // of image tokens: a token is a 2 x 2 patch of latents
   std::int64_t columns = 1;
   DType dtype = DType::f32;
+  /// All prompts are about the same latents at the same timestep, as the branches of classifier-free guidance are: what
+  /// does not depend on the text is computed once.
+  bool shares_latents = false;
 
+  std::int64_t latents_batch() const { return shares_latents ? 1 : batch; }
   std::int64_t image_tokens() const { return rows * columns; }
 };
 
 /// Inputs: hidden_states [B, rows * columns, in_channels] and encoder_hidden_states [B, text_tokens,
 /// joint_attention_dim] in the compute dtype, pooled_projections [B, pooled_projection_dim] likewise, timestep [B]
-/// float32 from 0 to 1000 and, with guidance_embeds, guidance [B] float32 times 1000.
+/// float32 from 0 to 1000 and, with guidance_embeds, guidance [B] float32 times 1000. With shares_latents, B is 1 for
+/// hidden_states, timestep and guidance.
 /// Output: sample [B, rows * columns, out_channels].
 Graph build_flux_transformer(const FluxTransformerConfig& config, const FluxTransformerShape& shape,
                              const WeightSource* weights);

@@ -157,26 +157,32 @@ FluxDenoiser::FluxDenoiser(const DiffusersFolder& folder, const ComputeOptions& 
   refuse_unknown_tensors(runner_.source(), graphs, [](const std::string&) { return false; });
 }
 
-std::uint64_t FluxDenoiser::buffer_bytes(std::int64_t text_tokens, std::int64_t rows, std::int64_t columns) const {
-  const FluxTransformerShape shape{1, text_tokens, rows, columns, runner_.dtype()};
+std::uint64_t FluxDenoiser::buffer_bytes(std::int64_t prompts, std::int64_t text_tokens, std::int64_t rows,
+                                         std::int64_t columns) const {
+  const FluxTransformerShape shape{prompts, text_tokens, rows, columns, runner_.dtype(), prompts > 1};
   return lay_out_buffers(build_flux_transformer(config_, shape, nullptr)).memory.arena_bytes;
 }
 
-void FluxDenoiser::predict(std::span<const float> latents, std::int64_t rows, std::int64_t columns,
-                           const PromptEmbeddings& prompt, float timestep, double guidance_scale,
-                           const RunContext& context, std::span<float> velocity) {
-  const FluxTransformerShape shape{1, prompt.sequence.shape()[1], rows, columns, runner_.dtype()};
-  Session& session = runner_.session(fmt::format("flux {} {}x{}", shape.text_tokens, rows, columns),
+std::vector<float> FluxDenoiser::predict(std::span<const float> latents, std::int64_t rows, std::int64_t columns,
+                                         std::span<const PromptEmbeddings> prompts, float timestep,
+                                         double guidance_scale, const RunContext& context) {
+  const auto count = static_cast<std::int64_t>(prompts.size());
+  const FluxTransformerShape shape{count, prompts[0].sequence.shape()[1], rows, columns, runner_.dtype(), count > 1};
+  Session& session = runner_.session(fmt::format("flux {} x {} {}x{}", count, shape.text_tokens, rows, columns),
                                      [&] { return build_flux_transformer(config_, shape, &runner_.source()); });
   write_values(latents, session.input("hidden_states"));
-  std::memcpy(session.input("encoder_hidden_states").data(), prompt.sequence.data(), prompt.sequence.bytes());
-  std::memcpy(session.input("pooled_projections").data(), prompt.pooled.data(), prompt.pooled.bytes());
+  auto* sequences = session.input("encoder_hidden_states").as<std::byte>();
+  auto* pooled = session.input("pooled_projections").as<std::byte>();
+  for (const PromptEmbeddings& prompt : prompts) {
+    sequences = std::copy_n(prompt.sequence.as<std::byte>(), prompt.sequence.bytes(), sequences);
+    pooled = std::copy_n(prompt.pooled.as<std::byte>(), prompt.pooled.bytes(), pooled);
+  }
   // diffusers divides by 1000 outside the transformer and multiplies inside, both in float32.
   *session.input("timestep").as<float>() = timestep / 1000.0F * 1000.0F;
   if (config_.guidance_embeds) *session.input("guidance").as<float>() = static_cast<float>(guidance_scale) * 1000.0F;
   session.run(context);
   const Tensor result = session.output("sample").to_float32();
-  std::copy_n(result.as<float>(), velocity.size(), velocity.begin());
+  return {result.as<float>(), result.as<float>() + result.elements()};
 }
 
 LatentDecoder::LatentDecoder(const DiffusersFolder& folder, const ComputeOptions& options)

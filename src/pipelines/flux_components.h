@@ -22,6 +22,7 @@ namespace rondo {
 
 /// How a component runs.
 struct ComputeOptions {
+  CfgFusion cfg_fusion = CfgFusion::automatic;
   DType dtype = DType::f32;
   PlanOptions plan;
 };
@@ -97,10 +98,13 @@ class FluxDenoiser {
   FluxDenoiser(const DiffusersFolder& folder, const ComputeOptions& options);
   const FluxTransformerConfig& config() const { return config_; }
   /// What a session's buffers would take, without making one.
-  std::uint64_t buffer_bytes(std::int64_t text_tokens, std::int64_t rows, std::int64_t columns) const;
-  /// `latents` [rows * columns, in_channels] float32 -> velocity of the same shape, in `velocity`.
-  void predict(std::span<const float> latents, std::int64_t rows, std::int64_t columns, const PromptEmbeddings& prompt,
-               float timestep, double guidance_scale, const RunContext& context, std::span<float> velocity);
+  std::uint64_t buffer_bytes(std::int64_t prompts, std::int64_t text_tokens, std::int64_t rows,
+                             std::int64_t columns) const;
+  /// `latents` [rows * columns, in_channels] float32 -> velocities [prompts, rows * columns, in_channels], one for each
+  /// prompt, all in one run.
+  std::vector<float> predict(std::span<const float> latents, std::int64_t rows, std::int64_t columns,
+                             std::span<const PromptEmbeddings> prompts, float timestep, double guidance_scale,
+                             const RunContext& context);
   Runner& runner() { return runner_; }
 
  private:

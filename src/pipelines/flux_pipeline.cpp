@@ -64,6 +64,8 @@ std::uint64_t draw_seed() {
   return device();  // 32 bits are easy to type again
 }
 
+bool has_two_branches(const ResolvedTextToImageRequest& request) { return request.true_cfg_scale > 1; }
+
 /// The kernel that a caller names is the transformer's: other parts have masks and biases that it may not take.
 ComputeOptions with_any_attention(ComputeOptions options) {
   options.plan.attention.backend.clear();
@@ -73,7 +75,8 @@ ComputeOptions with_any_attention(ComputeOptions options) {
 }  // namespace
 
 FluxPipeline::FluxPipeline(const DiffusersFolder& folder, const ComputeOptions& options)
-    : generation_defaults_(load_generation_defaults(folder)),
+    : cfg_fusion_(options.cfg_fusion),
+      generation_defaults_(load_generation_defaults(folder)),
       scheduler_(FlowMatchEulerScheduler::parse(folder.scheduler_config())),
       clip_(folder, with_any_attention(options)),
       t5_(folder, with_any_attention(options)),
@@ -150,7 +153,7 @@ PromptEmbeddings FluxPipeline::encode(const std::string& prompt, const std::stri
 }
 
 void FluxPipeline::check_memory(const ResolvedTextToImageRequest& request) const {
-  const std::uint64_t needed = buffer_bytes(request);
+  const std::uint64_t needed = buffer_bytes(request, cfg_fusion_ == CfgFusion::on && has_two_branches(request) ? 2 : 1);
   const std::uint64_t available = available_memory();
   if (needed > available) {
     throw Unsupported(fmt::format("size: {} x {} needs about {} of memory for buffers; {} are available", request.width,
@@ -158,16 +161,37 @@ void FluxPipeline::check_memory(const ResolvedTextToImageRequest& request) const
   }
 }
 
-std::uint64_t FluxPipeline::buffer_bytes(const ResolvedTextToImageRequest& request) const {
-  const std::int64_t rows = request.height / pixels_per_token();
-  const std::int64_t columns = request.width / pixels_per_token();
-  return transformer_.buffer_bytes(request.max_sequence_length, rows, columns) + vae_.buffer_bytes(rows, columns);
+std::int64_t FluxPipeline::prompts_per_run(const ResolvedTextToImageRequest& request, RunReport& report) const {
+  if (!has_two_branches(request)) {
+    if (cfg_fusion_ == CfgFusion::on)
+      report.notes.emplace_back("cfg fusion: nothing to fuse: true_cfg_scale is not above 1");
+    return 1;
+  }
+  if (cfg_fusion_ == CfgFusion::off) return 1;
+  const std::uint64_t needed = buffer_bytes(request, 2);
+  const std::uint64_t available = available_memory();
+  if (cfg_fusion_ == CfgFusion::automatic && needed > available) {
+    report.notes.push_back(fmt::format("cfg fusion: not used: {} of memory would be needed and {} are available",
+                                       human_bytes(needed), human_bytes(available)));
+    return 1;
+  }
+  report.notes.push_back(fmt::format("cfg fusion: both branches in one run, buffers {} in place of {}",
+                                     human_bytes(needed), human_bytes(buffer_bytes(request, 1))));
+  return 2;
 }
 
-void FluxPipeline::release_encoders_when_short(const ResolvedTextToImageRequest& request, RunReport& report) {
+std::uint64_t FluxPipeline::buffer_bytes(const ResolvedTextToImageRequest& request, std::int64_t prompts) const {
+  const std::int64_t rows = request.height / pixels_per_token();
+  const std::int64_t columns = request.width / pixels_per_token();
+  return transformer_.buffer_bytes(prompts, request.max_sequence_length, rows, columns) +
+         vae_.buffer_bytes(rows, columns);
+}
+
+void FluxPipeline::release_encoders_when_short(const ResolvedTextToImageRequest& request, std::int64_t prompts,
+                                               RunReport& report) {
   const std::uint64_t to_load = transformer_.runner().bytes_to_load() + vae_.runner().bytes_to_load();
   // Once the transformer is loaded its buffers are too.
-  const std::uint64_t needed = to_load == 0 ? 0 : to_load + buffer_bytes(request);
+  const std::uint64_t needed = to_load == 0 ? 0 : to_load + buffer_bytes(request, prompts);
   const std::uint64_t available = available_memory();
   if (needed <= available) return;
   clip_.runner().release();
@@ -187,22 +211,22 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
   RunContext context;
   context.cancel = observer.cancel;
   context.step_count = static_cast<int>(request.num_inference_steps);
-  const bool true_cfg = request.true_cfg_scale > 1;
+  const bool true_cfg = has_two_branches(request);
   report.notes = request.notes;
 
   check_memory(request);
 
-  PromptEmbeddings prompt;
-  PromptEmbeddings negative;
+  std::vector<PromptEmbeddings> branches;
   {
     const TraceScope scope = stage("encode prompt");
-    prompt = encode(request.prompt, request.prompt_2, request.max_sequence_length, context, report);
+    branches.push_back(encode(request.prompt, request.prompt_2, request.max_sequence_length, context, report));
     if (true_cfg) {
-      negative =
-          encode(request.negative_prompt, request.negative_prompt_2, request.max_sequence_length, context, report);
+      branches.push_back(
+          encode(request.negative_prompt, request.negative_prompt_2, request.max_sequence_length, context, report));
     }
   }
-  release_encoders_when_short(request, report);
+  const std::int64_t per_run = prompts_per_run(request, report);
+  release_encoders_when_short(request, per_run, report);
   for (const std::string& note : report.notes) log(LogLevel::info, "{}", note);
 
   const std::int64_t rows = request.height / pixels_per_token();
@@ -228,23 +252,24 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
         const std::int64_t x = token % columns * 2 + in_patch % 2;
         latents[i] = noise[static_cast<std::size_t>((c * 2 * rows + y) * 2 * columns + x)];
       }
-      std::vector<float> velocity(count);
-      std::vector<float> without_prompt(true_cfg ? count : 0);
       for (std::int64_t step = 0; step < request.num_inference_steps; ++step) {
         const double start_ms = trace.now_ms();
         const auto s = static_cast<std::size_t>(step);
         context.step = static_cast<int>(step);
-        const auto predict = [&](const PromptEmbeddings& embeddings, std::span<float> result) {
-          transformer_.predict(latents, rows, columns, embeddings, schedule.timesteps[s], request.guidance_scale,
-                               context, result);
-        };
-        predict(prompt, velocity);
+        std::vector<float> velocity;  // of each branch
+        for (std::size_t b = 0; b < branches.size(); b += static_cast<std::size_t>(per_run)) {
+          const std::vector<float> part = transformer_.predict(
+              latents, rows, columns, std::span(branches).subspan(b, static_cast<std::size_t>(per_run)),
+              schedule.timesteps[s], request.guidance_scale, context);
+          velocity.insert(velocity.end(), part.begin(), part.end());
+        }
         if (true_cfg) {
-          predict(negative, without_prompt);
           const auto scale = static_cast<float>(request.true_cfg_scale);
+          const std::span<const float> without_prompt = std::span(velocity).subspan(count);
           for (std::size_t i = 0; i < count; ++i) {
             velocity[i] = without_prompt[i] + scale * (velocity[i] - without_prompt[i]);
           }
+          velocity.resize(count);
         }
         euler_step(latents, velocity, schedule.sigmas[s], schedule.sigmas[s + 1]);
         report.denoise_steps_ms.push_back(trace.now_ms() - start_ms);

@@ -21,13 +21,16 @@ class FluxPipeline {
   PromptEmbeddings encode(const std::string& prompt, const std::string& prompt_2, std::int64_t length,
                           const RunContext& context, RunReport& report);
   /// Throws Unsupported, before any work, when the buffers of this size cannot fit.
-  std::uint64_t buffer_bytes(const ResolvedTextToImageRequest& request) const;
+  std::uint64_t buffer_bytes(const ResolvedTextToImageRequest& request, std::int64_t prompts) const;
+  /// How many prompts go into one run of the transformer; says why in the report.
+  std::int64_t prompts_per_run(const ResolvedTextToImageRequest& request, RunReport& report) const;
   /// Text encoders are done with once the prompt is encoded: where memory is short, they make room for the rest.
-  void release_encoders_when_short(const ResolvedTextToImageRequest& request, RunReport& report);
+  void release_encoders_when_short(const ResolvedTextToImageRequest& request, std::int64_t prompts, RunReport& report);
   void check_memory(const ResolvedTextToImageRequest& request) const;
   /// Pixels a side of one transformer token.
   std::int64_t pixels_per_token() const { return 2 * vae_.config().scale(); }
 
+  CfgFusion cfg_fusion_;
   JsonConfig generation_defaults_;
   FlowMatchEulerScheduler scheduler_;
   ClipEncoder clip_;

@@ -29,6 +29,7 @@ TextToImagePipeline TextToImagePipeline::open(const std::string& folder, const P
   ComputeOptions compute;
   compute.dtype = resolve_compute_dtype(options.dtype);
   compute.plan = plan_options(options);
+  compute.cfg_fusion = options.cfg_fusion;
   return TextToImagePipeline(std::make_unique<Implementation>(DiffusersFolder::open(folder), compute));
 }
 

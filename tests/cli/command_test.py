@@ -185,6 +185,42 @@ class GoodCalls(CommandTest):
         table = rondo("bench", "attention", "--problem", "q=1x2x17x24", "--runs", 1).stdout.decode()
         self.assertIn("GFLOP/s", table)
 
+    def test_cfg_fusion_draws_the_same_picture(self):
+        pictures = {}
+        for mode in ("off", "on", "auto"):
+            path, report = self.folder / f"{mode}.png", self.folder / f"{mode}.json"
+            flags = ("--true-cfg-scale", 3, "--negative-prompt", "blue", "--dtype", "f32", "--cfg-fusion", mode, "--report", report)
+            self.assertEqual(rondo("generate", "-p", "cat face", "--seed", 1, "--num-inference-steps", 4, "-o", path, *flags).returncode, 0)
+            pictures[mode] = pixels(path)
+            notes = " ".join(json.loads(report.read_text())["notes"])
+            self.assertEqual("both branches in one run" in notes, mode != "off", notes)
+        for mode in ("on", "auto"):
+            self.assertLessEqual(max(abs(a - b) for x, y in zip(pictures[mode], pictures["off"]) for a, b in zip(x, y)), 1)
+        report = self.folder / "one.json"
+        self.assertEqual(self.generate("--cfg-fusion", "on", "--report", report, "-o", self.folder / "one.png").returncode, 0)
+        self.assertIn("nothing to fuse", " ".join(json.loads(report.read_text())["notes"]))
+        self.assert_fails(self.generate("--cfg-fusion", "maybe", "-o", "/dev/null"), 2, "--cfg-fusion: 'maybe'")
+
+    def test_each_pass_alone_keeps_the_picture(self):
+        def draw(*flags):
+            path = self.folder / "a.png"
+            self.assertEqual(self.generate("--dtype", "f32", "-o", path, *flags).returncode, 0)
+            return pixels(path)
+
+        plain = draw("--no-compile")
+        names = [line.split(":")[0] for line in rondo("inspect", "--list-passes").stdout.decode().splitlines()]
+        self.assertIn("join-linears", names)
+        for flags in (["--compile"], *(["--passes", name] for name in names), *(["--no-pass", name] for name in names)):
+            with self.subTest(flags):
+                self.assertLessEqual(max(abs(a - b) for x, y in zip(draw(*flags), plain) for a, b in zip(x, y)), 1)
+        plan = rondo("inspect", EMOJI, "--plan", "--explain-fusion").stdout.decode()
+        self.assertIn("pass fuse-norm-rope: 36 nodes matched, 16 removed", plan)
+        self.assertIn("near miss at", plan)
+        disabled = rondo("inspect", EMOJI, "--plan", env={**os.environ, "RONDO_DISABLE_COMPILE": "1"}).stdout.decode()
+        self.assertNotIn("pass fuse", disabled)
+        self.assert_fails(self.generate("--no-compile", "--passes", "dead-nodes", "-o", "/dev/null"), 2, "--no-compile")
+        self.assert_fails(self.generate("-o", "/dev/null", env={**os.environ, "RONDO_DISABLE_COMPILE": "2"}), 2, "RONDO_DISABLE_COMPILE")
+
     def test_tune_and_cache(self):
         env = {**os.environ, "RONDO_CACHE_DIR": str(self.folder / "cache")}
         problem = "q=1x2x17x24"

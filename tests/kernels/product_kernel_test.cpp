@@ -42,6 +42,14 @@ TEST_P(ProductKernel, LinearOnSlices) {
   check(LinearOp(), {{random({2, 24}, 6)}, weight});                      // rank 2
 }
 
+TEST_P(ProductKernel, LinearWithActivation) {
+  const Operand weight{random({40, 24}, 2, 0.25), true};
+  const Operand bias{random_tensor({40}, DType::f32, 3), true};
+  for (const ActivationKind kind : {ActivationKind::gelu_erf, ActivationKind::gelu_tanh, ActivationKind::quick_gelu,
+                                    ActivationKind::silu, ActivationKind::mish, ActivationKind::relu})
+    check(LinearOp(kind), {{random({2, 17, 24}, 1)}, weight, bias});
+}
+
 TEST_P(ProductKernel, LinearWithComputedWeight) {
   check(LinearOp(), {{random({2, 5, 16}, 7)}, {random({9, 16}, 8, 0.25)}, {random_tensor({9}, DType::f32, 9)}});
 }
@@ -50,12 +58,14 @@ TEST_P(ProductKernel, TiledLinear) {
   if (dtype() != DType::bf16 || cpu_level() < CpuLevel::avx512_amx) GTEST_SKIP() << "needs bfloat16 and AMX";
   for (const auto& [rows, in, out] : {std::tuple(256, 256, 256), {300, 320, 512}, {513, 4160, 256}}) {
     const Tensor x = random({1, rows, in}, 21);
+    const Tensor batches = random({2, rows, in}, 24).sliced(1, 3, rows - 5);  // with gaps between them
     const Operand weight{random({out, in}, 22, 1.0 / std::sqrt(in)), true};
     const Operand bias{random_tensor({out}, DType::f32, 23), true};
-    for (const auto& operands : {std::vector<Operand>{{x}, weight, bias}, {{x}, weight}}) {
-      EXPECT_EQ(chosen_kernel(LinearOp(), operands), "onednn-tiled");
-      for (const int threads : {1, 2}) {
-        expect_kernel_matches_reference(LinearOp(), operands, "onednn-tiled", threads, tolerance_for(dtype(), 2e-5));
+    for (const auto& operands : {std::vector<Operand>{{x}, weight, bias}, {{x}, weight}, {{batches}, weight, bias}}) {
+      for (const LinearOp& op : {LinearOp(), LinearOp(ActivationKind::gelu_tanh)}) {
+        EXPECT_EQ(chosen_kernel(op, operands), "onednn-tiled");
+        for (const int threads : {1, 2})
+          expect_kernel_matches_reference(op, operands, "onednn-tiled", threads, tolerance_for(dtype(), 2e-5));
       }
     }
   }

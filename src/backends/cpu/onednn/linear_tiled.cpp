@@ -103,6 +103,7 @@ class TiledLinear final : public Kernel {
         inputs_(request.inputs[1].prototype.shape()[1]),
         chunks_(chunk_count(inputs_)),
         chunk_(inputs_ / chunks_),
+        copies_source_(chunks_ > 1 || !request.inputs[0].prototype.is_dense()),
         activation_(static_cast<const LinearOp&>(request.op).activation()),
         threads_(request.threads) {
     const bool has_bias = request.inputs.size() == 3;
@@ -132,7 +133,7 @@ class TiledLinear final : public Kernel {
   void run(const KernelArgs& args) const override {
     with_onednn_errors("linear", [&] {
       const auto* source = static_cast<const std::uint16_t*>(args.inputs[0].data());
-      if (chunks_ > 1) source = cut_source(args, source);
+      if (copies_source_) source = cut_source(args);
       parallel_items(args.threads, outputs_ / kTile, [&](std::int64_t tile, int worker) {
         std::byte* own = args.scratch.data() + source_bytes() + static_cast<std::size_t>(worker) * bytes_per_thread();
         run_tile(args, source, tile, own);
@@ -142,7 +143,7 @@ class TiledLinear final : public Kernel {
 
  private:
   std::size_t source_bytes() const {
-    return chunks_ == 1 ? 0 : static_cast<std::size_t>(rows_ * inputs_) * sizeof(std::uint16_t) / 64 * 64 + 64;
+    return !copies_source_ ? 0 : static_cast<std::size_t>(rows_ * inputs_) * sizeof(std::uint16_t) / 64 * 64 + 64;
   }
   std::size_t bytes_per_thread() const {
     return static_cast<std::size_t>(kTile * kTile) * sizeof(float) + scratch_per_product_ / 64 * 64 + 64;
@@ -175,12 +176,13 @@ class TiledLinear final : public Kernel {
   }
 
   /// [rows][inputs] -> [chunk][rows][inputs of the chunk]: oneDNN's fast product takes dense rows only.
-  const std::uint16_t* cut_source(const KernelArgs& args, const std::uint16_t* source) const {
+  const std::uint16_t* cut_source(const KernelArgs& args) const {
+    const RowMap source(args.inputs[0]);
     auto* target = reinterpret_cast<std::uint16_t*>(args.scratch.data());
     parallel_ranges(args.threads, rows_, 16, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t r = begin; r < end; ++r) {
         for (std::int64_t c = 0; c < chunks_; ++c) {
-          std::copy_n(source + r * inputs_ + c * chunk_, chunk_, target + (c * rows_ + r) * chunk_);
+          std::copy_n(source.row<const std::uint16_t>(r) + c * chunk_, chunk_, target + (c * rows_ + r) * chunk_);
         }
       }
     });
@@ -214,6 +216,7 @@ class TiledLinear final : public Kernel {
   std::int64_t inputs_;
   std::int64_t chunks_;
   std::int64_t chunk_;
+  bool copies_source_;
   std::optional<ActivationKind> activation_;
   int threads_;
   std::array<std::array<TileProduct, 2>, 2> products_;  // by whole tile or tail, first chunk or later
@@ -227,7 +230,7 @@ Refusal supports(const KernelRequest& request) {
   const Shape& weight = request.inputs[1].prototype.shape();
   if (cpu_level() < CpuLevel::avx512_amx) return "needs a CPU level of avx512_amx";
   if (x.dtype() != DType::bf16 || request.inputs[1].prototype.dtype() != DType::bf16) return "takes bfloat16 only";
-  if (!x.is_dense()) return "takes a dense input only";
+  if (!has_dense_rows(x)) return "takes dense rows only";
   for (const KernelInput& parameter : request.inputs.subspan(1)) {
     if (parameter.weight.empty()) return "takes stored weights only";
   }
