@@ -24,6 +24,9 @@ namespace rondo RONDO_PUBLIC {
 /// Whether the branches of true classifier-free guidance run as one batch. automatic: where memory allows.
 enum class CfgFusion : std::uint8_t { automatic, on, off };
 
+/// Whether pictures are decoded in overlapping tiles that are blended. automatic: where the whole would not fit.
+enum class VaeTiling : std::uint8_t { automatic, on, off };
+
 /// What decides how a model runs; fixed when it is opened.
 struct PipelineOptions {
   /// Compute dtype: f32 or bf16. Unset: bf16 where the CPU multiplies it natively, f32 elsewhere.
@@ -32,6 +35,7 @@ struct PipelineOptions {
   std::optional<int> threads;
   /// The picture is the same to rounding.
   CfgFusion cfg_fusion = CfgFusion::automatic;
+  VaeTiling vae_tiling = VaeTiling::automatic;
   /// Whether the graph passes run. Unset: yes, unless RONDO_DISABLE_COMPILE is 1. The graph without them is the plain
   /// one.
   std::optional<bool> compile;

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
+
 #include "attention/attention_request.h"
 #include "core/text.h"
 #include "rondo/error.h"
@@ -9,11 +12,14 @@
 namespace rondo::cli {
 namespace {
 
-CfgFusion parse_cfg_fusion(const std::string& text) {
-  if (text == "auto") return CfgFusion::automatic;
-  if (text == "on") return CfgFusion::on;
-  if (text == "off") return CfgFusion::off;
-  throw UsageError(fmt::format("--cfg-fusion: '{}' is given; allowed are auto, on and off", printable(text)));
+/// auto, on or off as an enumeration whose members stand in this order.
+template <typename Mode>
+Mode parse_mode(const std::string& flag, const std::string& text) {
+  constexpr std::array<std::string_view, 3> kNames{"auto", "on", "off"};
+  const auto found = std::find(kNames.begin(), kNames.end(), text);
+  if (found == kNames.end())
+    throw UsageError(fmt::format("{}: '{}' is given; allowed are auto, on and off", flag, printable(text)));
+  return static_cast<Mode>(found - kNames.begin());
 }
 
 }  // namespace
@@ -41,6 +47,8 @@ void RunFlags::add_to(CLI::App& app) {
   add_value(
       app, "--cfg-fusion", cfg_fusion_,
       "both branches of true classifier-free guidance in one run: auto (where memory allows, the default), on or off");
+  add_value(app, "--vae-tiling", vae_tiling_,
+            "decode the picture in overlapping tiles: auto (where the whole would not fit, the default), on or off");
   app.add_flag_function(
       "--compile,!--no-compile", [this](std::int64_t times) { compile_ = times > 0; },
       "whether the graph is rewritten before it runs: fused, merged, joined (default: yes; RONDO_DISABLE_COMPILE)");
@@ -66,7 +74,8 @@ PipelineOptions RunFlags::options(const std::optional<std::string>& stored_dtype
   }
   options.attention_backend = attention_backend_.value_or("");
   if (tune_) options.tune = parse_tune_mode(*tune_, "--tune");
-  if (cfg_fusion_) options.cfg_fusion = parse_cfg_fusion(*cfg_fusion_);
+  if (cfg_fusion_) options.cfg_fusion = parse_mode<CfgFusion>("--cfg-fusion", *cfg_fusion_);
+  if (vae_tiling_) options.vae_tiling = parse_mode<VaeTiling>("--vae-tiling", *vae_tiling_);
   options.compile = compile_;
   if (passes_) options.only_passes = split_list(*passes_);
   if (passes_ && compile_ == false && !options.only_passes->empty())

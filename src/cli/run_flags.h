@@ -15,7 +15,8 @@ namespace rondo::cli {
 CLI::Option* add_value(CLI::App& app, const std::string& flag, std::optional<std::string>& value,
                        const std::string& help);
 
-/// Everything that changes how a model runs: --dtype, --threads, --attention-backend, --tune, --cfg-fusion, --compile,
+/// Everything that changes how a model runs: --dtype, --threads, --attention-backend, --tune, --cfg-fusion,
+/// --vae-tiling, --compile,
 /// --passes,
 /// --no-pass.
 class RunFlags {
@@ -30,6 +31,7 @@ class RunFlags {
   std::optional<std::string> attention_backend_;
   std::optional<std::string> tune_;
   std::optional<std::string> cfg_fusion_;
+  std::optional<std::string> vae_tiling_;
   std::optional<bool> compile_;
   std::optional<std::string> passes_;
   std::vector<std::string> without_passes_;

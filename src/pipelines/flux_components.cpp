@@ -4,12 +4,14 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <map>
 
 #include "core/float_formats.h"
 #include "graph/buffer_layout.h"
 #include "io/safetensors.h"
 #include "models/layers.h"
+#include "pipelines/tile_blend.h"
 #include "rondo/error.h"
 
 namespace rondo {
@@ -193,39 +195,71 @@ LatentDecoder::LatentDecoder(const DiffusersFolder& folder, const ComputeOptions
   refuse_unknown_tensors(runner_.source(), graphs, [](const std::string&) { return false; });
 }
 
-std::uint64_t LatentDecoder::buffer_bytes(std::int64_t rows, std::int64_t columns) const {
-  return lay_out_buffers(build_vae_decoder(config_, 1, kPatch * rows, kPatch * columns, runner_.dtype(), nullptr))
-      .memory.arena_bytes;
+std::int64_t LatentDecoder::tile_side() const {
+  constexpr std::int64_t kMostPixels = 512;
+  return std::max<std::int64_t>(kPatch, std::min(config_.sample_size, kMostPixels) / config_.scale());
 }
 
-Image LatentDecoder::decode(std::span<const float> latents, std::int64_t rows, std::int64_t columns,
-                            const RunContext& context) {
-  const std::int64_t height = kPatch * rows;
-  const std::int64_t width = kPatch * columns;
+bool LatentDecoder::has_tiles(std::int64_t rows, std::int64_t columns) const {
+  return kPatch * std::max(rows, columns) > tile_side();
+}
+
+std::uint64_t LatentDecoder::buffer_bytes(std::int64_t rows, std::int64_t columns, bool tiled) const {
+  const std::int64_t most = tiled ? tile_side() : std::numeric_limits<std::int64_t>::max();
+  const Graph graph = build_vae_decoder(config_, 1, std::min(kPatch * rows, most), std::min(kPatch * columns, most),
+                                        runner_.dtype(), nullptr);
+  constexpr std::uint64_t kBytesPerPixel = 4 * sizeof(float) + 3;  // the blend and the picture
+  const auto pixels = static_cast<std::uint64_t>(kPatch * rows * config_.scale() * kPatch * columns * config_.scale());
+  return lay_out_buffers(graph).memory.arena_bytes + pixels * kBytesPerPixel;
+}
+
+Tensor LatentDecoder::run(std::span<const float> latents, std::int64_t height, std::int64_t width,
+                          const RunContext& context) {
   Session& session = runner_.session(fmt::format("vae {}x{}", height, width), [&] {
     return build_vae_decoder(config_, 1, height, width, runner_.dtype(), &runner_.source());
   });
+  write_values(latents, session.input("latents"));
+  session.run(context);
+  return session.output("sample").to_float32();
+}
+
+Image LatentDecoder::decode(std::span<const float> latents, std::int64_t rows, std::int64_t columns, bool tiled,
+                            const RunContext& context) {
+  const std::int64_t height = kPatch * rows;
+  const std::int64_t width = kPatch * columns;
   const std::int64_t channels = config_.latent_channels;
-  std::vector<float> unpacked(latents.size());
+  const std::int64_t scale = config_.scale();
   const auto scaling = static_cast<float>(config_.scaling_factor);
   const auto shift = static_cast<float>(config_.shift_factor);
-  for (std::int64_t y = 0; y < height; ++y) {
-    for (std::int64_t x = 0; x < width; ++x) {
-      const std::int64_t token = y / kPatch * columns + x / kPatch;
-      for (std::int64_t c = 0; c < channels; ++c) {
-        // A token holds channel by channel its patch, row by row.
-        const std::int64_t source = (token * channels + c) * kPatch * kPatch + y % kPatch * kPatch + x % kPatch;
-        unpacked[static_cast<std::size_t>((y * width + x) * channels + c)] =
-            latents[static_cast<std::size_t>(source)] / scaling + shift;
+  // A token holds channel by channel its patch, row by row.
+  const auto latent = [&](std::int64_t y, std::int64_t x, std::int64_t c) {
+    const std::int64_t token = y / kPatch * columns + x / kPatch;
+    const std::int64_t source = (token * channels + c) * kPatch * kPatch + y % kPatch * kPatch + x % kPatch;
+    return latents[static_cast<std::size_t>(source)] / scaling + shift;
+  };
+  const std::int64_t tile_height = tiled ? std::min(height, tile_side()) : height;
+  const std::int64_t tile_width = tiled ? std::min(width, tile_side()) : width;
+  const std::int64_t overlap = tile_side() / 4;
+  constexpr std::int64_t kColours = 3;
+  TileBlend blend(height * scale, width * scale, kColours, overlap * scale);
+  for (const std::int64_t top : tile_starts(height, tile_height, overlap)) {
+    for (const std::int64_t left : tile_starts(width, tile_width, overlap)) {
+      std::vector<float> unpacked;
+      unpacked.reserve(static_cast<std::size_t>(tile_height * tile_width * channels));
+      for (std::int64_t y = top; y < top + tile_height; ++y) {
+        for (std::int64_t x = left; x < left + tile_width; ++x) {
+          for (std::int64_t c = 0; c < channels; ++c) unpacked.push_back(latent(y, x, c));
+        }
       }
+      const Tensor sample = run(unpacked, tile_height, tile_width, context);
+      blend.add({sample.as<float>(), static_cast<std::size_t>(sample.elements())}, top * scale, left * scale,
+                tile_height * scale, tile_width * scale);
     }
   }
-  write_values(unpacked, session.input("latents"));
-  session.run(context);
-  const Tensor sample = session.output("sample").to_float32();
-  Image image{static_cast<int>(width * config_.scale()), static_cast<int>(height * config_.scale()), {}};
-  image.pixels.resize(static_cast<std::size_t>(sample.elements()));
-  std::transform(sample.as<float>(), sample.as<float>() + sample.elements(), image.pixels.begin(), [](float value) {
+  const std::vector<float> picture = blend.finish();
+  Image image{static_cast<int>(width * scale), static_cast<int>(height * scale), {}};
+  image.pixels.resize(picture.size());
+  std::transform(picture.begin(), picture.end(), image.pixels.begin(), [](float value) {
     const float unit = std::clamp(value / 2.0F + 0.5F, 0.0F, 1.0F);
     return static_cast<std::uint8_t>(std::nearbyint(std::isnan(unit) ? 0.0F : unit * 255.0F));
   });

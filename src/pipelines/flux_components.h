@@ -23,6 +23,7 @@ namespace rondo {
 /// How a component runs.
 struct ComputeOptions {
   CfgFusion cfg_fusion = CfgFusion::automatic;
+  VaeTiling vae_tiling = VaeTiling::automatic;
   DType dtype = DType::f32;
   PlanOptions plan;
 };
@@ -117,11 +118,20 @@ class LatentDecoder {
  public:
   LatentDecoder(const DiffusersFolder& folder, const ComputeOptions& options);
   const AutoencoderKlConfig& config() const { return config_; }
-  std::uint64_t buffer_bytes(std::int64_t rows, std::int64_t columns) const;
-  Image decode(std::span<const float> latents, std::int64_t rows, std::int64_t columns, const RunContext& context);
+  /// With `tiled` those of one tile.
+  std::uint64_t buffer_bytes(std::int64_t rows, std::int64_t columns, bool tiled) const;
+  /// True when a picture of this size is more than one tile.
+  bool has_tiles(std::int64_t rows, std::int64_t columns) const;
+  Image decode(std::span<const float> latents, std::int64_t rows, std::int64_t columns, bool tiled,
+               const RunContext& context);
   Runner& runner() { return runner_; }
 
  private:
+  /// Latents of a tile's side: the size that the model was trained at, at most 512 pixels.
+  std::int64_t tile_side() const;
+  /// Unpacked latents [height, width, channels] -> picture [.., .., 3] from -1 to 1.
+  Tensor run(std::span<const float> latents, std::int64_t height, std::int64_t width, const RunContext& context);
+
   AutoencoderKlConfig config_;
   Runner runner_;
 };

@@ -76,6 +76,7 @@ ComputeOptions with_any_attention(ComputeOptions options) {
 
 FluxPipeline::FluxPipeline(const DiffusersFolder& folder, const ComputeOptions& options)
     : cfg_fusion_(options.cfg_fusion),
+      vae_tiling_(options.vae_tiling),
       generation_defaults_(load_generation_defaults(folder)),
       scheduler_(FlowMatchEulerScheduler::parse(folder.scheduler_config())),
       clip_(folder, with_any_attention(options)),
@@ -153,7 +154,8 @@ PromptEmbeddings FluxPipeline::encode(const std::string& prompt, const std::stri
 }
 
 void FluxPipeline::check_memory(const ResolvedTextToImageRequest& request) const {
-  const std::uint64_t needed = buffer_bytes(request, cfg_fusion_ == CfgFusion::on && has_two_branches(request) ? 2 : 1);
+  const std::uint64_t needed = buffer_bytes(request, cfg_fusion_ == CfgFusion::on && has_two_branches(request) ? 2 : 1,
+                                            decodes_in_tiles(request));
   const std::uint64_t available = available_memory();
   if (needed > available) {
     throw Unsupported(fmt::format("size: {} x {} needs about {} of memory for buffers; {} are available", request.width,
@@ -168,7 +170,8 @@ std::int64_t FluxPipeline::prompts_per_run(const ResolvedTextToImageRequest& req
     return 1;
   }
   if (cfg_fusion_ == CfgFusion::off) return 1;
-  const std::uint64_t needed = buffer_bytes(request, 2);
+  const bool tiled = decodes_in_tiles(request);
+  const std::uint64_t needed = buffer_bytes(request, 2, tiled);
   const std::uint64_t available = available_memory();
   if (cfg_fusion_ == CfgFusion::automatic && needed > available) {
     report.notes.push_back(fmt::format("cfg fusion: not used: {} of memory would be needed and {} are available",
@@ -176,22 +179,32 @@ std::int64_t FluxPipeline::prompts_per_run(const ResolvedTextToImageRequest& req
     return 1;
   }
   report.notes.push_back(fmt::format("cfg fusion: both branches in one run, buffers {} in place of {}",
-                                     human_bytes(needed), human_bytes(buffer_bytes(request, 1))));
+                                     human_bytes(needed), human_bytes(buffer_bytes(request, 1, tiled))));
   return 2;
 }
 
-std::uint64_t FluxPipeline::buffer_bytes(const ResolvedTextToImageRequest& request, std::int64_t prompts) const {
-  const std::int64_t rows = request.height / pixels_per_token();
-  const std::int64_t columns = request.width / pixels_per_token();
+FluxPipeline::TokenGrid FluxPipeline::grid_of(const ResolvedTextToImageRequest& request) const {
+  return {request.height / pixels_per_token(), request.width / pixels_per_token()};
+}
+
+std::uint64_t FluxPipeline::buffer_bytes(const ResolvedTextToImageRequest& request, std::int64_t prompts,
+                                         bool tiled) const {
+  const auto [rows, columns] = grid_of(request);
   return transformer_.buffer_bytes(prompts, request.max_sequence_length, rows, columns) +
-         vae_.buffer_bytes(rows, columns);
+         vae_.buffer_bytes(rows, columns, tiled);
+}
+
+bool FluxPipeline::decodes_in_tiles(const ResolvedTextToImageRequest& request) const {
+  const auto [rows, columns] = grid_of(request);
+  if (vae_tiling_ == VaeTiling::off || !vae_.has_tiles(rows, columns)) return false;
+  return vae_tiling_ == VaeTiling::on || buffer_bytes(request, 1, false) > available_memory();
 }
 
 void FluxPipeline::release_encoders_when_short(const ResolvedTextToImageRequest& request, std::int64_t prompts,
                                                RunReport& report) {
   const std::uint64_t to_load = transformer_.runner().bytes_to_load() + vae_.runner().bytes_to_load();
   // Once the transformer is loaded its buffers are too.
-  const std::uint64_t needed = to_load == 0 ? 0 : to_load + buffer_bytes(request, prompts);
+  const std::uint64_t needed = to_load == 0 ? 0 : to_load + buffer_bytes(request, prompts, decodes_in_tiles(request));
   const std::uint64_t available = available_memory();
   if (needed <= available) return;
   clip_.runner().release();
@@ -226,11 +239,13 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
     }
   }
   const std::int64_t per_run = prompts_per_run(request, report);
+  const bool tiled = decodes_in_tiles(request);
+  if (tiled) report.notes.emplace_back("vae tiling: the picture is decoded in overlapping tiles");
+  if (!tiled && vae_tiling_ == VaeTiling::on) report.notes.emplace_back("vae tiling: the picture is one tile");
   release_encoders_when_short(request, per_run, report);
   for (const std::string& note : report.notes) log(LogLevel::info, "{}", note);
 
-  const std::int64_t rows = request.height / pixels_per_token();
-  const std::int64_t columns = request.width / pixels_per_token();
+  const auto [rows, columns] = grid_of(request);
   const std::int64_t channels = vae_.config().latent_channels;
   const auto count = static_cast<std::size_t>(rows * columns * channels * 4);
   const FlowMatchEulerScheduler::Schedule schedule =
@@ -282,7 +297,7 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
     GeneratedImage picture{{}, index, seed};
     {
       const TraceScope scope = stage("decode");
-      picture.image = vae_.decode(latents, rows, columns, context);
+      picture.image = vae_.decode(latents, rows, columns, tiled, context);
     }
     deliver(std::move(picture));
   }

@@ -20,8 +20,14 @@ class FluxPipeline {
  private:
   PromptEmbeddings encode(const std::string& prompt, const std::string& prompt_2, std::int64_t length,
                           const RunContext& context, RunReport& report);
+  struct TokenGrid {
+    std::int64_t rows;
+    std::int64_t columns;
+  };
+  TokenGrid grid_of(const ResolvedTextToImageRequest& request) const;
   /// Throws Unsupported, before any work, when the buffers of this size cannot fit.
-  std::uint64_t buffer_bytes(const ResolvedTextToImageRequest& request, std::int64_t prompts) const;
+  std::uint64_t buffer_bytes(const ResolvedTextToImageRequest& request, std::int64_t prompts, bool tiled) const;
+  bool decodes_in_tiles(const ResolvedTextToImageRequest& request) const;
   /// How many prompts go into one run of the transformer; says why in the report.
   std::int64_t prompts_per_run(const ResolvedTextToImageRequest& request, RunReport& report) const;
   /// Text encoders are done with once the prompt is encoded: where memory is short, they make room for the rest.
@@ -31,6 +37,7 @@ class FluxPipeline {
   std::int64_t pixels_per_token() const { return 2 * vae_.config().scale(); }
 
   CfgFusion cfg_fusion_;
+  VaeTiling vae_tiling_;
   JsonConfig generation_defaults_;
   FlowMatchEulerScheduler scheduler_;
   ClipEncoder clip_;

@@ -30,6 +30,7 @@ TextToImagePipeline TextToImagePipeline::open(const std::string& folder, const P
   compute.dtype = resolve_compute_dtype(options.dtype);
   compute.plan = plan_options(options);
   compute.cfg_fusion = options.cfg_fusion;
+  compute.vae_tiling = options.vae_tiling;
   return TextToImagePipeline(std::make_unique<Implementation>(DiffusersFolder::open(folder), compute));
 }
 

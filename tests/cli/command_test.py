@@ -1,6 +1,7 @@
 """The command as a person calls it: good calls, bad calls, and what they leave behind."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -201,6 +202,24 @@ class GoodCalls(CommandTest):
         self.assertIn("nothing to fuse", " ".join(json.loads(report.read_text())["notes"]))
         self.assert_fails(self.generate("--cfg-fusion", "maybe", "-o", "/dev/null"), 2, "--cfg-fusion: 'maybe'")
 
+    def test_vae_tiling(self):
+        pictures, arenas = {}, {}
+        for mode in ("off", "on"):
+            path, report = self.folder / f"{mode}.png", self.folder / f"{mode}.json"
+            result = self.generate("--dtype", "f32", "--width", 128, "--height", 160, "--vae-tiling", mode, "-o", path, "--report", report)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            pictures[mode] = [value for row in pixels(path) for value in row]
+            run = json.loads(report.read_text())
+            arenas[mode] = next(c["arena_bytes"] for c in run["components"] if c["name"] == "vae")
+            self.assertEqual("decoded in overlapping tiles" in " ".join(run["notes"]), mode == "on")
+        squares = sum((a - b) ** 2 for a, b in zip(pictures["on"], pictures["off"])) / len(pictures["on"])
+        self.assertGreater(10 * math.log10(255**2 / squares), 30)
+        self.assertLess(arenas["on"], arenas["off"] / 3)
+        report = self.folder / "one.json"
+        self.assertEqual(self.generate("--vae-tiling", "on", "-o", self.folder / "one.png", "--report", report).returncode, 0)
+        self.assertIn("the picture is one tile", " ".join(json.loads(report.read_text())["notes"]))
+        self.assert_fails(self.generate("--vae-tiling", "maybe", "-o", "/dev/null"), 2, "--vae-tiling: 'maybe'")
+
     def test_each_pass_alone_keeps_the_picture(self):
         def draw(*flags):
             path = self.folder / "a.png"
@@ -335,7 +354,7 @@ class WrongCalls(CommandTest):
 
 class Failures(CommandTest):
     def test_a_size_beyond_memory_is_refused_before_work(self):
-        self.assert_fails(self.generate("--width", 16384, "--height", 16384, "-o", "/dev/null"), 1, "needs about")
+        self.assert_fails(self.generate("--width", 16384, "--height", 16384, "--vae-tiling", "off", "-o", "/dev/null"), 1, "needs about")
 
     def test_closed_and_full_streams(self):
         for command, code in (("--nonsense 2>&-", 2), ("generate -p x -o /dev/null --num-inference-steps 1 2>&-", 0),
