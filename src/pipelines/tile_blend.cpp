@@ -7,8 +7,11 @@ namespace {
 
 /// How much pixel `at` of `length` in a tile counts that begins at `start` in a picture of `whole`.
 float fade(std::int64_t at, std::int64_t length, std::int64_t start, std::int64_t whole, std::int64_t overlap) {
+  // The outer quarter is left to the other tile: a decoder's convolutions see the tile's edge there.
+  const std::int64_t margin = overlap / 4;
+  const auto ramp = static_cast<float>(std::max<std::int64_t>(1, overlap - 2 * margin));
   const auto step = [&](std::int64_t from_edge) {
-    return (static_cast<float>(from_edge) + 0.5F) / static_cast<float>(std::max<std::int64_t>(1, overlap));
+    return std::clamp((static_cast<float>(from_edge - margin) + 0.5F) / ramp, 0.0F, 1.0F);
   };
   float weight = 1;
   if (start > 0) weight = std::min(weight, step(at));

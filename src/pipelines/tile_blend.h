@@ -11,8 +11,8 @@ namespace rondo {
 /// tile is enough. The last ends at `length`. 0 <= overlap < tile.
 std::vector<std::int64_t> tile_starts(std::int64_t length, std::int64_t tile, std::int64_t overlap);
 
-/// A picture [height, width, channels] as the weighted mean of its tiles: each fades out linearly over `overlap` pixels
-/// towards edges that are not the picture's own.
+/// A picture [height, width, channels] as the weighted mean of its tiles: each fades out over the middle half of
+/// `overlap` pixels towards edges that are not the picture's own.
 class TileBlend {
  public:
   TileBlend(std::int64_t height, std::int64_t width, std::int64_t channels, std::int64_t overlap);
