@@ -54,6 +54,7 @@ Tensor borrow(const char* name, const Array& array) {
   for (const Pair& pair : kPairs) {
     if (pair.code != array.dtype()) continue;
     if (array.size() == 0) return Tensor::empty(shape, pair.dtype);  // such arrays may have no memory at all
+    if (array.data() == nullptr) throw nb::value_error((std::string(name) + " has no memory").c_str());
     return Tensor::borrow(const_cast<void*>(array.data()), shape, pair.dtype).restrided(shape, strides);
   }
   const std::string type = kind_name(array.dtype().code) + std::to_string(array.dtype().bits);

@@ -18,16 +18,27 @@ def _is_torch(value: Any) -> bool:
 
 def _is_numpy(value: Any) -> bool:
     numpy = sys.modules.get("numpy")
-    return numpy is not None and isinstance(value, numpy.ndarray)
+    # A masked array's mask would be lost.
+    return numpy is not None and isinstance(value, numpy.ndarray) and not isinstance(value, numpy.ma.MaskedArray)
 
 
 def thread_count(threads: Optional[int]) -> int:
     """What the extension takes: 0 for RONDO_THREADS, else the physical cores."""
     if threads is None:
         return 0
-    if not 1 <= threads <= 1024:
-        raise ValueError(f"threads: {threads} is given; allowed is 1 to 1024")
+    if not isinstance(threads, int) or not 1 <= threads <= 1024:
+        raise ValueError(f"threads: {threads!r} is given; allowed is 1 to 1024")
     return threads
+
+
+def switch(function: str, name: str, value: Any) -> bool:
+    """A Python or NumPy bool; anything else, "no" for one, would be taken for True."""
+    if type(value).__name__ not in ("bool", "bool_"):
+        raise TypeError(f"{function}: {name} {value!r} is given; allowed are True and False")
+    return bool(value)
+
+
+_OPTIONAL = ("attn_mask", "weight", "bias", "query_weight", "key_weight")
 
 
 class Operands:
@@ -38,14 +49,15 @@ class Operands:
     """
 
     def __init__(self, function: str, **arrays: Any) -> None:
-        given = {name: array for name, array in arrays.items() if array is not None}
+        given = {name: array for name, array in arrays.items() if array is not None or name not in _OPTIONAL}
         self._uses_torch = all(_is_torch(array) for array in given.values())
         if not self._uses_torch and not all(_is_numpy(array) for array in given.values()):
             kinds = ", ".join(f"{name} {type(array).__module__}.{type(array).__name__}" for name, array in given.items())
             raise TypeError(f"{function}: given are {kinds}; allowed are torch tensors or NumPy arrays, all of one kind")
         if self._uses_torch:
             self._check_torch(function, given)
-            given = {name: tensor.detach() for name, tensor in given.items()}
+            # DLPack knows nothing of torch's lazy sign.
+            given = {name: tensor.detach().resolve_neg() for name, tensor in given.items()}
         self._arrays = given
 
     @staticmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from rondo import _rondo
-from rondo._arrays import Operands, thread_count
+from rondo._arrays import Operands, switch, thread_count
 
 # Kernels of MindIE-SD that exist on its devices only: here each stands for the fastest kernel there is.
 _FOREIGN_KERNELS = ("prompt_flash_attn", "fused_attn_score", "ascend_laser_attention")
@@ -36,6 +36,8 @@ def _choose_backend(
     if opt_mode == "manual" and op_type is None and backend is None:
         raise ValueError(f"{function}: opt_mode 'manual' needs op_type or backend")
     name = backend if backend is not None else op_type
+    if name == "":
+        raise ValueError(f"{function}: backend '' is given; allowed are a kernel's name or None")
     if name in _FOREIGN_KERNELS:
         name = None
     if not fused:
@@ -77,6 +79,8 @@ def _prepare(
     threads: Optional[int] = None,
 ) -> tuple[Operands, tuple[Any, ...]]:
     """The operands of a call, checked, and the arguments that the extension takes for it."""
+    fused, head_first = switch(function, "fused", fused), switch(function, "head_first", head_first)
+    causal, return_lse = switch(function, "causal", causal), switch(function, "return_lse", return_lse)
     kind = _choose_layout(function, head_first, input_layout)
     if layout is not None and layout not in _LAYOUTS:
         raise ValueError(f"{function}: layout '{layout}' is given; allowed are {', '.join(_LAYOUTS)}")
@@ -112,7 +116,7 @@ def attention_forward(
     query: [B, Sq, N, D] (BSND, the default), [B, N, Sq, D] (BNSD: ``head_first=True`` or ``input_layout="BNSD"``) or
         [B, Sq, N * D] (BSH, with ``num_heads``); float32, bfloat16 or float16.
     key, value: likewise with Sk tokens, Nk heads (N is a multiple of Nk) and, for value, a head dim of its own.
-    attn_mask: [B, N, Sq, Sk] or what broadcasts to it, in any layout of the operands; bool (True = keep) or floating
+    attn_mask: [B, N, Sq, Sk] in any layout of the operands, each of the four axes may be 1; bool (True = keep) or floating
         (added to the scaled scores).
     scale: 1 / sqrt(D) when not given.
     fused: False runs the plain float64 reference.
@@ -162,7 +166,7 @@ def selected_attention_backend(
 def _boundaries(function: str, name: str, values: Any) -> list[int]:
     items = values.tolist() if hasattr(values, "tolist") else list(values)
     if not all(isinstance(item, int) and 0 <= item < 2**31 for item in items):
-        raise ValueError(f"{function}: {name} must be whole numbers from 0 to 2147483647")
+        raise ValueError(f"{function}: {name} is {items}; allowed are whole numbers from 0 to 2147483647")
     return items
 
 
@@ -190,6 +194,7 @@ def attention_forward_varlen(
     attention_forward.
     """
     function = "attention_forward_varlen"
+    causal, return_lse = switch(function, "causal", causal), switch(function, "return_lse", return_lse)
     if dropout_p != 0:
         raise NotImplementedError(f"{function}: dropout_p {dropout_p} is given; allowed is 0")
     cu_q = _boundaries(function, "cu_seqlens_q", cu_seqlens_q)

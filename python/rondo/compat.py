@@ -92,14 +92,20 @@ def scaled_dot_product_attention(
     function = "scaled_dot_product_attention"
     if query.ndim < 3:
         raise ValueError(f"{function}: query has {query.ndim} axes; allowed are 3 ([N, S, D]) and more")
-    outer = query.shape[:-3]
+    if min(key.ndim, value.ndim) < 3:
+        raise ValueError(f"{function}: key has {key.ndim} axes and value {value.ndim}; allowed are 3 ([N, S, D]) and more")
+    try:
+        outer = torch.broadcast_shapes(query.shape[:-3], key.shape[:-3], value.shape[:-3])
+    except RuntimeError:
+        shapes = [tuple(x.shape) for x in (query, key, value)]
+        raise ValueError(f"{function}: query, key and value {shapes} do not fit: their first axes do not broadcast") from None
 
     def with_four_axes(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.reshape((math.prod(outer), *tensor.shape[-3:]))
+        return tensor.expand((*outer, *tensor.shape[-3:])).reshape((math.prod(outer), *tensor.shape[-3:]))
 
     mask = attn_mask
-    if mask is not None and len(outer) > 1 and mask.ndim > 3:
-        mask = with_four_axes(mask.expand((*outer, *mask.shape[-3:])))
+    if mask is not None and mask.ndim > 3 and len(outer) > 1:
+        mask = with_four_axes(mask)
     out = attend_like_torch(
         with_four_axes(query), with_four_axes(key), with_four_axes(value), mask, dropout_p, is_causal, scale,
         enable_gqa, head_first=True, function=function,

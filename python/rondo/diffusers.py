@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextvars
 import logging
 import sys
+import weakref
 from types import MethodType, ModuleType
 from typing import Any, Callable, Optional
 
@@ -20,7 +21,6 @@ from rondo.operators import rms_norm, rotary_position_embedding
 
 _LOGGER = logging.getLogger("rondo.diffusers")
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_STATE = "_rondo_enabled"
 
 
 def _attend(
@@ -108,6 +108,8 @@ def _norm_forward(module: torch.nn.Module, hidden_states: torch.Tensor) -> torch
 
 
 def _is_replaceable_norm(module: torch.nn.Module) -> bool:
+    if "forward" in module.__dict__:
+        return False  # somebody else has put something there
     if isinstance(module, normalization.RMSNorm):
         return len(module.dim) == 1 and module.bias is None
     return isinstance(module, torch.nn.RMSNorm) and len(module.normalized_shape) == 1
@@ -118,8 +120,12 @@ def _is_replaceable_norm(module: torch.nn.Module) -> bool:
 _running: contextvars.ContextVar[int] = contextvars.ContextVar("rondo_running", default=0)
 
 
-def _count(change: int) -> None:
-    _running.set(_running.get() + change)
+def _enter(*_: Any) -> None:
+    _running.set(_running.get() + 1)
+
+
+def _leave(*_: Any) -> None:
+    _running.set(_running.get() - 1)
 
 
 _original_rotation = embeddings.apply_rotary_emb
@@ -176,15 +182,17 @@ class _Enabled:
         self._rotating = [m for m in loaded if getattr(m, "apply_rotary_emb", None) in (_original_rotation, _rotate)]
         for module in self._rotating:
             _patch.add(module)
+        # First of all hooks: one that raises before it would leave the count uneven.
         self._hooks = [
-            model.register_forward_pre_hook(lambda *_: _count(1)),
-            model.register_forward_hook(lambda *_: _count(-1), always_call=True),
+            model.register_forward_pre_hook(_enter, prepend=True),
+            model.register_forward_hook(_leave, always_call=True),
         ]
 
     @staticmethod
     def _processors(model: torch.nn.Module) -> list[Any]:
-        found = [module.processor for module in model.modules() if getattr(module, "processor", None) is not None]
-        for processor in found:
+        # By identity: modules may share one.
+        found = {id(m.processor): m.processor for m in model.modules() if getattr(m, "processor", None) is not None}
+        for processor in found.values():
             if not hasattr(processor, "_attention_backend"):
                 raise NotImplementedError(
                     f"rondo.diffusers: {type(model).__name__} has the attention processor {type(processor).__name__}, "
@@ -192,7 +200,7 @@ class _Enabled:
                 )
         if not found:
             raise ValueError(f"rondo.diffusers: {type(model).__name__} has no attention processors")
-        return found
+        return list(found.values())
 
     def undo(self) -> None:
         for hook in self._hooks:
@@ -206,6 +214,10 @@ class _Enabled:
                 del processor._attention_backend
             else:
                 processor._attention_backend = before
+
+
+# Beside the models, not on them: a copy of a model is not enabled by what was changed on the original.
+_enabled: weakref.WeakKeyDictionary[torch.nn.Module, _Enabled] = weakref.WeakKeyDictionary()
 
 
 def _models(target: Any) -> list[torch.nn.Module]:
@@ -232,15 +244,19 @@ def enable(pipe_or_transformer: Any, *, fallback: bool = False) -> Any:
     """
     models = _models(pipe_or_transformer)
     disable(pipe_or_transformer)
-    for model in models:
-        setattr(model, _STATE, _Enabled(model, _LENIENT if fallback else _STRICT))
+    try:
+        for model in models:
+            _enabled[model] = _Enabled(model, _LENIENT if fallback else _STRICT)
+    except Exception:
+        disable(pipe_or_transformer)
+        raise
     return pipe_or_transformer
 
 
 def disable(pipe_or_transformer: Any) -> Any:
     """Puts everything back as it was before enable(); nothing happens where that was not called."""
     for model in _models(pipe_or_transformer):
-        state = model.__dict__.pop(_STATE, None)
+        state = _enabled.pop(model, None)
         if state is not None:
             state.undo()
     return pipe_or_transformer

@@ -1,6 +1,6 @@
 """The operators around a diffusion transformer's attention, each fused into one pass over memory.
 
-All take torch tensors or NumPy arrays on the CPU in float32, bfloat16 or float16, strided as they come, and return new
+All take torch tensors (float32, bfloat16, float16) or NumPy arrays (float32, float16) on the CPU, strided as they come, and return new
 dense ones of the same kind and dtype; arithmetic is float32. ``fused=False`` computes the plain reference in float64.
 ``threads`` is RONDO_THREADS, else the physical cores, when it is not given. Raises ValueError for shapes that do not fit,
 TypeError for what is no array or has another dtype, RuntimeError for a tensor that requires grad while grad is on.
@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Optional, TypeVar
 
 from rondo import _rondo
-from rondo._arrays import Operands, thread_count
+from rondo._arrays import Operands, switch, thread_count
 
 Array = TypeVar("Array")
 
@@ -33,7 +33,9 @@ def rotary_position_embedding(
         itself where x has its tokens. The last axis may also be D / 2: one value for both elements of a pair.
     rotated_mode: "rotated_half" pairs i with i + D / 2, "rotated_interleaved" 2i with 2i + 1.
     """
-    operands = Operands("rotary_position_embedding", x=x, cos=cos, sin=sin)
+    function = "rotary_position_embedding"
+    head_first, fused = switch(function, "head_first", head_first), switch(function, "fused", fused)
+    operands = Operands(function, x=x, cos=cos, sin=sin)
     return operands.take(
         _rondo.rotary_position_embedding(
             operands["x"], operands["cos"], operands["sin"], rotated_mode, head_first, fused, thread_count(threads)
@@ -136,8 +138,10 @@ def qk_norm_rope(
     query: [B, S, N, D]; key: [B, S, Nk, D] (tokens and heads exchanged with ``head_first``); weights: [D] or None;
     cos, sin as in rotary_position_embedding.
     """
+    function = "qk_norm_rope"
+    head_first, fused = switch(function, "head_first", head_first), switch(function, "fused", fused)
     operands = Operands(
-        "qk_norm_rope", query=query, key=key, query_weight=query_weight, key_weight=key_weight, cos=cos, sin=sin
+        function, query=query, key=key, query_weight=query_weight, key_weight=key_weight, cos=cos, sin=sin
     )
     names = ("query", "key", "query_weight", "key_weight", "cos", "sin")
     q, k = _rondo.qk_norm_rope(
@@ -148,6 +152,8 @@ def qk_norm_rope(
 
 def activation(x: Array, act_type: str, *, fused: bool = True, threads: Optional[int] = None) -> Array:
     """gelu, gelu-tanh, gelu-fast (x sigmoid(1.702 x)), silu (or swish), mish or relu of x, of any shape."""
+    if not isinstance(act_type, str):
+        raise TypeError(f"activation: act_type {act_type!r} is given; a name is needed")
     operands = Operands("activation", x=x)
     return operands.take(_rondo.activation(operands["x"], act_type.lower(), fused, thread_count(threads)))
 

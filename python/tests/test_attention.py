@@ -144,6 +144,14 @@ class AttentionTest(unittest.TestCase):
             (ValueError, "op_type", lambda: rondo.attention_forward(q, k, v, op_type="flash")),
             (ValueError, "needs op_type", lambda: rondo.attention_forward(q, k, v, opt_mode="manual")),
             (ValueError, "num_heads", lambda: rondo.attention_forward(q[..., 0], k[..., 0], v[..., 0], input_layout="BSH")),
+            (TypeError, "head_first 'no'", lambda: rondo.attention_forward(q, k, v, head_first="no")),
+            (TypeError, "causal 1", lambda: rondo.attention_forward(q, k, v, causal=1)),
+            (ValueError, "backend ''", lambda: rondo.attention_forward(q, k, v, backend="")),
+            (ValueError, "num_heads: 7", lambda: rondo.attention_forward(q, k, v, num_heads=7)),
+            (ValueError, "scale: 1e\\+300", lambda: rondo.attention_forward(q, k, v, scale=1e300)),
+            (ValueError, "threads: 'two'", lambda: rondo.attention_forward(q, k, v, threads="two")),
+            (TypeError, "key builtins.NoneType", lambda: rondo.attention_forward(q, None, v)),
+            (TypeError, "MaskedArray", lambda: rondo.attention_forward(q, k, v, np.ma.ones((1, 1, 33, 129), bool))),
             (TypeError, "positional", lambda: rondo.attention_forward(q, k, v, None, None, True)),
         ):
             with self.subTest(part=part), self.assertRaisesRegex(error, part):

@@ -83,6 +83,20 @@ class DiffusersTest(unittest.TestCase):
         with self.assertRaisesRegex(RuntimeError, "requires grad"):
             self.pipe.transformer(**inputs)
 
+    def test_shared_processors_and_copies(self):
+        import copy
+
+        model = copy.deepcopy(self.pipe.transformer)
+        shared = diffusers.models.transformers.transformer_flux.FluxAttnProcessor()
+        for module in model.modules():
+            if getattr(module, "processor", None) is not None:
+                module.processor = shared
+        self.bridge.enable(model)
+        copy.deepcopy(model)
+        self.bridge.enable(model)
+        self.bridge.disable(model)
+        self.assertNotIn("_attention_backend", shared.__dict__)
+
     def test_diffusers_own_way(self):
         before = self.draw()
         self.pipe.transformer.set_attention_backend("rondo")

@@ -37,7 +37,8 @@ struct AttentionProblem {
   bool lse = false;
   bool varlen = false;
 
-  auto operator<=>(const AttentionProblem&) const = default;
+  auto operator<=>(const AttentionProblem&) const =
+      default;  // NOLINT(modernize-use-nullptr): clang-tidy 14 misreads it
 };
 
 /// What operands (BSND views; `mask` may be undefined, else four axes) say of a problem.

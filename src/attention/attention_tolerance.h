@@ -7,7 +7,8 @@
 //   bfloat16          weights rounded to bfloat16       1.2e-2               1.2e-1          2e-4
 //
 // Elements are relative to their row's scale: its largest magnitude, but at least 0.1 where values have a deviation of
-// 1, and at least 1 in rows of less than 24 columns, which do not show how large the values were that cancelled. The LSE is relative to its own magnitude, but at least 1. Where scaled scores exceed 100, all grow in proportion.
+// 1, and at least 1 in rows of less than 24 columns, which do not show how large the values were that cancelled. The
+// LSE is relative to its own magnitude, but at least 1. Where scaled scores exceed 100, all grow in proportion.
 #pragma once
 
 #include <string>

@@ -88,8 +88,10 @@ void race(std::vector<Candidate>& candidates, const AttentionCall& call) {
 AttentionChoice AttentionTuner::choose(const AttentionProblem& problem, int threads, const AttentionRequest& request) {
   if (request.mode == AttentionOptMode::manual && request.backend.empty())
     throw InvalidArgument("attention: opt_mode manual needs a backend");
+  // Without queries, keys or heads there is nothing to measure.
+  const bool empty = problem.batch * problem.heads * problem.key_heads * problem.queries * problem.keys == 0;
   const bool named = !request.backend.empty() || env_value("RONDO_ATTENTION_BACKEND").has_value();
-  if (named || request.mode != AttentionOptMode::runtime) return registry_.select(problem, request.backend);
+  if (named || empty || request.mode != AttentionOptMode::runtime) return registry_.select(problem, request.backend);
   const TuneMode mode =
       request.tune ? *request.tune : parse_tune_mode(env_value("RONDO_TUNE").value_or("cached"), "RONDO_TUNE");
   std::optional<TunedAttention> tuned;
@@ -116,7 +118,7 @@ TunedAttention AttentionTuner::tune(const AttentionProblem& problem, int threads
   };
   try {
     const std::lock_guard alone(measuring_);
-    const TunedAttention tuned = measure(key);
+    TunedAttention tuned = measure(key);
     keep(key, tuned);
     finish();
     return tuned;

@@ -43,12 +43,15 @@ void merge_as(AttentionResult& a, const AttentionResult& b, int threads) {
         float& lse = a.lse.as<float>()[offset(a.lse.strides(), batch, head, token)];
         const float other = b.lse.as<float>()[offset(b.lse.strides(), batch, head, token)];
         const float most = std::max(lse, other);
-        if (most == kNothing) continue;  // both are 0
         // Of two infinite ones each has all the weight; their difference would be NaN.
         const float weight_a = lse == most ? 1.0F : std::exp(lse - most);
         const float weight_b = other == most ? 1.0F : std::exp(other - most);
         const float sum = weight_a + weight_b;
         Element* x = a.output.as<Element>() + offset(a.output.strides(), batch, token, head);
+        if (most == kNothing) {  // neither side has seen a key, whatever their memory holds
+          std::fill_n(x, width, Format::narrow(0.0F));
+          continue;
+        }
         const Element* y = b.output.as<Element>() + offset(b.output.strides(), batch, token, head);
         for (std::int64_t d = 0; d < width; ++d) {
           // A side without weight must not speak, even if it holds NaN from memory that nobody wrote.

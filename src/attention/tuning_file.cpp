@@ -34,7 +34,16 @@ TunedAttention parse_entry(const json& entry, const std::string& source) {
   return tuned;
 }
 
+/// What is neither missing nor a plain file could block whoever opens it.
+void refuse_special_file(const fs::path& path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (fs::exists(status) && !fs::is_regular_file(status))
+    throw FileError(fmt::format("{}: is no regular file", path.string()));
+}
+
 TunedAttentions parse(const fs::path& path) {
+  refuse_special_file(path);
   const JsonConfig config = JsonConfig(parse_json(read_text_file(path, kLargestFile), path.string()), path.string());
   const std::int64_t version = config.integer("schema_version", std::nullopt, 0, 1 << 30);
   if (version != kSchemaVersion) config.refuse("schema_version", fmt::format("allowed is {}", kSchemaVersion));
@@ -49,6 +58,7 @@ TunedAttentions parse(const fs::path& path) {
 }
 
 void write(const fs::path& path, const TunedAttentions& entries) {
+  refuse_special_file(path);
   json document{{"schema_version", kSchemaVersion}, {"entries", json::object()}};
   for (const auto& [key, tuned] : entries) {
     document["entries"][key] = {{"kernel", tuned.kernel},

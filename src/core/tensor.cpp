@@ -97,6 +97,15 @@ std::string Shape::to_string() const {
 bool Shape::operator==(const Shape& other) const { return std::equal(begin(), end(), other.begin(), other.end()); }
 
 Tensor Tensor::empty(const Shape& shape, DType dtype) {
+  // Shapes come from outside too (a view may repeat one element 2^62 times).
+  std::int64_t bytes = static_cast<std::int64_t>(dtype_size(dtype));
+  bool fits = true;
+  for (const std::int64_t extent : shape) fits = fits && !__builtin_mul_overflow(bytes, extent, &bytes);
+  constexpr std::int64_t kMostBytes = std::int64_t{1} << 56;
+  if (!fits || bytes > kMostBytes) {
+    if (std::find(shape.begin(), shape.end(), 0) == shape.end())
+      throw Error(fmt::format("memory: cannot allocate {} elements of {}", shape.to_string(), dtype_name(dtype)));
+  }
   Tensor tensor = borrow(nullptr, shape, dtype);
   const std::shared_ptr<void> memory = allocate_aligned(tensor.bytes());
   tensor.data_ = memory.get();

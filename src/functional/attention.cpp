@@ -132,7 +132,8 @@ int team_size(int threads) {
 }
 
 float scale_of(const std::optional<double>& scale, std::int64_t head_dim) {
-  check(!scale || std::isfinite(*scale), "scale: {} is given; allowed are finite numbers", scale.value_or(0));
+  check(!scale || std::isfinite(static_cast<float>(*scale)), "scale: {} is given; allowed is what float32 can hold",
+        scale.value_or(0));
   return static_cast<float>(scale.value_or(1.0 / std::sqrt(static_cast<double>(head_dim))));
 }
 
@@ -150,6 +151,8 @@ Operands fixed_operands(const Tensor& query, const Tensor& key, const Tensor& va
              with_dense_rows(to_bsnd("value", value, options.layout, key_heads)),
              {}};
   check_operands(o);
+  check(options.num_heads == 0 || options.num_heads == o.query.shape()[2], "num_heads: {} is given; query has {} heads",
+        options.num_heads, o.query.shape()[2]);
   check_mask(mask, o.query.shape(), o.key.shape()[1]);
   if (mask.defined()) o.mask = with_dense_rows(with_all_keys(mask, o.key.shape()[1]));
   return o;
@@ -189,7 +192,8 @@ AttentionResult attention_forward(const Tensor& query, const Tensor& key, const 
   AttentionResult result{output.stored, {}};
   if (options.return_lse) result.lse = Tensor::empty({q[0], q[2], q[1]}, DType::f32);
   std::vector<AttentionSequence> sequences;
-  for (std::int64_t b = 0; b < q[0]; ++b) sequences.push_back({b, 0, q[1], 0, o.key.shape()[1]});
+  for (std::int64_t b = 0; b < q[0] && result.output.elements() > 0; ++b)
+    sequences.push_back({b, 0, q[1], 0, o.key.shape()[1]});
   AttentionCall call{o.query,        o.key,
                      o.value,        o.mask,
                      output.bsnd,    result.lse,

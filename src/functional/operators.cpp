@@ -139,7 +139,7 @@ Tensor rotate(const Operator& op, const Tensor& x, const Tensor& weight, const T
   append_weight(op, weight, inputs);
   if (!options.fused) return arranged(compute(op, inputs, options)[0]).to(x.dtype());
   op.infer(types_of(inputs));
-  const Tensor output = Tensor::empty(x.shape(), x.dtype());
+  Tensor output = Tensor::empty(x.shape(), x.dtype());
   std::array outputs{arranged(output)};
   run(op, inputs, outputs, options);
   return output;

@@ -6,7 +6,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <thread>
 
 #include "core/env.h"
 #include "rondo/error.h"
@@ -28,9 +30,14 @@ FileLock::FileLock(const fs::path& path) {
   if (error) throw FileError(fmt::format("{}: cannot be created: {}", path.parent_path().string(), error.message()));
   descriptor_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (descriptor_ < 0) throw FileError(fmt::format("{}: cannot be opened: {}", path.string(), std::strerror(errno)));
-  while (flock(descriptor_, LOCK_EX) != 0) {
-    if (errno == EINTR) continue;
+  using namespace std::chrono_literals;
+  const auto deadline = std::chrono::steady_clock::now() + 2s;
+  while (flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
     const int reason = errno;
+    if ((reason == EINTR || reason == EWOULDBLOCK) && std::chrono::steady_clock::now() < deadline) {
+      std::this_thread::sleep_for(5ms);
+      continue;
+    }
     close(descriptor_);
     throw FileError(fmt::format("{}: cannot be locked: {}", path.string(), std::strerror(reason)));
   }

@@ -9,8 +9,8 @@ namespace rondo {
 /// RONDO_CACHE_DIR, else $XDG_CACHE_HOME/rondo, else $HOME/.cache/rondo; nothing when none is set. It need not exist.
 std::optional<std::filesystem::path> cache_folder();
 
-/// Holds an exclusive lock on a file (created when it is missing, with its folder) until destroyed. Waits for other
-/// processes. Throws FileError.
+/// Holds an exclusive lock on a file (created when it is missing, with its folder) until destroyed. Waits two seconds
+/// at most for other processes. Throws FileError.
 class FileLock {
  public:
   explicit FileLock(const std::filesystem::path& path);

@@ -214,6 +214,29 @@ TEST(Attention, AQueryThatSeesNothingGivesZero) {
   }
 }
 
+TEST(Attention, TheLowestNumberHidesNothingWhereAllHaveIt) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const Tensor q = random_tensor({1, 40, 2, 16}, dtype, 1);
+    const Tensor k = random_tensor({1, 70, 2, 16}, dtype, 2);
+    Tensor mask = Tensor::empty({1, 1, 40, 70}, DType::f32);
+    std::fill_n(mask.as<float>(), mask.elements(), std::numeric_limits<float>::lowest());
+    for (std::int64_t i = 0; i < 20 * 70; ++i) mask.as<float>()[i] = i % 3 == 0 ? 0.0F : mask.as<float>()[i];
+    AttentionOptions options;
+    options.backend = "reference";
+    const AttentionResult expected = attention_forward(q, k, k, mask, options);
+    for (const AttentionBackendAnswer& answer : attention_backends(q, k, k, mask, {})) {
+      if (answer.refusal) continue;
+      options.backend = answer.name;
+      const bool rounds = attention_registry().find(answer.name, "test")->rounds_weights();
+      EXPECT_EQ(
+          compare_attention(attention_forward(q, k, k, mask, options), expected, attention_tolerance(dtype, rounds, 1))
+              .failure,
+          "")
+          << answer.name;
+    }
+  }
+}
+
 TEST(Attention, NanStaysInItsRow) {
   Tensor q = random_tensor({1, 40, 1, 16}, DType::f32, 1);
   const Tensor k = random_tensor({1, 200, 1, 16}, DType::f32, 2);
@@ -327,6 +350,8 @@ TEST(Attention, MergeIsSafeAtLargeLse) {
   }
   EXPECT_FLOAT_EQ(*merge_attention_states(state(1, 1000), state(3, -1000)).output.as<float>(), 1.0F);
   EXPECT_THROW(merge_attention_states(state(1, 0), {}), InvalidArgument);
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_EQ(*merge_attention_states(state(nan, kNothing), state(7, kNothing)).output.as<float>(), 0.0F);
 }
 
 TEST(Attention, RefusesWhatDoesNotFit) {
@@ -354,6 +379,15 @@ TEST(Attention, RefusesWhatDoesNotFit) {
   AttentionOptions options;
   options.scale = std::numeric_limits<double>::quiet_NaN();
   EXPECT_THROW(attention_forward(q, q, q, {}, options), InvalidArgument);
+}
+
+TEST(Attention, NothingToTuneWhereNothingIsToBeDone) {
+  const Tensor none = Tensor::empty({1, 0, 2, 64}, DType::f32);
+  const Tensor k = random_tensor({1, 30, 2, 64}, DType::f32, 1);
+  AttentionOptions options;
+  options.tune = TuneMode::on;
+  EXPECT_EQ(attention_forward(none, k, k, {}, options).output.elements(), 0);
+  EXPECT_EQ(attention_forward(k, none, none, {}, options).output.as<float>()[0], 0.0F);
 }
 
 TEST(Attention, AForcedBackendMustBeAbleTo) {

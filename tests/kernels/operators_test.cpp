@@ -138,6 +138,9 @@ TEST(OperatorsByHand, Refusals) {
   EXPECT_THROW(add_rms_norm(y, y.to(DType::bf16)), InvalidArgument);
   EXPECT_THROW(swiglu(random_tensor({2, 7}, DType::f32, 1)), InvalidArgument);
   EXPECT_THROW(rms_norm(Tensor()), InvalidArgument);
+  float one = 1;
+  const Tensor endless = Tensor::borrow(&one, {1}, DType::f32).restrided({std::int64_t{1} << 62}, {0});
+  EXPECT_THROW(activation(endless, ActivationKind::relu), Error);
   EXPECT_THROW(activation(Tensor::zeros({3}, DType::s32), ActivationKind::silu), InvalidArgument);
 }
 

@@ -50,6 +50,14 @@ TEST_P(RowKernel, LayerNormFarFromZero) {
   check(LayerNormOp(1e-6), {{x.to(dtype())}}, 1e-4);
 }
 
+TEST_P(RowKernel, LayerNormOfEqualElementsIsZero) {
+  for (const std::int64_t width : {31, 72, 3072}) {
+    Tensor x = Tensor::empty({2, width}, DType::f32);
+    std::fill_n(x.as<float>(), x.elements(), 100.7F);
+    check(LayerNormOp(1e-6), {{x.to(dtype())}});
+  }
+}
+
 TEST_P(RowKernel, GroupNorm) {
   for (const auto& [shape, groups] : {std::pair(Shape{1, 5, 7, 32}, 8),
                                       {Shape{2, 17, 1, 96}, 8},

@@ -2,6 +2,7 @@
 #include "attention/attention_tuner.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <atomic>
 #include <chrono>
@@ -162,6 +163,14 @@ TEST_F(AttentionTunerTest, AFolderThatCannotBeWrittenKeepsResultsInMemory) {
   EXPECT_EQ(tuner.choose(problem_, 1, with(TuneMode::on)).kernel->name(), "fast");
   EXPECT_GE(warnings_, 1);
   EXPECT_EQ(tuner.choose(problem_, 1, with(TuneMode::cached)).kernel->name(), "fast");
+}
+
+TEST_F(AttentionTunerTest, SpecialFilesDoNotBlock) {
+  fs::create_directories(folder_);
+  ASSERT_EQ(mkfifo((folder_ / "attention-tuning.json").c_str(), 0600), 0);
+  AttentionTuner tuner(registry_);
+  EXPECT_EQ(tuner.choose(problem_, 1, with(TuneMode::on)).kernel->name(), "fast");
+  EXPECT_GE(warnings_, 1);
 }
 
 TEST_F(AttentionTunerTest, AProblemThatNobodyTakesIsRefused) {

@@ -242,7 +242,14 @@ void widen_mask(const M* source, std::int64_t count, float* target) {
       hn::StoreU(hn::IfThenElseZero(hidden, hn::Set(d, kLowest)), d, target + j);
     });
   } else {
-    widen_row(source, count, kLog2E, target);
+    for_lanes(count, [&](auto d, std::int64_t j) HWY_ATTR {
+      const auto given = load_float(d, source + j);
+      // What is finite stays so: a row of float32's lowest number everywhere is the mean of all values, not nothing.
+      const auto lowest = hn::Set(d, std::numeric_limits<float>::lowest());
+      const auto hidden = hn::Eq(given, hn::Set(d, kLowest));
+      const auto scaled = hn::Max(lowest, hn::Mul(given, hn::Set(d, kLog2E)));  // in this order x86 keeps a NaN
+      hn::StoreU(hn::IfThenElse(hidden, given, scaled), d, target + j);
+    });
   }
 }
 

@@ -353,7 +353,12 @@ class FlashBf16 {
         transpose(x);
         for (std::int64_t j = 0; j < columns; ++j) {
           float* score = s_.scores + (first + j) * kBlock + v * 16;
-          const __m512 added = _mm512_mul_ps(_mm512_castsi512_ps(x[j]), _mm512_set1_ps(kLog2E));
+          // What is finite stays so, as in flash_attention.cpp.
+          const __m512 given = _mm512_castsi512_ps(x[j]);
+          const __mmask16 seen = _mm512_cmp_ps_mask(given, _mm512_set1_ps(kLowest), _CMP_NEQ_UQ);
+          const __m512 scaled = _mm512_mul_ps(given, _mm512_set1_ps(kLog2E));
+          const __m512 added =
+              _mm512_mask_max_ps(given, seen, _mm512_set1_ps(-std::numeric_limits<float>::max()), scaled);
           _mm512_store_ps(score, _mm512_fmadd_ps(_mm512_load_ps(score), factor, added));
         }
       }

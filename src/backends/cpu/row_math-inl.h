@@ -62,11 +62,31 @@ HWY_INLINE float square_sum_row(const T* x, float center, std::int64_t width) {
   return sum;
 }
 
-/// x / (1 + exp(-z)); exp of a large argument is infinity and the quotient 0, as it should be.
+/// How far the mean lies from `center`: of a row whose mean is large, the float32 sum is off by more than its
+/// deviation.
+template <class T>
+HWY_INLINE float mean_offset_row(const T* x, float center, std::int64_t width) {
+  const hn::ScalableTag<float> d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const auto c = hn::Set(d, center);
+  auto s0 = hn::Zero(d);
+  auto s1 = hn::Zero(d);
+  std::int64_t i = 0;
+  for (; i + 2 * lanes <= width; i += 2 * lanes) {
+    s0 = hn::Add(s0, hn::Sub(load_float(d, x + i), c));
+    s1 = hn::Add(s1, hn::Sub(load_float(d, x + i + lanes), c));
+  }
+  float sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(s0, s1)));
+  for (; i < width; ++i) sum += load_one(x + i) - center;
+  return sum / static_cast<float>(width);
+}
+
+/// x / (1 + exp(-z)); 0 where exp(-z) would be infinite.
 template <class D, class V>
 HWY_INLINE V times_sigmoid(D d, V x, V z) {
-  const auto bounded = hn::Max(z, hn::Set(d, -88.0F));
-  return hn::Div(x, hn::Add(hn::Set(d, 1.0F), hn::Exp(d, hn::Neg(bounded))));
+  const auto least = hn::Set(d, -88.0F);
+  const auto quotient = hn::Div(x, hn::Add(hn::Set(d, 1.0F), hn::Exp(d, hn::Neg(hn::Max(z, least)))));
+  return hn::IfThenZeroElse(hn::Lt(z, least), quotient);
 }
 
 /// Abramowitz and Stegun 7.1.26; absolute error below 1.5e-7.

@@ -67,7 +67,8 @@ struct Standard {
 template <class T>
 HWY_INLINE Standard standard_of(const T* x, std::int64_t width, float eps) {
   const auto count = static_cast<float>(width);
-  const float mean = sum_row(x, width) / count;
+  const float rough = sum_row(x, width) / count;
+  const float mean = rough + mean_offset_row(x, rough, width);
   return {mean, 1.0F / std::sqrt(square_sum_row(x, mean, width) / count + eps)};
 }
 

@@ -19,7 +19,7 @@ struct Key {
   bool has_bias;
   std::string attributes;
   DType dtype;
-  auto operator<=>(const Key&) const = default;
+  auto operator<=>(const Key&) const = default;  // NOLINT(modernize-use-nullptr): clang-tidy 14 misreads it
 };
 
 Value& value_of(Graph& graph, ValueId id) { return graph.values[static_cast<std::size_t>(id)]; }
@@ -71,7 +71,9 @@ PassResult join_linears(Graph& graph) {
   // Nodes are put before the first of their group, whose place becomes the product: later ones turn into cuts of it.
   std::vector<std::vector<Node>> added(graph.nodes.size());
   std::vector<bool> remove(graph.nodes.size(), false);
-  for (const auto& [key, members] : groups) {
+  for (const auto& group : groups) {
+    const Key& key = group.first;
+    const std::vector<NodeId>& members = group.second;
     if (members.size() < 2) continue;
     const auto gather = [&](std::size_t input) {
       std::vector<ValueId> weights;

@@ -36,8 +36,8 @@ std::int64_t chunk_count(std::int64_t k) {
 /// A weight as tiles of 256 outputs x one chunk of inputs, each in the layout of its product.
 class TiledWeight final : public PackedWeight {
  public:
-  TiledWeight(memory::desc layout, std::int64_t tiles, std::int64_t chunks)
-      : layout_(std::move(layout)),
+  TiledWeight(const memory::desc& layout, std::int64_t tiles, std::int64_t chunks)
+      : layout_(layout),
         chunks_(chunks),
         data_(Tensor::empty({tiles * chunks * static_cast<std::int64_t>(layout_.get_size())}, DType::u8)) {}
   std::size_t bytes() const override { return data_.bytes(); }
