@@ -33,13 +33,12 @@ class Candidate {
         runner_(kernel_->make(problem, tiling, threads)),
         scratch_(Tensor::empty({static_cast<std::int64_t>(runner_->scratch_bytes())}, DType::u8)) {}
 
-  /// Runs once and remembers the best time. Returns this one, in milliseconds.
-  double run(const AttentionCall& call) {
+  /// Runs once and remembers the best time, in milliseconds.
+  void run(const AttentionCall& call) {
     const auto start = std::chrono::steady_clock::now();
     runner_->run(call, {scratch_.as<std::byte>(), scratch_.bytes()});
     const std::chrono::duration<double, std::milli> elapsed = std::chrono::steady_clock::now() - start;
     best_ = std::min(best_, elapsed.count());
-    return elapsed.count();
   }
   void forget() { best_ = std::numeric_limits<double>::infinity(); }
 
@@ -152,13 +151,13 @@ std::optional<AttentionChoice> AttentionTuner::usable(const TunedAttention& tune
 TunedAttention AttentionTuner::measure(const Key& key) const {
   const auto& [problem, threads] = key;
   const RandomAttention operands(problem);
+  const ThreadTeamScope team(threads);  // oneDNN looks at it when a candidate is made
   std::vector<Candidate> candidates;
   for (const auto& kernel : registry_.kernels()) {
     if (kernel->name() != "reference" && !registry_.answer(*kernel, problem))
       candidates.emplace_back(kernel, AttentionTiling{}, problem, threads);
   }
   if (candidates.empty()) return {std::string(registry_.select(problem, "").kernel->name()), {}, 0, 0};
-  const ThreadTeamScope team(threads);
   const AttentionCall call = operands.call(threads);
   // A kernel that is far behind with its own tiling is not saved by another one.
   thin_out(candidates, call, 1.5);
