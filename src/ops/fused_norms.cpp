@@ -28,7 +28,12 @@ RefTensor result_of(const Operator& op, const std::vector<RefTensor>& inputs) {
 
 std::vector<TensorType> LayerNormScaleShiftOp::infer(std::span<const TensorType> inputs) const {
   check(inputs.size() == 3 || inputs.size() == 5, "takes 3 or 5 inputs, given {}", inputs.size());
-  ModulateOp().infer(inputs.first(3));
+  check_floating(inputs);
+  for (const TensorType& vector : inputs.subspan(1, 2)) {
+    check(is_modulation_of(vector.shape, inputs[0].shape),
+          "input {} and scale or shift {} do not fit; allowed are [B, S, D] and [B, D], [B, 1, D] or [B, S, D]",
+          inputs[0].shape.to_string(), vector.shape.to_string());
+  }
   return LayerNormOp(eps_).infer(with_parameters(inputs[0], inputs.subspan(3)));
 }
 
