@@ -7,6 +7,7 @@ Importing this module makes "rondo" known to diffusers, so that ``model.set_atte
 from __future__ import annotations
 
 import contextvars
+import functools
 import logging
 import sys
 import weakref
@@ -48,27 +49,16 @@ def _attend(
 _told: set[str] = set()
 
 
-def _attend_or_native(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attn_mask: Optional[torch.Tensor] = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: Optional[float] = None,
-    enable_gqa: bool = False,
-    return_lse: bool = False,
-    _parallel_config: Any = None,
-) -> torch.Tensor:
-    arguments = (query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, return_lse, _parallel_config)
+@functools.wraps(_attend)  # diffusers reads the signature
+def _attend_or_native(*arguments: Any, **named: Any) -> torch.Tensor:
     try:
-        return _attend(*arguments)
+        return _attend(*arguments, **named)
     except (NotImplementedError, RuntimeError, TypeError, ValueError) as refusal:
         if str(refusal) not in _told:
             _told.add(str(refusal))
             _LOGGER.warning("%s: torch's attention is used instead", refusal)
         registry = attention_dispatch._AttentionBackendRegistry
-        return registry._backends[attention_dispatch.AttentionBackendName.NATIVE](*arguments)
+        return registry._backends[attention_dispatch.AttentionBackendName.NATIVE](*arguments, **named)
 
 
 def _make_known(value: str, function: Callable[..., torch.Tensor]) -> Any:

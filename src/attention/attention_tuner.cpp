@@ -107,6 +107,7 @@ TunedAttention AttentionTuner::tune(const AttentionProblem& problem, int threads
   while (true) {
     if (auto known = find(key)) return *known;
     std::unique_lock lock(mutex_);
+    if (results_[key]) continue;  // somebody finished between the two looks
     if (under_way_.insert(key).second) break;
     measured_.wait(lock, [&] { return under_way_.count(key) == 0; });
   }

@@ -25,7 +25,7 @@ using TunedAttentions = std::map<std::string, TunedAttention>;
 std::optional<std::filesystem::path> tuning_file_path();
 
 /// What the file holds; nothing when it is missing. A file that is damaged or of another version counts as empty, with
-/// one warning in the log; of an entry that is damaged nothing remains.
+/// one warning in the log.
 TunedAttentions read_tuning_file();
 
 /// Adds one entry to what the file holds by now: under a lock, by renaming. Throws FileError.

@@ -9,6 +9,7 @@
 #include "attention/merge_states.h"
 #include "backends/attention_backends.h"
 #include "core/threads.h"
+#include "functional/dense_rows.h"
 #include "rondo/error.h"
 
 namespace rondo {
@@ -21,18 +22,6 @@ void check(bool holds, fmt::format_string<Args...> message, Args&&... args) {
 
 std::string describe(const Tensor& tensor) {
   return fmt::format("{} {}", dtype_name(tensor.dtype()), tensor.shape().to_string());
-}
-
-/// The tensor itself where its last axis is dense, else a dense copy.
-Tensor with_dense_rows(const Tensor& tensor) {
-  const std::size_t last = tensor.shape().rank() - 1;
-  if (tensor.strides()[last] == 1 || tensor.shape()[last] == 1 || tensor.elements() == 0) return tensor;
-  if (is_floating(tensor.dtype())) return tensor.to(tensor.dtype());
-  Tensor copy = Tensor::empty(tensor.shape(), tensor.dtype());  // boolean
-  const Tensor wide = tensor.to_float32();
-  std::transform(wide.as<float>(), wide.as<float>() + wide.elements(), copy.as<bool>(),
-                 [](float value) { return value != 0; });
-  return copy;
 }
 
 /// Any layout as BSND, a view.

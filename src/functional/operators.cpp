@@ -11,6 +11,7 @@
 #include "backends/cpu/kernels.h"
 #include "backends/kernel.h"
 #include "core/threads.h"
+#include "functional/dense_rows.h"
 #include "ops/elementwise.h"
 #include "ops/fused_norms.h"
 #include "ops/modulation.h"
@@ -28,13 +29,6 @@ void check_operand(const Operator& op, const Tensor& tensor) {
     throw InvalidArgument(fmt::format("{}: {} {} is given; allowed are float32, bfloat16 and float16", op.name(),
                                       dtype_name(dtype), tensor.shape().to_string()));
   }
-}
-
-/// The tensor itself where its last axis is dense, else a dense copy.
-Tensor with_dense_rows(const Tensor& tensor) {
-  const std::size_t rank = tensor.shape().rank();
-  const bool dense = rank == 0 || tensor.strides()[rank - 1] == 1 || tensor.shape().back() == 1;
-  return dense ? tensor : tensor.to(tensor.dtype());
 }
 
 std::vector<TensorType> types_of(std::span<const Tensor> tensors) {
