@@ -39,46 +39,37 @@ HWY_INLINE float sum_row(const T* x, std::int64_t width) {
   return sum;
 }
 
-/// Sum of (x - center)^2.
-template <class T>
-HWY_INLINE float square_sum_row(const T* x, float center, std::int64_t width) {
+/// add(x - center, sum so far) for a row's elements, in two accumulators.
+template <class T, class Add>
+HWY_INLINE float centered_sum_row(const T* x, float center, std::int64_t width, const Add& add) {
   const hn::ScalableTag<float> d;
+  const hn::CappedTag<float, 1> one;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   const auto c = hn::Set(d, center);
   auto s0 = hn::Zero(d);
   auto s1 = hn::Zero(d);
   std::int64_t i = 0;
   for (; i + 2 * lanes <= width; i += 2 * lanes) {
-    const auto a = hn::Sub(load_float(d, x + i), c);
-    const auto b = hn::Sub(load_float(d, x + i + lanes), c);
-    s0 = hn::MulAdd(a, a, s0);
-    s1 = hn::MulAdd(b, b, s1);
+    s0 = add(hn::Sub(load_float(d, x + i), c), s0);
+    s1 = add(hn::Sub(load_float(d, x + i + lanes), c), s1);
   }
-  float sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(s0, s1)));
-  for (; i < width; ++i) {
-    const float a = load_one(x + i) - center;
-    sum += a * a;
-  }
-  return sum;
+  auto rest = hn::Set(one, hn::GetLane(hn::SumOfLanes(d, hn::Add(s0, s1))));
+  for (; i < width; ++i) rest = add(hn::Sub(load_float(one, x + i), hn::Set(one, center)), rest);
+  return hn::GetLane(rest);
+}
+
+/// Sum of (x - center)^2.
+template <class T>
+HWY_INLINE float square_sum_row(const T* x, float center, std::int64_t width) {
+  return centered_sum_row(x, center, width, [](auto a, auto sum) HWY_ATTR { return hn::MulAdd(a, a, sum); });
 }
 
 /// How far the mean lies from `center`: of a row whose mean is large, the float32 sum is off by more than its
 /// deviation.
 template <class T>
 HWY_INLINE float mean_offset_row(const T* x, float center, std::int64_t width) {
-  const hn::ScalableTag<float> d;
-  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  const auto c = hn::Set(d, center);
-  auto s0 = hn::Zero(d);
-  auto s1 = hn::Zero(d);
-  std::int64_t i = 0;
-  for (; i + 2 * lanes <= width; i += 2 * lanes) {
-    s0 = hn::Add(s0, hn::Sub(load_float(d, x + i), c));
-    s1 = hn::Add(s1, hn::Sub(load_float(d, x + i + lanes), c));
-  }
-  float sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(s0, s1)));
-  for (; i < width; ++i) sum += load_one(x + i) - center;
-  return sum / static_cast<float>(width);
+  const auto add = [](auto a, auto sum) HWY_ATTR { return hn::Add(a, sum); };
+  return centered_sum_row(x, center, width, add) / static_cast<float>(width);
 }
 
 /// x / (1 + exp(-z)); 0 where exp(-z) would be infinite.
