@@ -27,6 +27,27 @@ enum class CfgFusion : std::uint8_t { automatic, on, off };
 /// Whether pictures are decoded in overlapping tiles that are blended. automatic: where the whole would not fit.
 enum class VaeTiling : std::uint8_t { automatic, on, off };
 
+/// How the transformer's linear layers are quantised. Layers are named as their weights are, without ".weight".
+struct LinearQuantizationOptions {
+  /// w8a8 (weights and inputs in 8 bits), w8a16, w4a16 (weights in 8 or 4 bits, for memory) or none. Empty: as the
+  /// checkpoint is stored.
+  std::string format;
+  /// Globs of layers that stay as they are. Unset: modulations, embeddings and the output.
+  std::optional<std::vector<std::string>> exclude;
+  struct Rule {
+    std::string pattern;
+    std::string format;  // or none
+  };
+  /// Stronger than `exclude`; the last that matches wins.
+  std::vector<Rule> rules;
+  /// Inputs that share a weight's scale in w4a16: 32, 64 or 128.
+  std::int64_t group = 64;
+  /// Whether Hadamard matrices turn inputs and weights first, so that outliers spread.
+  bool rotate = false;
+  /// Steps that run unquantised, such as "0,1,18-19"; empty for none. Both forms of the weights are then kept.
+  std::string skip_steps;
+};
+
 /// What decides how a model runs; fixed when it is opened.
 struct PipelineOptions {
   /// Compute dtype: f32 or bf16. Unset: bf16 where the CPU multiplies it natively, f32 elsewhere.
@@ -46,6 +67,7 @@ struct PipelineOptions {
   std::string attention_backend;
   /// Whether measured attention kernels are used, or measured where they are not yet. Unset: as RONDO_TUNE says.
   std::optional<TuneMode> tune;
+  LinearQuantizationOptions quantization;
 };
 
 /// What a caller asks for. What is not set is taken from the model folder's generation_config.json, then from the

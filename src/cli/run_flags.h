@@ -15,10 +15,7 @@ namespace rondo::cli {
 CLI::Option* add_value(CLI::App& app, const std::string& flag, std::optional<std::string>& value,
                        const std::string& help);
 
-/// Everything that changes how a model runs: --dtype, --threads, --attention-backend, --tune, --cfg-fusion,
-/// --vae-tiling, --compile,
-/// --passes,
-/// --no-pass.
+/// Everything that changes how a model runs: dtype, threads, attention, fusion, tiling, quantisation, passes.
 class RunFlags {
  public:
   void add_to(CLI::App& app);
@@ -26,12 +23,20 @@ class RunFlags {
   PipelineOptions options(const std::optional<std::string>& stored_dtype = std::nullopt) const;
 
  private:
+  LinearQuantizationOptions quantization() const;
+
   std::optional<std::string> dtype_;
   std::optional<std::string> threads_;
   std::optional<std::string> attention_backend_;
   std::optional<std::string> tune_;
   std::optional<std::string> cfg_fusion_;
   std::optional<std::string> vae_tiling_;
+  std::optional<std::string> quantize_;
+  std::optional<std::string> quantize_exclude_;
+  std::vector<std::string> quantize_rules_;
+  std::optional<std::string> quantize_group_;
+  std::optional<std::string> quantize_rotation_;
+  std::optional<std::string> quantize_skip_steps_;
   std::optional<bool> compile_;
   std::optional<std::string> passes_;
   std::vector<std::string> without_passes_;

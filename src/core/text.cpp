@@ -3,8 +3,12 @@
 #include <fmt/format.h>
 #include <utf8proc.h>
 
+#include <algorithm>
 #include <array>
+#include <charconv>
 #include <sstream>
+
+#include "rondo/error.h"
 
 namespace rondo {
 
@@ -58,6 +62,37 @@ std::vector<std::string> split_list(const std::string& text) {
     if (!part.empty()) parts.push_back(part);
   }
   return parts;
+}
+
+std::vector<int> parse_selector(const std::string& text, std::string_view source) {
+  constexpr int kMost = 9999;
+  std::vector<int> numbers;
+  for (std::string part : split_list(text)) {
+    const auto is_space = [](char c) { return c == ' ' || c == '\t'; };
+    part.erase(part.begin(), std::find_if_not(part.begin(), part.end(), is_space));
+    while (!part.empty() && is_space(part.back())) part.pop_back();
+    if (part.empty()) continue;
+    const auto refuse = [&] {
+      return InvalidArgument(fmt::format(
+          "{}: '{}' is given; allowed are whole numbers up to {} and ranges such as 0-2, with commas between", source,
+          printable(part), kMost));
+    };
+    const auto number = [&](std::string_view digits) {
+      int value = 0;
+      const char* end = digits.data() + digits.size();
+      const auto [stop, error] = std::from_chars(digits.data(), end, value);
+      if (error != std::errc() || stop != end || value < 0 || value > kMost) throw refuse();
+      return value;
+    };
+    const std::size_t dash = part.find('-');
+    const int first = number(std::string_view(part).substr(0, dash));
+    const int last = dash == std::string::npos ? first : number(std::string_view(part).substr(dash + 1));
+    if (last < first) throw refuse();
+    for (int i = first; i <= last; ++i) numbers.push_back(i);
+  }
+  std::sort(numbers.begin(), numbers.end());
+  numbers.erase(std::unique(numbers.begin(), numbers.end()), numbers.end());
+  return numbers;
 }
 
 std::string human_bytes(std::uint64_t bytes) {

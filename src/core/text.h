@@ -29,6 +29,10 @@ std::string printable(std::string_view text, std::size_t limit = 120);
 /// The parts between commas that are not empty.
 std::vector<std::string> split_list(const std::string& text);
 
+/// "0-2,4" -> {0, 1, 2, 4}: sorted, each once; blank for none. Throws InvalidArgument, starting with `source` and
+/// naming the part, for anything that is no whole number from 0 to 9999 or no rising range.
+std::vector<int> parse_selector(const std::string& text, std::string_view source);
+
 /// "1.5 MB" (powers of ten)
 std::string human_bytes(std::uint64_t bytes);
 

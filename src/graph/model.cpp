@@ -5,13 +5,23 @@
 #include <algorithm>
 
 #include "graph/passes/attention_selection.h"
+#include "graph/passes/quantize_linears.h"
 
 namespace rondo {
 
+std::vector<PassResult> run_flow(Graph& graph, const PlanOptions& options) {
+  request_attention(graph, options.attention);
+  std::vector<PassResult> results;
+  if (options.quantization.active()) results.push_back(quantize_linears(graph, options.quantization));
+  for (PassResult& result : run_passes(graph, options.passes)) results.push_back(std::move(result));
+  return results;
+}
+
 std::shared_ptr<const Plan> Model::plan(const std::string& key, const PlanOptions& options,
                                         const std::function<Graph()>& build) {
-  const std::string full_key = fmt::format("{} threads={} passes={} attention:{}", key, options.threads,
-                                           options.passes.to_string(), to_string(options.attention));
+  const std::string full_key =
+      fmt::format("{} threads={} passes={} attention:{} quantization:{}", key, options.threads,
+                  options.passes.to_string(), to_string(options.attention), options.quantization.to_string());
   const std::lock_guard lock(mutex_);
   const auto found =
       std::find_if(plans_.begin(), plans_.end(), [&](const auto& entry) { return entry.first == full_key; });
@@ -20,8 +30,7 @@ std::shared_ptr<const Plan> Model::plan(const std::string& key, const PlanOption
     return found->second;
   }
   Graph graph = build();
-  request_attention(graph, options.attention);
-  std::vector<PassResult> passes = run_passes(graph, options.passes);
+  std::vector<PassResult> passes = run_flow(graph, options);
   plans_.emplace_front(full_key,
                        std::make_shared<const Plan>(std::move(graph), std::move(passes), weights_, options.threads));
   if (plans_.size() > kPlans) plans_.pop_back();

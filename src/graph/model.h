@@ -9,6 +9,7 @@
 
 #include "attention/attention_request.h"
 #include "graph/plan.h"
+#include "quantization/quantization_policy.h"
 
 namespace rondo {
 
@@ -18,7 +19,13 @@ struct PlanOptions {
   PassSelection passes;
   /// How every attention node's kernel is chosen.
   AttentionRequest attention;
+  /// Which linears are quantised.
+  QuantizationPolicy quantization;
 };
+
+/// Rewrites a graph as the options say: attention, then quantisation, then the compile passes, whatever the order in
+/// which a caller named them.
+std::vector<PassResult> run_flow(Graph& graph, const PlanOptions& options);
 
 class Model {
  public:

@@ -46,6 +46,13 @@ void Plan::resolve_weight(ValueId id, WeightStore& weights) {
 }
 
 void Plan::choose_kernel(NodeId id, WeightStore& weights) {
+  const Operator& op = *graph_.nodes[at(id)].op;
+  Step step = make_step(id, op, weights);
+  if (op.fallback() != nullptr) step.fallback = make_step(id, *op.fallback(), weights).kernel;
+  steps_.push_back(std::move(step));
+}
+
+Plan::Step Plan::make_step(NodeId id, const Operator& op, WeightStore& weights) {
   const Node& node = graph_.nodes[at(id)];
   std::vector<KernelInput> inputs;
   for (const ValueId input : node.inputs) {
@@ -54,18 +61,18 @@ void Plan::choose_kernel(NodeId id, WeightStore& weights) {
   }
   std::vector<TensorType> outputs;
   for (const ValueId output : node.outputs) outputs.push_back(graph_.values[at(output)].type);
-  const KernelRequest request{*node.op, inputs, outputs, threads_, weights};
+  const KernelRequest request{op, inputs, outputs, threads_, weights};
   KernelChoice choice = select_kernel(cpu::kernels(), request);
   if (choice.entry->name == "reference" && !choice.refusals.empty()) {
-    log(LogLevel::info, "{}: runs its reference, because {}", node.op->name(), fmt::join(choice.refusals, "; "));
+    log(LogLevel::info, "{}: runs its reference, because {}", op.name(), fmt::join(choice.refusals, "; "));
   }
   if (!choice.entry->packs_weights) {
     for (const ValueId input : node.inputs) resolve_weight(input, weights);
   }
   std::unique_ptr<const Kernel> kernel = choice.entry->make(request);
   const std::string_view name = kernel->implementation().empty() ? choice.entry->name : kernel->implementation();
-  steps_.push_back({id, name, std::move(choice.refusals), std::move(kernel)});
-  scratch_bytes_ = std::max(scratch_bytes_, steps_.back().kernel->scratch_bytes());
+  scratch_bytes_ = std::max(scratch_bytes_, kernel->scratch_bytes());
+  return {id, name, std::move(choice.refusals), std::move(kernel)};
 }
 
 }  // namespace rondo

@@ -19,6 +19,8 @@ class Plan {
     std::string_view kernel_name;
     std::vector<std::string> refusals;  // why better kernels were not taken
     std::unique_ptr<const Kernel> kernel;
+    /// What runs at the steps at which the operator falls back; null for most.
+    std::unique_ptr<const Kernel> fallback = nullptr;
   };
 
   /// Throws Unsupported when a node has no kernel.
@@ -40,6 +42,7 @@ class Plan {
  private:
   void resolve_weight(ValueId id, WeightStore& weights);
   void choose_kernel(NodeId id, WeightStore& weights);
+  Step make_step(NodeId id, const Operator& op, WeightStore& weights);
 
   Graph graph_;
   std::vector<PassResult> passes_;

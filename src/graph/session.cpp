@@ -27,7 +27,7 @@ Session::Session(std::shared_ptr<const Plan> plan)
   }
   for (const Plan::Step& step : plan_->steps()) {
     const Node& node = plan_->node(step);
-    Bound bound{step.kernel.get(), {}, {}};
+    Bound bound{node.op.get(), step.kernel.get(), step.fallback.get(), {}, {}};
     for (const ValueId id : node.inputs) bound.inputs.push_back(values_[static_cast<std::size_t>(id)]);
     for (const ValueId id : node.outputs) bound.outputs.push_back(values_[static_cast<std::size_t>(id)]);
     steps_.push_back(std::move(bound));
@@ -54,7 +54,8 @@ void Session::run(const RunContext& context) {
     if (context.cancel != nullptr && context.cancel->load(std::memory_order_relaxed)) throw Cancelled("run: cancelled");
     Bound& step = steps_[i];
     const auto start = context.step_ms != nullptr ? Clock::now() : Clock::time_point();
-    step.kernel->run({step.inputs, step.outputs, scratch, plan_->threads()});
+    const bool falls_back = step.fallback != nullptr && step.op->falls_back_at(context.step);
+    (falls_back ? step.fallback : step.kernel)->run({step.inputs, step.outputs, scratch, plan_->threads()});
     if (context.step_ms != nullptr) {
       (*context.step_ms)[i] += std::chrono::duration<double, std::milli>(Clock::now() - start).count();
     }

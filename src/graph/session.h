@@ -33,7 +33,9 @@ class Session {
 
  private:
   struct Bound {
+    const Operator* op;
     const Kernel* kernel;
+    const Kernel* fallback;
     std::vector<Tensor> inputs;
     std::vector<Tensor> outputs;
   };

@@ -1,6 +1,50 @@
 #include "ops/linear.h"
 
+#include <algorithm>
+#include <cmath>
+
 namespace rondo {
+namespace {
+
+/// The input as a quantised layer sees it: smoothed, turned, and each row in 8 bits where the format says so.
+RefTensor quantized_input(const RefTensor& x, const LinearQuantization& q) {
+  RefTensor result = x;
+  const auto width = static_cast<std::size_t>(x.shape.back());
+  for (std::size_t first = 0; first < result.values.size(); first += width) {
+    const std::span row = std::span(result.values).subspan(first, width);
+    for (std::size_t k = 0; q.smooth.defined() && k < width; ++k)
+      row[k] /= static_cast<double>(q.smooth.as<float>()[k]);
+    if (q.rotation != 0) rotate_row(row, q.rotation);
+    if (!q.quantizes_input()) continue;
+    double largest = 0;
+    for (const double value : row) largest = std::max(largest, std::abs(value));
+    const double scale = largest / kInputLimit;
+    for (double& value : row) value = scale > 0 ? std::nearbyint(value / scale) * scale : 0;
+  }
+  return result;
+}
+
+/// The weight that the integers stand for, in the turned and smoothed inputs' terms.
+RefTensor quantized_weight(const RefTensor& weight, const LinearQuantization& q) {
+  Tensor plain = Tensor::empty(weight.shape, DType::f32);
+  std::copy(weight.values.begin(), weight.values.end(), plain.as<float>());
+  const QuantizedWeight quantized = quantize_weight(plain, q, 1);
+  RefTensor result{weight.shape, {}};
+  const std::int64_t group = q.group == 0 ? weight.shape[1] : q.group;
+  for (std::int64_t i = 0; i < quantized.values.elements(); ++i) {
+    result.values.push_back(static_cast<double>(quantized.values.as<std::int8_t>()[i]) *
+                            static_cast<double>(quantized.scales.as<float>()[i / group]));
+  }
+  return result;
+}
+
+}  // namespace
+
+std::string LinearOp::attributes() const {
+  const std::string_view activation = activation_ ? activation_name(*activation_) : "";
+  if (!quantization_) return std::string(activation);
+  return fmt::format("{}{}{}", activation, activation.empty() ? "" : " ", quantization_->to_string());
+}
 
 std::vector<TensorType> LinearOp::infer(std::span<const TensorType> inputs) const {
   check_count(inputs, 2, 3);
@@ -13,14 +57,25 @@ std::vector<TensorType> LinearOp::infer(std::span<const TensorType> inputs) cons
     check(inputs[2].shape == Shape{weight[0]}, "bias {} does not fit weight {}; allowed is [{}]",
           inputs[2].shape.to_string(), weight.to_string(), weight[0]);
   }
+  if (quantization_) {
+    const std::int64_t k = weight[1];
+    const auto divides = [&](std::int64_t part) { return part == 0 || (part > 0 && k % part == 0); };
+    check(divides(quantization_->group), "a group of {} does not divide {} inputs", quantization_->group, k);
+    check(divides(quantization_->rotation) && (quantization_->rotation & (quantization_->rotation - 1)) == 0,
+          "a rotation of {} is no power of two that divides {} inputs", quantization_->rotation, k);
+    check(!quantization_->smooth.defined() || quantization_->smooth.shape() == Shape{k},
+          "smoothing factors of shape {} are given for {} inputs", quantization_->smooth.shape().to_string(), k);
+    check(quantization_->format != LinearFormat::w4a16 || k % 2 == 0, "w4a16 takes an even number of inputs, given {}",
+          k);
+  }
   TensorType result = x;
   result.shape[result.shape.rank() - 1] = weight[0];
   return {result};
 }
 
 void LinearOp::reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const {
-  const RefTensor& x = inputs[0];
-  const RefTensor& weight = inputs[1];
+  const RefTensor x = quantization_ ? quantized_input(inputs[0], *quantization_) : inputs[0];
+  const RefTensor weight = quantization_ ? quantized_weight(inputs[1], *quantization_) : inputs[1];
   const std::int64_t rows = x.shape.rows();
   const std::int64_t in = weight.shape[1];
   const std::int64_t out = weight.shape[0];
@@ -35,6 +90,11 @@ void LinearOp::reference(std::span<const RefTensor> inputs, std::span<RefTensor>
 
 double LinearOp::flops(std::span<const TensorType> inputs) const {
   return 2.0 * static_cast<double>(inputs[0].shape.elements()) * static_cast<double>(inputs[1].shape[0]);
+}
+
+bool LinearOp::falls_back_at(int step) const {
+  return native_ != nullptr &&
+         std::binary_search(quantization_->native_steps.begin(), quantization_->native_steps.end(), step);
 }
 
 }  // namespace rondo

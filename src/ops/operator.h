@@ -47,6 +47,10 @@ class Operator {
   virtual double flops(std::span<const TensorType> /*inputs*/) const { return 0; }
   /// For operators that only look at their input differently: the output as a view, where strides allow one.
   virtual std::optional<Tensor> view(const Tensor& /*input*/) const { return std::nullopt; }
+  /// For operators that do not run alike at every step of a request: what runs in this one's place, on the
+  /// same inputs, at the steps that falls_back_at() names.
+  virtual const Operator* fallback() const { return nullptr; }
+  virtual bool falls_back_at(int /*step*/) const { return false; }
 
  protected:
   /// Throws "<name>: <message>" unless `holds`.

@@ -66,9 +66,11 @@ std::uint64_t draw_seed() {
 
 bool has_two_branches(const ResolvedTextToImageRequest& request) { return request.true_cfg_scale > 1; }
 
-/// The kernel that a caller names is the transformer's: other parts have masks and biases that it may not take.
-ComputeOptions with_any_attention(ComputeOptions options) {
+/// The attention kernel that a caller names is the transformer's: other parts have masks and biases that it may not
+/// take. So is what is said of quantisation.
+ComputeOptions for_other_parts(ComputeOptions options) {
   options.plan.attention.backend.clear();
+  options.plan.quantization = {};
   return options;
 }
 
@@ -79,10 +81,10 @@ FluxPipeline::FluxPipeline(const DiffusersFolder& folder, const ComputeOptions& 
       vae_tiling_(options.vae_tiling),
       generation_defaults_(load_generation_defaults(folder)),
       scheduler_(FlowMatchEulerScheduler::parse(folder.scheduler_config())),
-      clip_(folder, with_any_attention(options)),
-      t5_(folder, with_any_attention(options)),
+      clip_(folder, for_other_parts(options)),
+      t5_(folder, for_other_parts(options)),
       transformer_(folder, options),
-      vae_(folder, with_any_attention(options)) {
+      vae_(folder, for_other_parts(options)) {
   const FluxTransformerConfig& t = transformer_.config();
   const auto agree = [&](const char* what, std::int64_t given, std::int64_t needed) {
     if (given != needed) {

@@ -19,6 +19,27 @@ bool disabled_by_environment() {
   return value == "1";
 }
 
+std::optional<LinearFormat> format_or_none(const std::string& name, std::string_view source) {
+  if (name == "none" || name.empty()) return std::nullopt;
+  return parse_linear_format(name, source);
+}
+
+QuantizationPolicy quantization_policy(const LinearQuantizationOptions& options) {
+  QuantizationPolicy policy;
+  policy.format = format_or_none(options.format, "quantize");
+  if (options.exclude) policy.exclude = *options.exclude;
+  for (const LinearQuantizationOptions::Rule& rule : options.rules) {
+    if (rule.pattern.empty()) throw InvalidArgument("quantize-rule: the pattern is empty; allowed is GLOB=FORMAT");
+    policy.rules.push_back({rule.pattern, format_or_none(rule.format, "quantize-rule")});
+  }
+  policy.group = options.group;
+  if (policy.group != 32 && policy.group != 64 && policy.group != 128)
+    throw InvalidArgument(fmt::format("quantize-group: {} is given; allowed are 32, 64 and 128", policy.group));
+  policy.rotate = options.rotate;
+  policy.skip_steps = parse_selector(options.skip_steps, "quantize-skip-steps");
+  return policy;
+}
+
 }  // namespace
 
 PlanOptions plan_options(const PipelineOptions& options) {
@@ -35,6 +56,7 @@ PlanOptions plan_options(const PipelineOptions& options) {
   plan.passes.check();
   plan.attention.backend = options.attention_backend;
   plan.attention.tune = options.tune;
+  plan.quantization = quantization_policy(options.quantization);
   if (!plan.attention.backend.empty()) attention_registry().find(plan.attention.backend, "the call");
   return plan;
 }

@@ -1,4 +1,8 @@
 // Linear layers and convolutions by oneDNN against their float64 references.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
 #include "core/cpu_level.h"
 #include "ops/conv2d.h"
 #include "ops/linear.h"
@@ -68,6 +72,73 @@ TEST_P(ProductKernel, TiledLinear) {
           expect_kernel_matches_reference(op, operands, "onednn-tiled", threads, tolerance_for(dtype(), 2e-5));
       }
     }
+  }
+}
+
+/// Every way to quantise, at a level's own limit of weights.
+std::vector<LinearQuantization> quantizations(std::int64_t inputs) {
+  std::vector<LinearQuantization> all(3);
+  all[0].weight_limit = cpu_level() < CpuLevel::avx512_vnni ? 63 : 127;
+  all[1].format = LinearFormat::w8a16;
+  all[2].format = LinearFormat::w4a16;
+  all[2].weight_limit = 7;
+  all[2].group = 32;
+  std::vector<LinearQuantization> more = all;
+  for (LinearQuantization& q : more) {
+    q.rotation = 16;
+    q.smooth = random_tensor({inputs}, DType::f32, 9, 0.3);
+    for (std::int64_t k = 0; k < inputs; ++k) q.smooth.as<float>()[k] = std::exp(q.smooth.as<float>()[k]);
+  }
+  all.insert(all.end(), more.begin(), more.end());
+  return all;
+}
+
+/// Integers up to 127 / 32 of which each row has the largest: in 8 bits they lose nothing and no rounding is a tie.
+Tensor whole_numbers(const Shape& shape, DType dtype, std::uint32_t seed) {
+  Tensor tensor = random_tensor(shape, DType::f32, seed, 40);
+  for (std::int64_t i = 0; i < tensor.elements(); ++i) {
+    const float whole = std::clamp(std::nearbyint(tensor.as<float>()[i]), -127.0F, 127.0F);
+    tensor.as<float>()[i] = (i % (shape.back() / 2) == 0 ? 127.0F : whole) / 32;
+  }
+  return tensor.to(dtype);
+}
+
+TEST_P(ProductKernel, QuantizedLinear) {
+  for (const auto& [rows, in, out] :
+       {std::tuple(1, 64, 96), {17, 192, 5}, {129, 160, 256}, {300, 3200, 128}, {5, 96, 512}}) {
+    const Tensor x = whole_numbers({1, rows, in}, dtype(), 31);
+    const Tensor batches =
+        whole_numbers({2, rows + 3, 2 * in}, dtype(), 34).sliced(1, 2, 2 + rows).sliced(2, in, 2 * in);
+    const Operand weight{random({out, in}, 32, 1.0 / std::sqrt(in)), true};
+    const Operand bias{random_tensor({out}, DType::f32, 33), true};
+    for (const LinearQuantization& q : quantizations(in)) {
+      const std::string kernel = q.quantizes_input() ? "int8" : "weight-only";
+      Tolerance tolerance = tolerance_for(dtype(), 5e-5);
+      // What is turned and smoothed may lie between two integers and round either way: that moves a sum by one step of
+      // an input (1 / 127 of the largest) times a weight.
+      if (q.rotation != 0 && q.quantizes_input()) tolerance.absolute += 0.3 / std::sqrt(in);
+      // In bfloat16 a weight that is scaled before the product and an input that is turned are rounded once more.
+      if (dtype() == DType::bf16 && !q.quantizes_input() && (q.group != 0 || q.rotation != 0))
+        tolerance.absolute += 2e-2;
+      for (const auto& operands : {std::vector<Operand>{{x}, weight, bias}, {{batches}, weight}}) {
+        const LinearOp op(ActivationKind::gelu_tanh, q);
+        ASSERT_EQ(chosen_kernel(op, operands), kernel) << q.to_string();
+        for (const int threads : {1, 2}) expect_kernel_matches_reference(op, operands, kernel, threads, tolerance);
+      }
+    }
+  }
+}
+
+TEST_P(ProductKernel, QuantizedLinearOfWhatIsNotFiniteIsNotFinite) {
+  for (const float bad : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+    Tensor x = random_tensor({1, 3, 64}, DType::f32, 31);
+    x.as<float>()[70] = bad;
+    LinearQuantization q = quantizations(64)[0];
+    const Tensor y =
+        run_kernel(LinearOp(std::nullopt, q), {{x.to(dtype())}, {random({32, 64}, 32), true}}, "int8", 1)[0]
+            .to_float32();
+    for (std::int64_t i = 0; i < y.elements(); ++i)
+      EXPECT_EQ(std::isfinite(y.as<float>()[i]), i / 32 != 1) << "element " << i;
   }
 }
 

@@ -70,8 +70,8 @@ Tolerance tolerance_for(DType dtype, double float_error) {
   return {float_error, float_error};
 }
 
-void expect_kernel_matches_reference(const Operator& op, const std::vector<Operand>& operands,
-                                     const std::string& kernel, int threads, Tolerance tolerance) {
+std::vector<Tensor> run_kernel(const Operator& op, const std::vector<Operand>& operands, const std::string& kernel,
+                               int threads) {
   Problem problem(op, operands);
   const ThreadTeamScope team(threads);
   const KernelRequest request{op, problem.inputs, problem.outputs, threads, problem.store};
@@ -79,25 +79,28 @@ void expect_kernel_matches_reference(const Operator& op, const std::vector<Opera
   for (const KernelEntry& candidate : cpu::kernels()) {
     if ((candidate.op == op.name() || candidate.op == "*") && candidate.name == kernel) entry = &candidate;
   }
-  ASSERT_NE(entry, nullptr) << "no kernel '" << kernel << "' for " << op.name();
-  const Refusal refusal = entry->supports(request);
-  ASSERT_FALSE(refusal) << op.name() << " (" << kernel << "): " << *refusal;
+  if (entry == nullptr) throw Error("no kernel '" + kernel + "' for " + std::string(op.name()));
+  if (const Refusal refusal = entry->supports(request)) throw Error(std::string(op.name()) + ": " + *refusal);
 
   const std::unique_ptr<Kernel> prepared = entry->make(request);
   std::vector<Tensor> inputs;
-  std::vector<RefTensor> reference_inputs;
-  for (const Operand& operand : operands) {
+  for (const Operand& operand : operands)
     inputs.push_back(operand.is_weight && entry->packs_weights ? Tensor() : operand.tensor);
-    reference_inputs.push_back(to_reference(operand.tensor));
-  }
   std::vector<Tensor> outputs;
-  std::vector<RefTensor> expected;
-  for (const TensorType& type : problem.outputs) {
-    outputs.push_back(Tensor::zeros(type.shape, type.dtype));
-    expected.push_back({type.shape, std::vector<double>(static_cast<std::size_t>(type.shape.elements()))});
-  }
+  for (const TensorType& type : problem.outputs) outputs.push_back(Tensor::zeros(type.shape, type.dtype));
   Tensor scratch = Tensor::zeros({static_cast<std::int64_t>(prepared->scratch_bytes())}, DType::u8);
   prepared->run({inputs, outputs, {scratch.as<std::byte>(), prepared->scratch_bytes()}, threads});
+  return outputs;
+}
+
+void expect_kernel_matches_reference(const Operator& op, const std::vector<Operand>& operands,
+                                     const std::string& kernel, int threads, Tolerance tolerance) {
+  const std::vector<Tensor> outputs = run_kernel(op, operands, kernel, threads);
+  std::vector<RefTensor> reference_inputs;
+  for (const Operand& operand : operands) reference_inputs.push_back(to_reference(operand.tensor));
+  std::vector<RefTensor> expected;
+  for (const Tensor& output : outputs)
+    expected.push_back({output.shape(), std::vector<double>(static_cast<std::size_t>(output.elements()))});
   op.reference(reference_inputs, expected);
 
   for (std::size_t o = 0; o < outputs.size(); ++o) {

@@ -13,6 +13,8 @@ std::span<const KernelEntry> kernels();
 // Each is defined in the file of its name.
 std::span<const KernelEntry> tiled_linear_kernels();
 std::span<const KernelEntry> linear_kernels();
+std::span<const KernelEntry> int8_linear_kernels();
+std::span<const KernelEntry> weight_only_linear_kernels();
 std::span<const KernelEntry> conv2d_kernels();
 std::span<const KernelEntry> attention_node_kernels();
 std::span<const KernelEntry> norm_kernels();

@@ -19,7 +19,7 @@ PassResult fuse_linear_activations(Graph& graph) {
       result.miss(graph, product, "the activation's input is no linear that is read once");
       continue;
     }
-    node.op = std::make_shared<const LinearOp>(activation->kind());
+    node.op = std::make_shared<const LinearOp>(activation->kind(), linear->quantization());
     node.inputs = readers.producer(product)->inputs;
     remove[static_cast<std::size_t>(readers.producer_id(product))] = true;
     result.matched(2, 1);

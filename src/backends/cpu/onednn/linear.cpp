@@ -136,6 +136,7 @@ class OnednnLinear final : public Kernel {
 Refusal supports(const KernelRequest& request) {
   const Tensor& x = request.inputs[0].prototype;
   const Tensor& weight = request.inputs[1].prototype;
+  if (static_cast<const LinearOp&>(request.op).quantization()) return "takes unquantised products only";
   if (weight.dtype() != x.dtype()) return "takes input and weight of one dtype only";
   if (x.dtype() == DType::bf16 && !has_native_bf16()) return "bfloat16 products need a CPU level of avx512_bf16";
   if (x.dtype() != DType::f32 && x.dtype() != DType::bf16) return "takes float32 and bfloat16 only";

@@ -21,6 +21,9 @@ dnnl::memory::data_type onednn_dtype(DType dtype) {
   switch (dtype) {
     case DType::f32: return dnnl::memory::data_type::f32;
     case DType::bf16: return dnnl::memory::data_type::bf16;
+    case DType::u8: return dnnl::memory::data_type::u8;
+    case DType::s8: return dnnl::memory::data_type::s8;
+    case DType::s32: return dnnl::memory::data_type::s32;
     default: throw Unsupported(fmt::format("onednn: {} is not used here", dtype_name(dtype)));
   }
 }

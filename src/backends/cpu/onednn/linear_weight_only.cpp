@@ -1,0 +1,203 @@
+// w8a16 and w4a16 linears: weights stay integers in memory, a tile at a time becomes floats in the cache and is
+// multiplied as such. Made for memory: a quarter or an eighth of float32's, a half or a quarter of bfloat16's.
+#include <algorithm>
+#include <array>
+
+#include "backends/cpu/kernels.h"
+#include "backends/cpu/onednn/quantized_input.h"
+#include "backends/cpu/onednn/tiled_products.h"
+#include "backends/cpu/row_map.h"
+#include "backends/cpu/simd_rows.h"
+#include "backends/cpu/simd_tiles.h"
+#include "core/cpu_level.h"
+#include "core/threads.h"
+#include "ops/linear.h"
+
+namespace rondo::cpu {
+namespace {
+
+constexpr std::size_t kChunkBytes = 3072;
+constexpr std::int64_t kRowsAtOnce = 8;
+
+const LinearQuantization& quantization_of(const KernelRequest& request) {
+  return *static_cast<const LinearOp&>(request.op).quantization();
+}
+
+Tiling tiling_of(const KernelRequest& request) {
+  const Tensor& x = request.inputs[0].prototype;
+  const Shape& weight = request.inputs[1].prototype.shape();
+  return Tiling::choose(x.shape().rows(), weight[0], weight[1], dtype_size(x.dtype()), kChunkBytes, request.threads);
+}
+
+/// Integers as they are stored: one or two a byte, row by row.
+class IntegerWeight final : public PackedWeight {
+ public:
+  IntegerWeight(std::string format, QuantizedWeight weight) : format_(std::move(format)), weight_(std::move(weight)) {}
+  std::size_t bytes() const override { return weight_.values.bytes() + weight_.scales.bytes(); }
+  const std::string& format() const { return format_; }
+  const void* values() const { return weight_.values.data(); }
+  const float* scales() const { return weight_.scales.as<float>(); }
+
+ private:
+  std::string format_;
+  QuantizedWeight weight_;
+};
+
+class WeightOnlyLinear final : public Kernel {
+ public:
+  explicit WeightOnlyLinear(const KernelRequest& request)
+      : dtype_(request.inputs[0].prototype.dtype()),
+        products_(tiling_of(request), dtype_, dtype_),
+        preparation_(quantization_of(request), products_.tiling().inputs),
+        activation_(static_cast<const LinearOp&>(request.op).activation()),
+        bits_(quantization_of(request).format == LinearFormat::w4a16 ? 4 : 8),
+        group_(quantization_of(request).group),
+        copies_source_(products_.tiling().chunks() > 1 || !request.inputs[0].prototype.is_dense() ||
+                       preparation_.changes_rows()),
+        threads_(request.threads) {
+    LinearQuantization of_weight = quantization_of(request);
+    of_weight.native_steps.clear();
+    const std::string format = of_weight.to_string();
+    const auto accepts = [&](const PackedWeight& form) {
+      const auto* integers = dynamic_cast<const IntegerWeight*>(&form);
+      return integers != nullptr && integers->format() == format;
+    };
+    const auto make = [&](const Tensor& stored) -> std::shared_ptr<const PackedWeight> {
+      QuantizedWeight weight = quantize_weight(stored, of_weight, threads_);
+      if (bits_ == 4) weight.values = pack_int4(weight.values);
+      return std::make_shared<IntegerWeight>(format, std::move(weight));
+    };
+    weight_ =
+        std::static_pointer_cast<const IntegerWeight>(request.weights.packed(request.inputs[1].weight, accepts, make));
+    if (request.inputs.size() == 3) bias_ = request.weights.get(request.inputs[2].weight, DType::f32);
+  }
+
+  std::size_t scratch_bytes() const override {
+    return source_bytes() + static_cast<std::size_t>(threads_) * bytes_per_thread();
+  }
+
+  void run(const KernelArgs& args) const override {
+    with_onednn_errors("linear", [&] {
+      const auto own = [&](int worker) {
+        return args.scratch.data() + source_bytes() + static_cast<std::size_t>(worker) * bytes_per_thread();
+      };
+      const void* source = args.inputs[0].data();
+      if (copies_source_) {
+        prepare_source(args, own);
+        source = args.scratch.data();
+      }
+      const Tiling& tiling = products_.tiling();
+      const RowMap target(args.outputs[0]);
+      products_.for_each(args.threads, [&](std::int64_t tile, std::int64_t first, std::int64_t end, int worker) {
+        std::byte* sums_and_scratch = own(worker);
+        std::byte* weight = sums_and_scratch + products_.bytes_per_thread();
+        decode_tile(tile, weight);
+        const std::int64_t column = tile * tiling.tile;
+        TileSums sums;
+        sums.floats = reinterpret_cast<const float*>(sums_and_scratch);
+        sums.column_scales = group_ == 0 ? weight_->scales() + column : nullptr;
+        sums.bias = bias_.defined() ? bias_.as<float>() + column : nullptr;
+        sums.activation = activation_;
+        const auto part = [&](std::int64_t chunk) {
+          return weight + static_cast<std::size_t>(chunk) * whole_lines(products_.weight_bytes());
+        };
+        for (std::int64_t block = first; block < end; ++block) {
+          products_.run(source, block, part, sums_and_scratch);
+          finish_tile(sums, tiling.rows_of(block), tiling.tile, target, block * tiling.block, column);
+        }
+      });
+    });
+  }
+
+ private:
+  /// One tile's integers as floats in the products' layout. Where all of an output's weights share a scale it is
+  /// applied to the sums, and the floats are the integers, exactly; else scaled.
+  void decode_tile(std::int64_t tile, std::byte* target) const {
+    const Tiling& tiling = products_.tiling();
+    std::byte* plain = target + static_cast<std::size_t>(tiling.chunks()) * whole_lines(products_.weight_bytes());
+    const auto element = dtype_size(dtype_);
+    for (std::int64_t chunk = 0; chunk < tiling.chunks(); ++chunk) {
+      const std::int64_t groups = group_ == 0 ? 0 : tiling.inputs / group_;
+      for (std::int64_t n = 0; n < tiling.tile; ++n) {
+        const std::int64_t first = (tile * tiling.tile + n) * tiling.inputs + chunk * tiling.chunk;
+        const auto* integers = static_cast<const std::byte*>(weight_->values()) + first * bits_ / 8;
+        const float* scales =
+            group_ == 0 ? nullptr
+                        : weight_->scales() + (tile * tiling.tile + n) * groups + chunk * tiling.chunk / group_;
+        decode_integers(integers, bits_, scales, group_, tiling.chunk,
+                        {plain + static_cast<std::size_t>(n * tiling.chunk) * element, tiling.chunk, 0}, dtype_);
+      }
+      products_.reorder(plain, tiling.chunk,
+                        target + static_cast<std::size_t>(chunk) * whole_lines(products_.weight_bytes()));
+    }
+  }
+
+  /// [rows][inputs] -> [chunk][rows][inputs of the chunk], smoothed and turned.
+  template <typename Own>
+  void prepare_source(const KernelArgs& args, const Own& own) const {
+    const Tiling& tiling = products_.tiling();
+    const RowMap x(args.inputs[0]);
+    const auto size = dtype_size(dtype_);
+    parallel_items(args.threads, (tiling.rows + kRowsAtOnce - 1) / kRowsAtOnce, [&](std::int64_t item, int worker) {
+      auto* prepared = reinterpret_cast<float*>(own(worker));
+      for (std::int64_t r = item * kRowsAtOnce; r < std::min(tiling.rows, (item + 1) * kRowsAtOnce); ++r) {
+        const auto [rows, row] = preparation_.prepare(x, r, prepared);
+        const Tensor whole = Tensor::borrow(rows.template row<std::byte>(row), {1, tiling.inputs}, rows.dtype());
+        for (std::int64_t c = 0; c < tiling.chunks(); ++c) {
+          std::byte* to = args.scratch.data() + static_cast<std::size_t>((c * tiling.rows + r) * tiling.chunk) * size;
+          cast_rows(RowMap(whole.sliced(1, c * tiling.chunk, (c + 1) * tiling.chunk)),
+                    RowMap(Tensor::borrow(to, {1, tiling.chunk}, dtype_)), {0, 1, tiling.chunk});
+        }
+      }
+    });
+  }
+
+  std::size_t source_bytes() const {
+    const Tiling& tiling = products_.tiling();
+    return copies_source_ ? whole_lines(static_cast<std::size_t>(tiling.rows * tiling.inputs) * dtype_size(dtype_)) : 0;
+  }
+  std::size_t bytes_per_thread() const {
+    const Tiling& tiling = products_.tiling();
+    const auto plain = static_cast<std::size_t>(tiling.tile * tiling.chunk) * dtype_size(dtype_);
+    const auto weights = static_cast<std::size_t>(tiling.chunks()) * whole_lines(products_.weight_bytes());
+    const auto row = static_cast<std::size_t>(tiling.inputs) * sizeof(float);
+    return whole_lines(std::max(products_.bytes_per_thread() + weights + plain, row));
+  }
+
+  DType dtype_;
+  TiledProducts products_;
+  InputPreparation preparation_;
+  std::optional<ActivationKind> activation_;
+  int bits_;
+  std::int64_t group_;
+  bool copies_source_;
+  int threads_;
+  std::shared_ptr<const IntegerWeight> weight_;
+  Tensor bias_;
+};
+
+Refusal supports(const KernelRequest& request) {
+  const Tensor& x = request.inputs[0].prototype;
+  const auto& quantization = static_cast<const LinearOp&>(request.op).quantization();
+  if (!quantization || quantization->quantizes_input()) return "takes w8a16 and w4a16 only";
+  if (x.dtype() == DType::bf16 && !has_native_bf16()) return "bfloat16 products need a CPU level of avx512_bf16";
+  if (x.dtype() != DType::f32 && x.dtype() != DType::bf16) return "takes float32 and bfloat16 only";
+  if (!has_dense_rows(x)) return "takes dense rows only";
+  if (x.elements() == 0 || request.inputs[1].prototype.elements() == 0) return "takes no empty operands";
+  if (quantization->group != 0 && tiling_of(request).chunk % quantization->group != 0)
+    return "takes groups that divide a chunk of the inputs only";
+  if (quantization->format == LinearFormat::w4a16 && tiling_of(request).chunk % 2 != 0)
+    return "takes an even number of inputs a chunk only";
+  return refuse_unless_stored(request);
+}
+
+constexpr std::array kEntries{
+    KernelEntry{"linear", "weight-only", true, supports, [](const KernelRequest& request) -> std::unique_ptr<Kernel> {
+                  return with_onednn_errors("linear", [&] { return std::make_unique<WeightOnlyLinear>(request); });
+                }}};
+
+}  // namespace
+
+std::span<const KernelEntry> weight_only_linear_kernels() { return kEntries; }
+
+}  // namespace rondo::cpu
