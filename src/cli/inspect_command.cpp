@@ -11,7 +11,6 @@
 #include "graph/pass_manager.h"
 #include "io/safetensors.h"
 #include "pipelines/flux_inspection.h"
-#include "pipelines/plan_options.h"
 #include "rondo/error.h"
 
 namespace rondo::cli {
@@ -29,7 +28,7 @@ struct InspectFlags {
   RunFlags run;
 };
 
-void print_tensors(const Checkpoint& checkpoint) {
+void print_tensors(const WeightSource& checkpoint) {
   for (const std::string& name : checkpoint.names()) {
     const TensorRecord& record = *checkpoint.find(name);
     fmt::print("  {}  {} {}  {}\n", printable(name), dtype_name(record.dtype), record.shape.to_string(),
@@ -47,22 +46,21 @@ void print_passes(const std::vector<PassResult>& results, bool near_misses) {
 
 void inspect_file(const std::string& path) {
   const Checkpoint checkpoint = Checkpoint::open_file(path);
-  fmt::print("{}: {} tensors, {}\n", path, checkpoint.names().size(), human_bytes(checkpoint.total_bytes()));
+  fmt::print("{}: {} tensors, {}\n", path, checkpoint.names().size(), human_bytes(checkpoint.stored_bytes()));
   print_tensors(checkpoint);
 }
 
 void inspect_folder(const InspectFlags& flags) {
   const PipelineOptions options = flags.run.options();
-  FluxInspection inspection = FluxInspection::open(flags.path, options.dtype);
+  FluxInspection inspection = FluxInspection::open(flags.path, options);
   const std::int64_t width = flags.width ? parse_integer("--width", *flags.width) : inspection.default_side();
   const std::int64_t height = flags.height ? parse_integer("--height", *flags.height) : inspection.default_side();
   std::vector<InspectedComponent> components = inspection.components(width, height);
-  const PassSelection passes = plan_options(options).passes;
 
   if (flags.graph) {
     for (InspectedComponent& component : components) {
       if (component.name != *flags.graph) continue;
-      run_passes(component.graph, passes);
+      run_flow(component.graph, component.options);
       fmt::print("{}", component.graph.to_string());
       return;
     }
@@ -75,20 +73,21 @@ void inspect_folder(const InspectFlags& flags) {
   std::uint64_t total = 0;
   for (InspectedComponent& component : components) {
     const std::size_t nodes_before = component.graph.nodes.size();
-    const std::vector<PassResult> results = run_passes(component.graph, passes);
+    const std::vector<PassResult> results = run_flow(component.graph, component.options);
     const BufferLayout layout = lay_out_buffers(component.graph);
     double flops = 0;
     for (const Node& node : component.graph.nodes) flops += node.op->flops(component.graph.input_types(node));
     fmt::print("\n{} ({})\n", component.name, component.class_name);
-    fmt::print("  weights: {} tensors, {} in {}\n", component.weights.names().size(),
-               human_bytes(component.weights.total_bytes()), component.weights.source());
+    fmt::print("  weights: {} tensors, {} in {}\n", component.weights->names().size(),
+               human_bytes(component.weights->stored_bytes()), component.weights->source());
     fmt::print("  graph: {} nodes ({} before passes), {} segments, {:.3g} GFLOP a run\n", component.graph.nodes.size(),
                nodes_before, component.graph.segments.size(), flops * 1e-9);
     fmt::print("  buffers: {} planned, {} without reuse\n", human_bytes(layout.memory.arena_bytes),
                human_bytes(layout.memory.naive_bytes));
     if (flags.plan || flags.explain_fusion) print_passes(results, flags.explain_fusion);
+    component.config.erase("quantization_config");  // a line a layer; what comes of it stands under passes
     fmt::print("  config: {}\n", component.config.dump());
-    if (flags.tensors) print_tensors(component.weights);
+    if (flags.tensors) print_tensors(*component.weights);
     total += component.resident_weight_bytes + layout.memory.arena_bytes;
   }
   fmt::print("\nmemory: about {} (weights in {}, and buffers; kernels' scratch comes on top)\n", human_bytes(total),

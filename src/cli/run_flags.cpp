@@ -33,6 +33,35 @@ CLI::Option* add_value(CLI::App& app, const std::string& flag, std::optional<std
       ->type_name("");
 }
 
+void QuantizationFlags::add_to(CLI::App& app) {
+  add_value(app, "--quantize-exclude", exclude_,
+            "globs of layers that stay as they are, separated by commas (default *norm*,*embed*,proj_out)");
+  app.add_option("--quantize-rule", rules_,
+                 "GLOB=FORMAT or GLOB=none for the layers that match (may be repeated; the last that matches wins)")
+      ->type_name("");
+  add_value(app, "--quantize-group", group_, "inputs that share a weight's scale in w4a16: 32, 64 or 128");
+  add_value(app, "--quantize-rotation", rotation_,
+            "hadamard or none (the default): turn inputs and weights first, so that outliers spread");
+}
+
+LinearQuantizationOptions QuantizationFlags::options() const {
+  LinearQuantizationOptions options;
+  if (exclude_) options.exclude = split_list(*exclude_);
+  for (const std::string& rule : rules_) {
+    const std::size_t equals = rule.rfind('=');
+    if (equals == std::string::npos || equals + 1 == rule.size())
+      throw UsageError(fmt::format("--quantize-rule: '{}' is given; allowed is GLOB=FORMAT", printable(rule)));
+    options.rules.push_back({rule.substr(0, equals), rule.substr(equals + 1)});
+  }
+  if (group_) options.group = parse_integer("--quantize-group", *group_);
+  const std::string rotation = rotation_.value_or("none");
+  if (rotation != "none" && rotation != "hadamard")
+    throw UsageError(
+        fmt::format("--quantize-rotation: '{}' is given; allowed are hadamard and none", printable(rotation)));
+  options.rotate = rotation == "hadamard";
+  return options;
+}
+
 void RunFlags::add_to(CLI::App& app) {
   add_value(app, "--dtype", dtype_,
             "auto, float32 (f32) or bfloat16 (bf16); auto is bfloat16 where the CPU multiplies it natively");
@@ -52,40 +81,13 @@ void RunFlags::add_to(CLI::App& app) {
   add_value(app, "--quantize", quantize_,
             "the transformer's linear layers in w8a8 (8 bits), w8a16 or w4a16 (weights only, for memory) or none "
             "(default: as the checkpoint is stored)");
-  add_value(app, "--quantize-exclude", quantize_exclude_,
-            "globs of layers that stay as they are, separated by commas (default *norm*,*embed*,proj_out)");
-  app.add_option("--quantize-rule", quantize_rules_,
-                 "GLOB=FORMAT or GLOB=none for the layers that match (may be repeated; the last that matches wins)")
-      ->type_name("");
-  add_value(app, "--quantize-group", quantize_group_, "inputs that share a weight's scale in w4a16: 32, 64 or 128");
-  add_value(app, "--quantize-rotation", quantize_rotation_,
-            "hadamard or none (the default): turn inputs and weights first, so that outliers spread");
+  quantization_.add_to(app);
   add_value(app, "--quantize-skip-steps", quantize_skip_steps_, "steps that run unquantised, such as 0,1,18-19");
   app.add_flag_function(
       "--compile,!--no-compile", [this](std::int64_t times) { compile_ = times > 0; },
       "whether the graph is rewritten before it runs: fused, merged, joined (default: yes; RONDO_DISABLE_COMPILE)");
   add_value(app, "--passes", passes_, "run only these graph passes, separated by commas; empty for none");
   app.add_option("--no-pass", without_passes_, "leave out this graph pass (may be repeated)")->type_name("");
-}
-
-LinearQuantizationOptions RunFlags::quantization() const {
-  LinearQuantizationOptions options;
-  options.format = quantize_.value_or("");
-  if (quantize_exclude_) options.exclude = split_list(*quantize_exclude_);
-  for (const std::string& rule : quantize_rules_) {
-    const std::size_t equals = rule.rfind('=');
-    if (equals == std::string::npos || equals + 1 == rule.size())
-      throw UsageError(fmt::format("--quantize-rule: '{}' is given; allowed is GLOB=FORMAT", printable(rule)));
-    options.rules.push_back({rule.substr(0, equals), rule.substr(equals + 1)});
-  }
-  if (quantize_group_) options.group = parse_integer("--quantize-group", *quantize_group_);
-  const std::string rotation = quantize_rotation_.value_or("none");
-  if (rotation != "none" && rotation != "hadamard")
-    throw UsageError(
-        fmt::format("--quantize-rotation: '{}' is given; allowed are hadamard and none", printable(rotation)));
-  options.rotate = rotation == "hadamard";
-  options.skip_steps = quantize_skip_steps_.value_or("");
-  return options;
 }
 
 PipelineOptions RunFlags::options(const std::optional<std::string>& stored_dtype) const {
@@ -108,7 +110,9 @@ PipelineOptions RunFlags::options(const std::optional<std::string>& stored_dtype
   if (tune_) options.tune = parse_tune_mode(*tune_, "--tune");
   if (cfg_fusion_) options.cfg_fusion = parse_mode<CfgFusion>("--cfg-fusion", *cfg_fusion_);
   if (vae_tiling_) options.vae_tiling = parse_mode<VaeTiling>("--vae-tiling", *vae_tiling_);
-  options.quantization = quantization();
+  options.quantization = quantization_.options();
+  options.quantization.format = quantize_.value_or("");
+  options.quantization.skip_steps = quantize_skip_steps_.value_or("");
   options.compile = compile_;
   if (passes_) options.only_passes = split_list(*passes_);
   if (passes_ && compile_ == false && !options.only_passes->empty())

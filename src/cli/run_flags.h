@@ -15,6 +15,20 @@ namespace rondo::cli {
 CLI::Option* add_value(CLI::App& app, const std::string& flag, std::optional<std::string>& value,
                        const std::string& help);
 
+/// Which layers are quantised and how, apart from the format.
+class QuantizationFlags {
+ public:
+  void add_to(CLI::App& app);
+  /// Throws UsageError.
+  LinearQuantizationOptions options() const;
+
+ private:
+  std::optional<std::string> exclude_;
+  std::vector<std::string> rules_;
+  std::optional<std::string> group_;
+  std::optional<std::string> rotation_;
+};
+
 /// Everything that changes how a model runs: dtype, threads, attention, fusion, tiling, quantisation, passes.
 class RunFlags {
  public:
@@ -23,8 +37,6 @@ class RunFlags {
   PipelineOptions options(const std::optional<std::string>& stored_dtype = std::nullopt) const;
 
  private:
-  LinearQuantizationOptions quantization() const;
-
   std::optional<std::string> dtype_;
   std::optional<std::string> threads_;
   std::optional<std::string> attention_backend_;
@@ -32,10 +44,7 @@ class RunFlags {
   std::optional<std::string> cfg_fusion_;
   std::optional<std::string> vae_tiling_;
   std::optional<std::string> quantize_;
-  std::optional<std::string> quantize_exclude_;
-  std::vector<std::string> quantize_rules_;
-  std::optional<std::string> quantize_group_;
-  std::optional<std::string> quantize_rotation_;
+  QuantizationFlags quantization_;
   std::optional<std::string> quantize_skip_steps_;
   std::optional<bool> compile_;
   std::optional<std::string> passes_;

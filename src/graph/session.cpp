@@ -59,6 +59,8 @@ void Session::run(const RunContext& context) {
     if (context.step_ms != nullptr) {
       (*context.step_ms)[i] += std::chrono::duration<double, std::milli>(Clock::now() - start).count();
     }
+    if (context.tap != nullptr)
+      (*context.tap)(plan_->graph(), plan_->node(plan_->steps()[i]), step.inputs, step.outputs);
   }
 }
 

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -10,12 +12,17 @@
 
 namespace rondo {
 
+/// Sees a node's operands once it has run; for calibration and evaluation.
+using NodeTap = std::function<void(const Graph& graph, const Node& node, std::span<const Tensor> inputs,
+                                   std::span<const Tensor> outputs)>;
+
 /// What goes with every run: where the request stands, how to stop it, who wants times.
 struct RunContext {
   int step = 0;
   int step_count = 1;
   const std::atomic<bool>* cancel = nullptr;  // looked at between nodes
   std::vector<double>* step_ms = nullptr;     // one entry a step of the plan; times are added
+  const NodeTap* tap = nullptr;
 };
 
 class Session {

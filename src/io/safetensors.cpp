@@ -22,17 +22,18 @@ using nlohmann::json;
 
 constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;  // the limit of the format's own library
 
+constexpr std::array<std::pair<std::string_view, DType>, 9> kDtypeNames{{{"F32", DType::f32},
+                                                                         {"BF16", DType::bf16},
+                                                                         {"F16", DType::f16},
+                                                                         {"F8_E4M3", DType::f8_e4m3},
+                                                                         {"I8", DType::s8},
+                                                                         {"U8", DType::u8},
+                                                                         {"I32", DType::s32},
+                                                                         {"I64", DType::s64},
+                                                                         {"BOOL", DType::boolean}}};
+
 std::optional<DType> dtype_from_header(std::string_view name) {
-  constexpr std::array<std::pair<std::string_view, DType>, 9> kNames{{{"F32", DType::f32},
-                                                                      {"BF16", DType::bf16},
-                                                                      {"F16", DType::f16},
-                                                                      {"F8_E4M3", DType::f8_e4m3},
-                                                                      {"I8", DType::s8},
-                                                                      {"U8", DType::u8},
-                                                                      {"I32", DType::s32},
-                                                                      {"I64", DType::s64},
-                                                                      {"BOOL", DType::boolean}}};
-  for (const auto& [known, dtype] : kNames) {
+  for (const auto& [known, dtype] : kDtypeNames) {
     if (name == known) return dtype;
   }
   return std::nullopt;
@@ -118,6 +119,13 @@ void check_shard_name(const std::string& shard, const std::string& source) {
 }
 
 }  // namespace
+
+std::string_view safetensors_dtype_name(DType dtype) {
+  for (const auto& [name, known] : kDtypeNames) {
+    if (known == dtype) return name;
+  }
+  throw Unsupported(fmt::format("safetensors: has no name for {}", dtype_name(dtype)));
+}
 
 std::map<std::string, TensorRecord> parse_safetensors_header(std::string_view header, std::size_t data_bytes,
                                                              const std::string& source) {
@@ -230,7 +238,7 @@ std::vector<std::string> Checkpoint::names() const {
   return result;
 }
 
-std::uint64_t Checkpoint::total_bytes() const {
+std::uint64_t Checkpoint::stored_bytes() const {
   std::uint64_t bytes = 0;
   for (const auto& [name, file] : file_of_) bytes += files_[file].records().at(name).bytes;
   return bytes;

@@ -24,6 +24,9 @@ struct TensorRecord {
   std::size_t bytes = 0;
 };
 
+/// "F32", "BF16", ...
+std::string_view safetensors_dtype_name(DType dtype);
+
 /// What a header says, checked: dtype known, shape and byte range agree, no overlap, no hole, all inside the data.
 /// `data_bytes` is the size of the data section. Throws FileError, naming `source` and the tensor.
 std::map<std::string, TensorRecord> parse_safetensors_header(std::string_view header, std::size_t data_bytes,
@@ -59,7 +62,7 @@ class Checkpoint final : public WeightSource {
   Tensor tensor(const std::string& name) const override;
   std::vector<std::string> names() const override;
   void release(const std::string& name) const override;
-  std::uint64_t total_bytes() const;
+  std::uint64_t stored_bytes() const override;
 
  private:
   std::string source_;

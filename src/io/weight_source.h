@@ -1,6 +1,7 @@
 // Where named weights come from.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,8 @@ class WeightSource {
   /// The tensor as it is stored; a mapped one is not copied. Throws FileError when there is none.
   virtual Tensor tensor(const std::string& name) const = 0;
   virtual std::vector<std::string> names() const = 0;
+  /// Bytes of all tensors as they are stored; 0 where nothing is.
+  virtual std::uint64_t stored_bytes() const { return 0; }
   /// Says that the tensor's bytes have been copied and need not stay in memory.
   virtual void release(const std::string& /*name*/) const {}
 };

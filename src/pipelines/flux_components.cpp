@@ -12,6 +12,7 @@
 #include "io/safetensors.h"
 #include "models/layers.h"
 #include "pipelines/tile_blend.h"
+#include "quantization/quantized_checkpoint.h"
 #include "rondo/error.h"
 
 namespace rondo {
@@ -19,10 +20,6 @@ namespace {
 
 /// A 2 x 2 patch of latents is one token of the transformer.
 constexpr std::int64_t kPatch = 2;
-
-std::shared_ptr<const WeightSource> open_weights(const DiffusersFolder& folder, const std::string& component) {
-  return std::make_shared<const Checkpoint>(Checkpoint::open(folder.component(component)));
-}
 
 void check_vocabulary(std::int32_t largest, std::int64_t vocabulary, const DiffusersFolder& folder,
                       const char* tokenizer) {
@@ -48,12 +45,29 @@ std::vector<std::string> summarize_kernels(const Plan& plan) {
 
 }  // namespace
 
-std::uint64_t weight_bytes_as(const WeightSource& weights, DType dtype) {
-  std::uint64_t bytes = 0;
+std::shared_ptr<const WeightSource> open_weights(const DiffusersFolder& folder, const std::string& component,
+                                                 QuantizationPolicy& policy) {
+  Checkpoint checkpoint = Checkpoint::open(folder.component(component));
+  const JsonConfig config = folder.config(component);
+  if (!config.has("quantization_config")) return std::make_shared<const Checkpoint>(std::move(checkpoint));
+  auto quantized = QuantizedCheckpoint::open(std::move(checkpoint), config);
+  if (policy.keeps_stored) policy.layers = quantized->layers();
+  return quantized;
+}
+
+std::uint64_t resident_weight_bytes(const WeightSource& weights, DType dtype, const QuantizationPolicy& policy) {
+  std::uint64_t bits = 0;
   for (const std::string& name : weights.names()) {
-    bytes += static_cast<std::uint64_t>(weights.find(name)->shape.elements()) * dtype_size(dtype);
+    const Shape& shape = weights.find(name)->shape;
+    std::uint64_t each = 8 * dtype_size(dtype);
+    if (policy.active() && shape.rank() == 2) {
+      const LayerDecision decision = decide_layer(policy, layer_of_weight(name), shape[1]);
+      const std::uint64_t kept = policy.skip_steps.empty() ? 0 : each;  // for the steps that run unquantised
+      if (decision.quantization) each = kept + (decision.quantization->format == LinearFormat::w4a16 ? 4 : 8);
+    }
+    bits += static_cast<std::uint64_t>(shape.elements()) * each;
   }
-  return bytes;
+  return bits / 8;
 }
 
 void write_values(std::span<const float> values, Tensor target) {
@@ -62,6 +76,12 @@ void write_values(std::span<const float> values, Tensor target) {
   } else {
     std::transform(values.begin(), values.end(), target.as<std::uint16_t>(), float_to_bf16);
   }
+}
+
+Runner::Runner(std::string name, const DiffusersFolder& folder, const ComputeOptions& options)
+    : name_(std::move(name)), options_(options) {
+  weights_ = open_weights(folder, name_, options_.plan.quantization);
+  model_ = std::make_shared<Model>(weights_);
 }
 
 Session& Runner::session(const std::string& key, const std::function<Graph()>& build) {
@@ -81,9 +101,7 @@ Session& Runner::session(const std::string& key, const std::function<Graph()>& b
     for (const PassResult& pass : plan.passes()) {
       last_report_.passes.push_back(pass.to_string());
     }
-    if (const auto* checkpoint = dynamic_cast<const Checkpoint*>(&model_->source())) {
-      last_report_.weight_bytes = checkpoint->total_bytes();
-    }
+    last_report_.weight_bytes = model_->source().stored_bytes();
     last_report_.resident_bytes = model_->weights().resident_bytes();
   }
   return *session_;
@@ -91,7 +109,9 @@ Session& Runner::session(const std::string& key, const std::function<Graph()>& b
 
 RunReport::Component Runner::report() const { return last_report_; }
 
-std::uint64_t Runner::bytes_to_load() const { return session_ ? 0 : weight_bytes_as(*weights_, options_.dtype); }
+std::uint64_t Runner::bytes_to_load() const {
+  return session_ ? 0 : resident_weight_bytes(*weights_, options_.dtype, options_.plan.quantization);
+}
 
 void Runner::release() {
   session_.reset();
@@ -101,7 +121,7 @@ void Runner::release() {
 ClipEncoder::ClipEncoder(const DiffusersFolder& folder, const ComputeOptions& options)
     : config_(ClipTextConfig::parse(folder.config("text_encoder"))),
       tokenizer_(ClipTokenizer::load(folder.component("tokenizer"))),
-      runner_("text_encoder", open_weights(folder, "text_encoder"), options) {
+      runner_("text_encoder", folder, options) {
   check_vocabulary(tokenizer_.largest_id(), config_.vocab_size, folder, "tokenizer");
   const std::array graphs{build_clip_text(config_, 1, 2, options.dtype, &runner_.source())};
   refuse_unknown_tensors(runner_.source(), graphs, is_harmless_clip_tensor);
@@ -124,7 +144,7 @@ Tensor ClipEncoder::encode(const std::string& prompt, const RunContext& context,
 T5Encoder::T5Encoder(const DiffusersFolder& folder, const ComputeOptions& options)
     : config_(T5EncoderConfig::parse(folder.config("text_encoder_2"))),
       tokenizer_(T5Tokenizer::load(folder.component("tokenizer_2"))),
-      runner_("text_encoder_2", open_weights(folder, "text_encoder_2"), options) {
+      runner_("text_encoder_2", folder, options) {
   check_vocabulary(tokenizer_.largest_id(), config_.vocab_size, folder, "tokenizer_2");
   const std::array graphs{build_t5_encoder(config_, 1, 1, options.dtype, &runner_.source())};
   refuse_unknown_tensors(runner_.source(), graphs, is_harmless_t5_tensor);
@@ -153,8 +173,7 @@ Tensor T5Encoder::encode(const std::string& prompt, std::int64_t length, const R
 }
 
 FluxDenoiser::FluxDenoiser(const DiffusersFolder& folder, const ComputeOptions& options)
-    : config_(FluxTransformerConfig::parse(folder.config("transformer"))),
-      runner_("transformer", open_weights(folder, "transformer"), options) {
+    : config_(FluxTransformerConfig::parse(folder.config("transformer"))), runner_("transformer", folder, options) {
   const std::array graphs{build_flux_transformer(config_, {1, 1, 1, 1, options.dtype}, &runner_.source())};
   refuse_unknown_tensors(runner_.source(), graphs, [](const std::string&) { return false; });
 }
@@ -188,7 +207,7 @@ std::vector<float> FluxDenoiser::predict(std::span<const float> latents, std::in
 }
 
 LatentDecoder::LatentDecoder(const DiffusersFolder& folder, const ComputeOptions& options)
-    : config_(AutoencoderKlConfig::parse(folder.config("vae"))), runner_("vae", open_weights(folder, "vae"), options) {
+    : config_(AutoencoderKlConfig::parse(folder.config("vae"))), runner_("vae", folder, options) {
   const std::array graphs{
       build_vae_decoder(config_, 1, 1, 1, options.dtype, &runner_.source()),
       build_vae_encoder(config_, 1, config_.scale(), config_.scale(), options.dtype, &runner_.source())};

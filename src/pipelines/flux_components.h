@@ -26,16 +26,15 @@ struct ComputeOptions {
   VaeTiling vae_tiling = VaeTiling::automatic;
   DType dtype = DType::f32;
   PlanOptions plan;
+  /// Sees the transformer's nodes; empty for most.
+  NodeTap tap = {};
 };
 
 /// A model with the session of the last shape it ran at: the arena is kept as long as the shape stays.
 class Runner {
  public:
-  Runner(std::string name, std::shared_ptr<const WeightSource> weights, const ComputeOptions& options)
-      : name_(std::move(name)),
-        weights_(std::move(weights)),
-        model_(std::make_shared<Model>(weights_)),
-        options_(options) {}
+  /// Opens the component's weights; how they are stored quantised goes into its options.
+  Runner(std::string name, const DiffusersFolder& folder, const ComputeOptions& options);
 
   const WeightSource& source() const { return model_->source(); }
   DType dtype() const { return options_.dtype; }
@@ -139,8 +138,12 @@ class LatentDecoder {
 /// Text encoders read at most so many tokens.
 constexpr std::int64_t kLongestSequence = 512;
 
-/// The bytes of all weights, were each held in `dtype`.
-std::uint64_t weight_bytes_as(const WeightSource& weights, DType dtype);
+/// A component's weights. Layers that are stored quantised go into `policy`, unless it asks for something else.
+std::shared_ptr<const WeightSource> open_weights(const DiffusersFolder& folder, const std::string& component,
+                                                 QuantizationPolicy& policy);
+
+/// About how many bytes the weights take in memory: in `dtype`, or as the policy quantises them.
+std::uint64_t resident_weight_bytes(const WeightSource& weights, DType dtype, const QuantizationPolicy& policy);
 
 /// Copies float32 values into a tensor of any compute dtype.
 void write_values(std::span<const float> values, Tensor target);

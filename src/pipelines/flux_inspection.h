@@ -1,15 +1,15 @@
 // A FLUX folder seen without running it: configs, weights and the graphs that would run.
 #pragma once
 
+#include <memory>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <string>
 #include <vector>
 
-#include "graph/graph.h"
-#include "io/safetensors.h"
+#include "graph/model.h"
 #include "models/autoencoder_kl.h"
 #include "pipelines/component_files.h"
+#include "rondo/text_to_image.h"
 
 namespace rondo {
 
@@ -17,15 +17,16 @@ struct InspectedComponent {
   std::string name;
   std::string class_name;
   nlohmann::json config;
-  Checkpoint weights;
+  std::shared_ptr<const WeightSource> weights;
+  PlanOptions options;  // with how its weights are stored
   Graph graph;
-  std::uint64_t resident_weight_bytes;  // in the compute dtype
+  std::uint64_t resident_weight_bytes;
 };
 
 class FluxInspection {
  public:
   /// Throws FileError and Unsupported as the pipeline does.
-  static FluxInspection open(const std::string& folder, std::optional<DType> dtype);
+  static FluxInspection open(const std::string& folder, const PipelineOptions& options);
 
   DType dtype() const { return dtype_; }
   /// The picture's side that the VAE's config names.
@@ -34,10 +35,11 @@ class FluxInspection {
   std::vector<InspectedComponent> components(std::int64_t width, std::int64_t height) const;
 
  private:
-  FluxInspection(DiffusersFolder folder, DType dtype);
+  FluxInspection(DiffusersFolder folder, const PipelineOptions& options);
 
   DiffusersFolder folder_;
   DType dtype_;
+  PlanOptions plan_;
   AutoencoderKlConfig vae_;
 };
 

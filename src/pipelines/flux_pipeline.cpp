@@ -9,6 +9,7 @@
 #include "core/memory.h"
 #include "core/text.h"
 #include "core/trace.h"
+#include "pipelines/plan_options.h"
 #include "rondo/error.h"
 #include "schedulers/noise.h"
 
@@ -66,18 +67,16 @@ std::uint64_t draw_seed() {
 
 bool has_two_branches(const ResolvedTextToImageRequest& request) { return request.true_cfg_scale > 1; }
 
-/// The attention kernel that a caller names is the transformer's: other parts have masks and biases that it may not
-/// take. So is what is said of quantisation.
 ComputeOptions for_other_parts(ComputeOptions options) {
-  options.plan.attention.backend.clear();
-  options.plan.quantization = {};
+  options.plan = options_of_other_parts(std::move(options.plan));
   return options;
 }
 
 }  // namespace
 
 FluxPipeline::FluxPipeline(const DiffusersFolder& folder, const ComputeOptions& options)
-    : cfg_fusion_(options.cfg_fusion),
+    : tap_(options.tap),
+      cfg_fusion_(options.cfg_fusion),
       vae_tiling_(options.vae_tiling),
       generation_defaults_(load_generation_defaults(folder)),
       scheduler_(FlowMatchEulerScheduler::parse(folder.scheduler_config())),
@@ -269,6 +268,7 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
         const std::int64_t x = token % columns * 2 + in_patch % 2;
         latents[i] = noise[static_cast<std::size_t>((c * 2 * rows + y) * 2 * columns + x)];
       }
+      context.tap = tap_ ? &tap_ : nullptr;
       for (std::int64_t step = 0; step < request.num_inference_steps; ++step) {
         const double start_ms = trace.now_ms();
         const auto s = static_cast<std::size_t>(step);
@@ -296,6 +296,7 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
     if (!std::all_of(latents.begin(), latents.end(), [](float value) { return std::isfinite(value); })) {
       throw Error("denoise: the latents are not finite; the weights or the config do not hold together");
     }
+    context.tap = nullptr;
     GeneratedImage picture{{}, index, seed};
     {
       const TraceScope scope = stage("decode");

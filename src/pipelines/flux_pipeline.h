@@ -36,6 +36,7 @@ class FluxPipeline {
   /// Pixels a side of one transformer token.
   std::int64_t pixels_per_token() const { return 2 * vae_.config().scale(); }
 
+  NodeTap tap_;
   CfgFusion cfg_fusion_;
   VaeTiling vae_tiling_;
   JsonConfig generation_defaults_;

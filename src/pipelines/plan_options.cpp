@@ -27,6 +27,7 @@ std::optional<LinearFormat> format_or_none(const std::string& name, std::string_
 QuantizationPolicy quantization_policy(const LinearQuantizationOptions& options) {
   QuantizationPolicy policy;
   policy.format = format_or_none(options.format, "quantize");
+  policy.keeps_stored = options.format.empty();
   if (options.exclude) policy.exclude = *options.exclude;
   for (const LinearQuantizationOptions::Rule& rule : options.rules) {
     if (rule.pattern.empty()) throw InvalidArgument("quantize-rule: the pattern is empty; allowed is GLOB=FORMAT");
@@ -59,6 +60,12 @@ PlanOptions plan_options(const PipelineOptions& options) {
   plan.quantization = quantization_policy(options.quantization);
   if (!plan.attention.backend.empty()) attention_registry().find(plan.attention.backend, "the call");
   return plan;
+}
+
+PlanOptions options_of_other_parts(PlanOptions options) {
+  options.attention.backend.clear();
+  options.quantization = {};
+  return options;
 }
 
 }  // namespace rondo

@@ -10,4 +10,8 @@ namespace rondo {
 /// pass that is not known.
 PlanOptions plan_options(const PipelineOptions& options);
 
+/// For the parts of a pipeline beside its transformer: the attention kernel that a caller names is the transformer's,
+/// since others have masks and biases that it may not take; so is what is said of quantisation.
+PlanOptions options_of_other_parts(PlanOptions options);
+
 }  // namespace rondo

@@ -28,7 +28,9 @@ struct QuantizationPolicy {
   std::int64_t group = 64;              // of w4a16
   bool rotate = false;                  // Hadamard matrices
   std::vector<int> skip_steps;          // sorted
-  /// Layers of a quantised checkpoint, by name; the rest of the policy is not read for them.
+  /// Whether layers that are stored quantised run so; false where the caller names a format, or none.
+  bool keeps_stored = true;
+  /// Those layers, by name: nothing but skip_steps is read for them.
   std::map<std::string, LinearQuantization> layers = {};
 
   bool active() const { return format.has_value() || !rules.empty() || !layers.empty(); }

@@ -1,0 +1,24 @@
+// Writing .safetensors files, one tensor in memory at a time.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "rondo/tensor.h"
+
+namespace rondo {
+
+struct TensorToWrite {
+  std::string name;
+  DType dtype = DType::f32;
+  Shape shape;
+};
+
+/// Writes a new file. `make` is called once a tensor, in the file's order: wide elements first, so that all lie
+/// aligned. Throws FileError; what was written until then stays.
+void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWrite> tensors,
+                       const std::function<Tensor(const std::string& name)>& make);
+
+}  // namespace rondo
