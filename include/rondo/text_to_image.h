@@ -139,7 +139,7 @@ struct RunObserver {
   const std::atomic<bool>* cancel = nullptr;                           // looked at between nodes
 };
 
-/// One model folder. generate() belongs to one thread at a time.
+/// One model folder. generate() belongs to one thread at a time; instance() gives more.
 class TextToImagePipeline {
  public:
   /// Reads and checks every config and every weight's shape; weights are loaded when first needed. Throws FileError for
@@ -148,6 +148,11 @@ class TextToImagePipeline {
   TextToImagePipeline(TextToImagePipeline&&) noexcept;
   TextToImagePipeline& operator=(TextToImagePipeline&&) noexcept;
   ~TextToImagePipeline();
+
+  /// Another pipeline on the same weights, packed forms and plans, with buffers of its own: instances may generate at
+  /// the same time, each on a thread of the caller's with threads() of its own. What one throws leaves the others as
+  /// they are.
+  TextToImagePipeline instance() const;
 
   /// The compute dtype and the number of threads in use.
   DType dtype() const;

@@ -10,13 +10,17 @@
 #include "cli/model_folder.h"
 #include "cli/output_names.h"
 #include "cli/progress.h"
+#include "cli/prompts_file.h"
 #include "cli/request_json.h"
 #include "cli/run_flags.h"
 #include "cli/stderr.h"
 #include "core/cpu_level.h"
+#include "core/text.h"
+#include "core/threads.h"
 #include "core/trace.h"
 #include "io/output_file.h"
 #include "io/png.h"
+#include "pipelines/instance_pool.h"
 #include "rondo/error.h"
 #include "rondo/version.h"
 
@@ -42,6 +46,8 @@ struct GenerateFlags {
   std::optional<std::string> seed;
   std::optional<std::string> num_images_per_prompt;
   std::optional<std::string> max_sequence_length;
+  std::optional<std::string> prompts_file;
+  std::optional<std::string> instances;
   bool quiet = false;
   RunFlags run;
 };
@@ -78,6 +84,14 @@ void apply_flags(const GenerateFlags& flags, TextToImageRequest& request) {
 StoredRequest collect_request(const GenerateFlags& flags) {
   StoredRequest stored = flags.from ? read_stored_request(*flags.from) : StoredRequest{};
   apply_flags(flags, stored.request);
+  if (flags.prompts_file) {
+    if (flags.prompt) throw UsageError("--prompt: --prompts-file is given too; allowed is one of them");
+    if (stored.request.num_images_per_prompt.value_or(1) != 1)
+      throw UsageError("--num-images-per-prompt: with --prompts-file allowed is 1");
+    stored.request.prompt = "";  // each line's turn comes
+  } else if (flags.instances) {
+    throw UsageError("--instances: --prompts-file is missing; instances share its prompts");
+  }
   if (!stored.request.prompt) throw UsageError("--prompt: none is given");
   return stored;
 }
@@ -149,22 +163,90 @@ void write_text(const std::string& path, const std::string& text) {
   write_output(path, std::as_bytes(std::span(text)));
 }
 
+/// What a picture carries, so that --from can run it again.
+std::vector<std::byte> encode_with_request(const GeneratedImage& picture, const ResolvedTextToImageRequest& request,
+                                           const std::string& model, DType dtype) {
+  const std::map<std::string, std::string> texts{
+      {"Software", "Rondo " + version()},
+      {kRequestKey, dump_json(request_to_json(request, picture, model, dtype), -1)}};
+  return encode_png(picture.image, texts);
+}
+
+void check_outputs(const GenerateFlags& flags, const std::vector<std::string>& names) {
+  for (const std::string& name : names) check_output(name);
+  if (flags.report) check_output(*flags.report);
+  for (const std::string& name : names) {
+    if (flags.report && *flags.report == name)
+      throw UsageError(fmt::format("--report: '{}' is the picture's name as well", name));
+  }
+}
+
+/// A picture for each prompt of a file, the i-th with seed + i, over several instances.
+void run_prompts(const GenerateFlags& flags, const TextToImageRequest& given, const std::string& model,
+                 PipelineOptions options) {
+  const Trace clock;
+  const auto instances = static_cast<int>(bounded("--instances", flags.instances, 1, 1, 64));
+  if (!options.threads) options.threads = std::max(1, default_threads() / instances);
+  TextToImagePipeline pipeline = TextToImagePipeline::open(model, options);
+  std::vector<ResolvedTextToImageRequest> requests;
+  for (const std::string& prompt : read_prompts(*flags.prompts_file)) {
+    TextToImageRequest request = given;
+    request.prompt = prompt;
+    if (!requests.empty()) request.seed = requests.front().seed + requests.size();
+    requests.push_back(resolve(pipeline, flags, request));
+  }
+  const std::vector<std::string> names = output_names(flags.output.value_or("rondo-{seed}.png"), requests.front().seed,
+                                                      static_cast<std::int64_t>(requests.size()));
+  check_outputs(flags, names);
+  if (!flags.quiet) {
+    print_error("{}: {} prompts, {} instances with {} threads each, {}\n", model, requests.size(), instances,
+                pipeline.threads(), dtype_name(pipeline.dtype()));
+  }
+  InstancePool pool(pipeline, instances);
+  const double load_ms = clock.now_ms();
+  const std::vector<InstanceResult> results = pool.run(
+      requests,
+      [&](std::size_t i, GeneratedImage&& picture) {
+        write_output(names[i], encode_with_request(picture, requests[i], model, pipeline.dtype()));
+        if (names[i] != "-" && flags.report != "-") fmt::print("{}\n", names[i]);
+      },
+      &cancel_on_interrupt());
+  const double total_ms = clock.now_ms();
+  json pictures = json::array();
+  std::size_t failed = 0;
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    if (!results[i].error.empty()) {
+      ++failed;
+      print_error("rondo: {}: {}\n", names[i], printable(results[i].error, 2000));
+    }
+    pictures.push_back(
+        report_to_json(results[i].report, requests[i], pipeline, model, load_ms, results[i].duration_ms));
+    pictures.back().update({{"output", names[i]}, {"instance", results[i].instance}, {"error", results[i].error}});
+  }
+  if (flags.report) {
+    const double seconds = (total_ms - load_ms) * 1e-3;
+    const json report{{"schema_version", 1},
+                      {"instances", instances},
+                      {"threads_each", pipeline.threads()},
+                      {"total_duration_ms", total_ms},
+                      {"pictures_per_second", static_cast<double>(results.size() - failed) / seconds},
+                      {"pictures", std::move(pictures)}};
+    write_text(*flags.report, dump_json(report, 2) + "\n");
+  }
+  if (failed > 0) throw Error(fmt::format("{} of {} pictures failed", failed, results.size()));
+}
+
 void run(const GenerateFlags& flags) {
   const Trace clock;
   const StoredRequest stored = collect_request(flags);
   const std::string model = choose_model_folder(flags.model ? flags.model : stored.model);
   const PipelineOptions options = flags.run.options(stored.dtype);
+  if (flags.prompts_file) return run_prompts(flags, stored.request, model, options);
   TextToImagePipeline pipeline = TextToImagePipeline::open(model, options);
   const ResolvedTextToImageRequest request = resolve(pipeline, flags, stored.request);
   const std::vector<std::string> names =
       output_names(flags.output.value_or("rondo-{seed}.png"), request.seed, request.num_images_per_prompt);
-  for (const std::string& name : names) check_output(name);
-  if (flags.report) check_output(*flags.report);
-  for (const std::string& name : names) {
-    if (flags.report && *flags.report == name) {
-      throw UsageError(fmt::format("--report: '{}' is the picture's name as well", name));
-    }
-  }
+  check_outputs(flags, names);
   const double load_ms = clock.now_ms();
 
   Progress progress;
@@ -181,11 +263,8 @@ void run(const GenerateFlags& flags) {
   const RunReport report = pipeline.generate(
       request,
       [&](GeneratedImage&& picture) {
-        const std::map<std::string, std::string> texts{
-            {"Software", "Rondo " + version()},
-            {kRequestKey, dump_json(request_to_json(request, picture, model, pipeline.dtype()), -1)}};
         const std::string& name = names[static_cast<std::size_t>(picture.index)];
-        write_output(name, encode_png(picture.image, texts));
+        write_output(name, encode_with_request(picture, request, model, pipeline.dtype()));
         progress.finish();
         if (name != "-" && flags.report != "-") fmt::print("{}\n", name);
       },
@@ -217,6 +296,9 @@ void add_generate_command(CLI::App& app) {
   add_value(*command, "--seed", f.seed, "0 to 2^64 - 1 (default: drawn and printed)");
   add_value(*command, "--num-images-per-prompt", f.num_images_per_prompt, "pictures; the i-th has seed + i");
   add_value(*command, "--max-sequence-length", f.max_sequence_length, "tokens of the second text encoder");
+  add_value(*command, "--prompts-file", f.prompts_file, "a prompt a line; the i-th picture has seed + i");
+  add_value(*command, "--instances", f.instances,
+            "pictures drawn at a time, on one copy of the weights (default 1); threads are shared out");
   add_value(*command, "--from", f.from, "run a picture's stored request again; flags win over it");
   add_value(*command, "-o,--output", f.output,
             "file, pattern with {seed} and {index}, or - (default rondo-{seed}.png)");

@@ -2,15 +2,14 @@
 #include <fmt/format.h>
 
 #include <memory>
-#include <sstream>
 
 #include "cli/cancel.h"
 #include "cli/commands.h"
 #include "cli/model_folder.h"
 #include "cli/progress.h"
+#include "cli/prompts_file.h"
 #include "cli/run_flags.h"
 #include "core/text.h"
-#include "io/json_config.h"
 #include "pipelines/plan_options.h"
 #include "pipelines/quantize_model.h"
 #include "rondo/error.h"
@@ -28,18 +27,6 @@ struct QuantizeFlags {
   bool quiet = false;
   QuantizationFlags quantization;
 };
-
-/// One prompt a line; empty lines and those that begin with # are passed by.
-std::vector<std::string> read_prompts(const std::string& path) {
-  std::vector<std::string> prompts;
-  std::istringstream text(read_text_file(path));
-  for (std::string line; std::getline(text, line);) {
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    if (!line.empty() && line[0] != '#') prompts.push_back(line);
-  }
-  if (prompts.empty()) throw FileError(fmt::format("{}: holds no prompt; allowed is one a line", path));
-  return prompts;
-}
 
 void run(const QuantizeFlags& flags) {
   if (!flags.to) throw UsageError("--to: none is given; allowed are w8a8, w8a16 and w4a16");

@@ -115,21 +115,31 @@ std::uint64_t Runner::bytes_to_load() const {
 
 void Runner::release() {
   session_.reset();
-  model_ = std::make_shared<Model>(weights_);
+  key_.clear();
+  if (model_.use_count() == 1) model_ = std::make_shared<Model>(weights_);
+}
+
+Runner Runner::instance() const {
+  Runner other;
+  other.name_ = name_;
+  other.weights_ = weights_;
+  other.model_ = model_;
+  other.options_ = options_;
+  return other;
 }
 
 ClipEncoder::ClipEncoder(const DiffusersFolder& folder, const ComputeOptions& options)
     : config_(ClipTextConfig::parse(folder.config("text_encoder"))),
-      tokenizer_(ClipTokenizer::load(folder.component("tokenizer"))),
+      tokenizer_(std::make_shared<const ClipTokenizer>(ClipTokenizer::load(folder.component("tokenizer")))),
       runner_("text_encoder", folder, options) {
-  check_vocabulary(tokenizer_.largest_id(), config_.vocab_size, folder, "tokenizer");
+  check_vocabulary(tokenizer_->largest_id(), config_.vocab_size, folder, "tokenizer");
   const std::array graphs{build_clip_text(config_, 1, 2, options.dtype, &runner_.source())};
   refuse_unknown_tensors(runner_.source(), graphs, is_harmless_clip_tensor);
 }
 
 Tensor ClipEncoder::encode(const std::string& prompt, const RunContext& context, std::vector<std::string>& notes) {
-  const std::int64_t length = std::min(tokenizer_.max_length(), config_.max_position_embeddings);
-  const ClipTokenizer::Encoding encoding = tokenizer_.encode(prompt, length);
+  const std::int64_t length = std::min(tokenizer_->max_length(), config_.max_position_embeddings);
+  const ClipTokenizer::Encoding encoding = tokenizer_->encode(prompt, length);
   if (encoding.truncated) note_truncation(notes, "text_encoder", length);
   Session& session = runner_.session(fmt::format("clip {}", length), [&] {
     return build_clip_text(config_, 1, length, runner_.dtype(), &runner_.source());
@@ -143,20 +153,20 @@ Tensor ClipEncoder::encode(const std::string& prompt, const RunContext& context,
 
 T5Encoder::T5Encoder(const DiffusersFolder& folder, const ComputeOptions& options)
     : config_(T5EncoderConfig::parse(folder.config("text_encoder_2"))),
-      tokenizer_(T5Tokenizer::load(folder.component("tokenizer_2"))),
+      tokenizer_(std::make_shared<const T5Tokenizer>(T5Tokenizer::load(folder.component("tokenizer_2")))),
       runner_("text_encoder_2", folder, options) {
-  check_vocabulary(tokenizer_.largest_id(), config_.vocab_size, folder, "tokenizer_2");
+  check_vocabulary(tokenizer_->largest_id(), config_.vocab_size, folder, "tokenizer_2");
   const std::array graphs{build_t5_encoder(config_, 1, 1, options.dtype, &runner_.source())};
   refuse_unknown_tensors(runner_.source(), graphs, is_harmless_t5_tensor);
 }
 
 std::int64_t T5Encoder::longest_sequence() const {
-  return std::min(kLongestSequence, tokenizer_.max_length(kLongestSequence));
+  return std::min(kLongestSequence, tokenizer_->max_length(kLongestSequence));
 }
 
 Tensor T5Encoder::encode(const std::string& prompt, std::int64_t length, const RunContext& context,
                          std::vector<std::string>& notes) {
-  const T5Tokenizer::Encoding encoding = tokenizer_.encode(prompt, length);
+  const T5Tokenizer::Encoding encoding = tokenizer_->encode(prompt, length);
   if (encoding.truncated) note_truncation(notes, "text_encoder_2", length);
   // A sentinel such as <extra_id_0> may stand in the text, while the model has no row for it.
   const std::int32_t largest = *std::max_element(encoding.ids.begin(), encoding.ids.end());

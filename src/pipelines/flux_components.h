@@ -36,6 +36,9 @@ class Runner {
   /// Opens the component's weights; how they are stored quantised goes into its options.
   Runner(std::string name, const DiffusersFolder& folder, const ComputeOptions& options);
 
+  /// Another runner on the same weights and plans, with buffers of its own. Each may run on a thread of its own.
+  Runner instance() const;
+
   const WeightSource& source() const { return model_->source(); }
   DType dtype() const { return options_.dtype; }
   /// The session for this key, made from `build` when the last one was for another.
@@ -43,10 +46,13 @@ class Runner {
   RunReport::Component report() const;
   /// Bytes that the first session will add: weights in the dtype they run in. 0 once there is one.
   std::uint64_t bytes_to_load() const;
-  /// Gives back buffers, plans and packed weights. The next session makes them anew.
+  /// Gives back buffers and, unless another instance uses them, plans and packed weights. The next session makes them
+  /// anew.
   void release();
 
  private:
+  Runner() = default;
+
   std::string name_;
   std::shared_ptr<const WeightSource> weights_;
   std::shared_ptr<Model> model_;
@@ -59,20 +65,25 @@ class Runner {
 /// CLIP: prompt -> pooled embedding [1, hidden_size].
 class ClipEncoder {
  public:
+  ClipEncoder instance() const { return {config_, tokenizer_, runner_.instance()}; }
   ClipEncoder(const DiffusersFolder& folder, const ComputeOptions& options);
   Tensor encode(const std::string& prompt, const RunContext& context, std::vector<std::string>& notes);
   const ClipTextConfig& config() const { return config_; }
   Runner& runner() { return runner_; }
 
  private:
+  ClipEncoder(const ClipTextConfig& config, std::shared_ptr<const ClipTokenizer> tokenizer, Runner runner)
+      : config_(config), tokenizer_(std::move(tokenizer)), runner_(std::move(runner)) {}
+
   ClipTextConfig config_;
-  ClipTokenizer tokenizer_;
+  std::shared_ptr<const ClipTokenizer> tokenizer_;
   Runner runner_;
 };
 
 /// T5: prompt -> embeddings [1, length, d_model].
 class T5Encoder {
  public:
+  T5Encoder instance() const { return {config_, tokenizer_, runner_.instance()}; }
   T5Encoder(const DiffusersFolder& folder, const ComputeOptions& options);
   Tensor encode(const std::string& prompt, std::int64_t length, const RunContext& context,
                 std::vector<std::string>& notes);
@@ -82,8 +93,11 @@ class T5Encoder {
   Runner& runner() { return runner_; }
 
  private:
+  T5Encoder(const T5EncoderConfig& config, std::shared_ptr<const T5Tokenizer> tokenizer, Runner runner)
+      : config_(config), tokenizer_(std::move(tokenizer)), runner_(std::move(runner)) {}
+
   T5EncoderConfig config_;
-  T5Tokenizer tokenizer_;
+  std::shared_ptr<const T5Tokenizer> tokenizer_;
   Runner runner_;
 };
 
@@ -95,6 +109,7 @@ struct PromptEmbeddings {
 /// The denoiser: packed latents and a prompt -> velocity.
 class FluxDenoiser {
  public:
+  FluxDenoiser instance() const { return {config_, runner_.instance()}; }
   FluxDenoiser(const DiffusersFolder& folder, const ComputeOptions& options);
   const FluxTransformerConfig& config() const { return config_; }
   /// What a session's buffers would take, without making one.
@@ -108,6 +123,8 @@ class FluxDenoiser {
   Runner& runner() { return runner_; }
 
  private:
+  FluxDenoiser(const FluxTransformerConfig& config, Runner runner) : config_(config), runner_(std::move(runner)) {}
+
   FluxTransformerConfig config_;
   Runner runner_;
 };
@@ -115,6 +132,7 @@ class FluxDenoiser {
 /// The VAE: packed latents -> picture.
 class LatentDecoder {
  public:
+  LatentDecoder instance() const { return {config_, runner_.instance()}; }
   LatentDecoder(const DiffusersFolder& folder, const ComputeOptions& options);
   const AutoencoderKlConfig& config() const { return config_; }
   /// With `tiled` those of one tile.
@@ -126,6 +144,7 @@ class LatentDecoder {
   Runner& runner() { return runner_; }
 
  private:
+  LatentDecoder(const AutoencoderKlConfig& config, Runner runner) : config_(config), runner_(std::move(runner)) {}
   /// Latents of a tile's side: the size that the model was trained at, at most 512 pixels.
   std::int64_t tile_side() const;
   /// Unpacked latents [height, width, channels] -> picture [.., .., 3] from -1 to 1.

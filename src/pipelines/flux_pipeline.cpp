@@ -101,6 +101,22 @@ FluxPipeline::FluxPipeline(const DiffusersFolder& folder, const ComputeOptions& 
   }
 }
 
+FluxPipeline::FluxPipeline(const FluxPipeline& other, ClipEncoder clip, T5Encoder t5, FluxDenoiser transformer,
+                           LatentDecoder vae)
+    : tap_(other.tap_),
+      cfg_fusion_(other.cfg_fusion_),
+      vae_tiling_(other.vae_tiling_),
+      generation_defaults_(other.generation_defaults_),
+      scheduler_(other.scheduler_),
+      clip_(std::move(clip)),
+      t5_(std::move(t5)),
+      transformer_(std::move(transformer)),
+      vae_(std::move(vae)) {}
+
+FluxPipeline FluxPipeline::instance() const {
+  return {*this, clip_.instance(), t5_.instance(), transformer_.instance(), vae_.instance()};
+}
+
 ResolvedTextToImageRequest FluxPipeline::resolve(const TextToImageRequest& request) const {
   const JsonConfig& defaults = generation_defaults_;
   const auto integer = [&](const std::optional<std::int64_t>& given, const char* key, std::int64_t absent) {

@@ -13,11 +13,15 @@ class FluxPipeline {
  public:
   FluxPipeline(const DiffusersFolder& folder, const ComputeOptions& options);
 
+  /// Another pipeline on the same weights, plans and tokenizers.
+  FluxPipeline instance() const;
+
   ResolvedTextToImageRequest resolve(const TextToImageRequest& request) const;
   RunReport generate(const ResolvedTextToImageRequest& request, const std::function<void(GeneratedImage&&)>& deliver,
                      const RunObserver& observer);
 
  private:
+  FluxPipeline(const FluxPipeline& other, ClipEncoder clip, T5Encoder t5, FluxDenoiser transformer, LatentDecoder vae);
   PromptEmbeddings encode(const std::string& prompt, const std::string& prompt_2, std::int64_t length,
                           const RunContext& context, RunReport& report);
   struct TokenGrid {

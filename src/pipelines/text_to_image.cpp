@@ -10,6 +10,7 @@ class TextToImagePipeline::Implementation {
  public:
   Implementation(const DiffusersFolder& folder, const ComputeOptions& options)
       : options_(options), flux_(folder, options) {}
+  Implementation(const ComputeOptions& options, FluxPipeline flux) : options_(options), flux_(std::move(flux)) {}
   const ComputeOptions& options() const { return options_; }
   FluxPipeline& flux() { return flux_; }
   const FluxPipeline& flux() const { return flux_; }
@@ -32,6 +33,11 @@ TextToImagePipeline TextToImagePipeline::open(const std::string& folder, const P
   compute.cfg_fusion = options.cfg_fusion;
   compute.vae_tiling = options.vae_tiling;
   return TextToImagePipeline(std::make_unique<Implementation>(DiffusersFolder::open(folder), compute));
+}
+
+TextToImagePipeline TextToImagePipeline::instance() const {
+  return TextToImagePipeline(
+      std::make_unique<Implementation>(implementation_->options(), implementation_->flux().instance()));
 }
 
 DType TextToImagePipeline::dtype() const { return implementation_->options().dtype; }
