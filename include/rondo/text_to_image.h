@@ -68,6 +68,8 @@ struct PipelineOptions {
   /// Whether measured attention kernels are used, or measured where they are not yet. Unset: as RONDO_TUNE says.
   std::optional<TuneMode> tune;
   LinearQuantizationOptions quantization;
+  /// Whether reports have every operator's times.
+  bool trace = false;
 };
 
 /// What a caller asks for. What is not set is taken from the model folder's generation_config.json, then from the
@@ -126,6 +128,19 @@ struct RunReport {
     std::vector<std::string> kernels;  // "linear: onednn x 98"
     std::vector<std::string> passes;   // "dead-nodes: 3 matched, 3 removed"
   };
+  /// One operator's turn, with PipelineOptions::trace.
+  struct Event {
+    std::string component;  // "transformer"
+    std::string segment;    // "double_block 3"
+    std::string op;         // "linear"
+    std::string kernel;     // "int8"
+    std::string output;     // "bfloat16 [1, 80, 768]"
+    double start_ms = 0;    // since generate() began
+    double duration_ms = 0;
+    double operations = 0;  // multiplications and additions of products and attention
+    double bytes = 0;       // read and written, each operand once
+  };
+  std::vector<Event> events;
   std::vector<Stage> stages;
   std::vector<double> denoise_steps_ms;
   std::vector<std::string> notes;  // what was chosen and why, what was truncated

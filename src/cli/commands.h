@@ -12,6 +12,7 @@ void add_bench_command(CLI::App& app);
 void add_tune_command(CLI::App& app);
 void add_cache_command(CLI::App& app);
 void add_eval_command(CLI::App& app);
+void add_profile_command(CLI::App& app);
 void add_quantize_command(CLI::App& app);
 void add_contact_sheet_command(CLI::App& app);
 void add_env_command(CLI::App& app);

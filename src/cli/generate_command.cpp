@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -14,6 +15,7 @@
 #include "cli/request_json.h"
 #include "cli/run_flags.h"
 #include "cli/stderr.h"
+#include "cli/trace_json.h"
 #include "core/cpu_level.h"
 #include "core/text.h"
 #include "core/threads.h"
@@ -34,6 +36,7 @@ struct GenerateFlags {
   std::optional<std::string> from;
   std::optional<std::string> output;
   std::optional<std::string> report;
+  std::optional<std::string> trace;
   std::optional<std::string> prompt;
   std::optional<std::string> prompt_2;
   std::optional<std::string> negative_prompt;
@@ -89,6 +92,7 @@ StoredRequest collect_request(const GenerateFlags& flags) {
     if (stored.request.num_images_per_prompt.value_or(1) != 1)
       throw UsageError("--num-images-per-prompt: with --prompts-file allowed is 1");
     stored.request.prompt = "";  // each line's turn comes
+    if (flags.trace) throw UsageError("--trace: takes one picture's run; --prompts-file is given too");
   } else if (flags.instances) {
     throw UsageError("--instances: --prompts-file is missing; instances share its prompts");
   }
@@ -174,10 +178,13 @@ std::vector<std::byte> encode_with_request(const GeneratedImage& picture, const 
 
 void check_outputs(const GenerateFlags& flags, const std::vector<std::string>& names) {
   for (const std::string& name : names) check_output(name);
-  if (flags.report) check_output(*flags.report);
-  for (const std::string& name : names) {
-    if (flags.report && *flags.report == name)
-      throw UsageError(fmt::format("--report: '{}' is the picture's name as well", name));
+  std::vector<std::string> taken = names;
+  for (const auto& [flag, name] : {std::pair("--report", flags.report), {"--trace", flags.trace}}) {
+    if (!name) continue;
+    check_output(*name);
+    if (std::find(taken.begin(), taken.end(), *name) != taken.end())
+      throw UsageError(fmt::format("{}: '{}' is another result's name as well", flag, *name));
+    taken.push_back(*name);
   }
 }
 
@@ -240,7 +247,8 @@ void run(const GenerateFlags& flags) {
   const Trace clock;
   const StoredRequest stored = collect_request(flags);
   const std::string model = choose_model_folder(flags.model ? flags.model : stored.model);
-  const PipelineOptions options = flags.run.options(stored.dtype);
+  PipelineOptions options = flags.run.options(stored.dtype);
+  options.trace = flags.trace.has_value();
   if (flags.prompts_file) return run_prompts(flags, stored.request, model, options);
   TextToImagePipeline pipeline = TextToImagePipeline::open(model, options);
   const ResolvedTextToImageRequest request = resolve(pipeline, flags, stored.request);
@@ -271,6 +279,7 @@ void run(const GenerateFlags& flags) {
       observer);
   progress.finish();
   for (const std::string& note : report.notes) print_error("note: {}\n", note);
+  if (flags.trace) write_text(*flags.trace, trace_to_json(report));
   if (flags.report) {
     write_text(*flags.report,
                dump_json(report_to_json(report, request, pipeline, model, load_ms, clock.now_ms()), 2) + "\n");
@@ -302,6 +311,7 @@ void add_generate_command(CLI::App& app) {
   add_value(*command, "--from", f.from, "run a picture's stored request again; flags win over it");
   add_value(*command, "-o,--output", f.output,
             "file, pattern with {seed} and {index}, or - (default rondo-{seed}.png)");
+  add_value(*command, "--trace", f.trace, "write when every operator ran, for Perfetto or chrome://tracing");
   add_value(*command, "--report", f.report, "write times, memory and choices as JSON to this file");
   command->add_flag("-q,--quiet", f.quiet, "no progress");
   f.run.add_to(*command);

@@ -91,6 +91,7 @@ int run(int argc, char** argv) {
   rondo::cli::add_tune_command(app);
   rondo::cli::add_cache_command(app);
   rondo::cli::add_eval_command(app);
+  rondo::cli::add_profile_command(app);
   rondo::cli::add_quantize_command(app);
   rondo::cli::add_contact_sheet_command(app);
   rondo::cli::add_env_command(app);

@@ -54,10 +54,15 @@ void Session::run(const RunContext& context) {
     if (context.cancel != nullptr && context.cancel->load(std::memory_order_relaxed)) throw Cancelled("run: cancelled");
     Bound& step = steps_[i];
     const auto start = context.step_ms != nullptr ? Clock::now() : Clock::time_point();
+    const double recorded_ms = context.recorder != nullptr ? context.recorder->clock.now_ms() : 0;
     const bool falls_back = step.fallback != nullptr && step.op->falls_back_at(context.step);
     (falls_back ? step.fallback : step.kernel)->run({step.inputs, step.outputs, scratch, plan_->threads()});
     if (context.step_ms != nullptr) {
       (*context.step_ms)[i] += std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+    }
+    if (context.recorder != nullptr) {
+      context.recorder->events.push_back(
+          {plan_, i, context.component, recorded_ms, context.recorder->clock.now_ms() - recorded_ms});
     }
     if (context.tap != nullptr)
       (*context.tap)(plan_->graph(), plan_->node(plan_->steps()[i]), step.inputs, step.outputs);

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "core/trace.h"
 #include "graph/plan.h"
 
 namespace rondo {
@@ -16,6 +17,21 @@ namespace rondo {
 using NodeTap = std::function<void(const Graph& graph, const Node& node, std::span<const Tensor> inputs,
                                    std::span<const Tensor> outputs)>;
 
+/// When a step of a plan ran.
+struct NodeEvent {
+  std::shared_ptr<const Plan> plan;
+  std::size_t step;
+  std::string component;
+  double start_ms;  // on the recorder's clock
+  double duration_ms;
+};
+
+/// Collects the events of runs on one thread.
+struct NodeRecorder {
+  Trace clock;
+  std::vector<NodeEvent> events;
+};
+
 /// What goes with every run: where the request stands, how to stop it, who wants times.
 struct RunContext {
   int step = 0;
@@ -23,6 +39,8 @@ struct RunContext {
   const std::atomic<bool>* cancel = nullptr;  // looked at between nodes
   std::vector<double>* step_ms = nullptr;     // one entry a step of the plan; times are added
   const NodeTap* tap = nullptr;
+  NodeRecorder* recorder = nullptr;
+  std::string component;  // whose run it is, for the recorder
 };
 
 class Session {

@@ -107,6 +107,11 @@ Session& Runner::session(const std::string& key, const std::function<Graph()>& b
   return *session_;
 }
 
+void Runner::run(RunContext context) {
+  context.component = name_;
+  session_->run(context);
+}
+
 RunReport::Component Runner::report() const { return last_report_; }
 
 std::uint64_t Runner::bytes_to_load() const {
@@ -147,7 +152,7 @@ Tensor ClipEncoder::encode(const std::string& prompt, const RunContext& context,
   std::copy(encoding.ids.begin(), encoding.ids.end(), session.input("input_ids").as<std::int32_t>());
   *session.input("pooled_position").as<std::int32_t>() =
       static_cast<std::int32_t>(config_.pooled_position(encoding.ids));
-  session.run(context);
+  runner_.run(context);
   return session.output("pooler_output").to(runner_.dtype());
 }
 
@@ -178,7 +183,7 @@ Tensor T5Encoder::encode(const std::string& prompt, std::int64_t length, const R
     return build_t5_encoder(config_, 1, length, runner_.dtype(), &runner_.source());
   });
   std::copy(encoding.ids.begin(), encoding.ids.end(), session.input("input_ids").as<std::int32_t>());
-  session.run(context);
+  runner_.run(context);
   return session.output("last_hidden_state").to(runner_.dtype());
 }
 
@@ -211,7 +216,7 @@ std::vector<float> FluxDenoiser::predict(std::span<const float> latents, std::in
   // diffusers divides by 1000 outside the transformer and multiplies inside, both in float32.
   *session.input("timestep").as<float>() = timestep / 1000.0F * 1000.0F;
   if (config_.guidance_embeds) *session.input("guidance").as<float>() = static_cast<float>(guidance_scale) * 1000.0F;
-  session.run(context);
+  runner_.run(context);
   const Tensor result = session.output("sample").to_float32();
   return {result.as<float>(), result.as<float>() + result.elements()};
 }
@@ -248,7 +253,7 @@ Tensor LatentDecoder::run(std::span<const float> latents, std::int64_t height, s
     return build_vae_decoder(config_, 1, height, width, runner_.dtype(), &runner_.source());
   });
   write_values(latents, session.input("latents"));
-  session.run(context);
+  runner_.run(context);
   return session.output("sample").to_float32();
 }
 

@@ -28,6 +28,8 @@ struct ComputeOptions {
   PlanOptions plan;
   /// Sees the transformer's nodes; empty for most.
   NodeTap tap = {};
+  /// Whether reports have every node's times.
+  bool trace = false;
 };
 
 /// A model with the session of the last shape it ran at: the arena is kept as long as the shape stays.
@@ -43,6 +45,8 @@ class Runner {
   DType dtype() const { return options_.dtype; }
   /// The session for this key, made from `build` when the last one was for another.
   Session& session(const std::string& key, const std::function<Graph()>& build);
+  /// Runs the last session.
+  void run(RunContext context);
   RunReport::Component report() const;
   /// Bytes that the first session will add: weights in the dtype they run in. 0 once there is one.
   std::uint64_t bytes_to_load() const;

@@ -9,6 +9,7 @@
 #include "core/memory.h"
 #include "core/text.h"
 #include "core/trace.h"
+#include "pipelines/node_events.h"
 #include "pipelines/plan_options.h"
 #include "rondo/error.h"
 #include "schedulers/noise.h"
@@ -76,6 +77,7 @@ ComputeOptions for_other_parts(ComputeOptions options) {
 
 FluxPipeline::FluxPipeline(const DiffusersFolder& folder, const ComputeOptions& options)
     : tap_(options.tap),
+      trace_(options.trace),
       cfg_fusion_(options.cfg_fusion),
       vae_tiling_(options.vae_tiling),
       generation_defaults_(load_generation_defaults(folder)),
@@ -104,6 +106,7 @@ FluxPipeline::FluxPipeline(const DiffusersFolder& folder, const ComputeOptions& 
 FluxPipeline::FluxPipeline(const FluxPipeline& other, ClipEncoder clip, T5Encoder t5, FluxDenoiser transformer,
                            LatentDecoder vae)
     : tap_(other.tap_),
+      trace_(other.trace_),
       cfg_fusion_(other.cfg_fusion_),
       vae_tiling_(other.vae_tiling_),
       generation_defaults_(other.generation_defaults_),
@@ -238,7 +241,9 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
     if (observer.on_stage) observer.on_stage(name);
     return TraceScope(&trace, name);
   };
+  NodeRecorder recorder;
   RunContext context;
+  context.recorder = trace_ ? &recorder : nullptr;
   context.cancel = observer.cancel;
   context.step_count = static_cast<int>(request.num_inference_steps);
   const bool true_cfg = has_two_branches(request);
@@ -321,6 +326,7 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
     deliver(std::move(picture));
   }
   for (const Trace::Event& event : trace.events()) report.stages.push_back({event.name, event.duration_ms});
+  report.events = describe_events(recorder.events);
   report.components = {clip_.runner().report(), t5_.runner().report(), transformer_.runner().report(),
                        vae_.runner().report()};
   return report;

@@ -41,6 +41,7 @@ class FluxPipeline {
   std::int64_t pixels_per_token() const { return 2 * vae_.config().scale(); }
 
   NodeTap tap_;
+  bool trace_;
   CfgFusion cfg_fusion_;
   VaeTiling vae_tiling_;
   JsonConfig generation_defaults_;

@@ -32,6 +32,7 @@ TextToImagePipeline TextToImagePipeline::open(const std::string& folder, const P
   compute.plan = plan_options(options);
   compute.cfg_fusion = options.cfg_fusion;
   compute.vae_tiling = options.vae_tiling;
+  compute.trace = options.trace;
   return TextToImagePipeline(std::make_unique<Implementation>(DiffusersFolder::open(folder), compute));
 }
 

@@ -9,4 +9,7 @@ namespace rondo::cpu {
 /// multiplies it natively and `dtype` is that, else float32 multiply-adds.
 double measure_peak(DType dtype, int threads);
 
+/// GB/s at which `threads` threads read memory that no cache holds.
+double measure_read_bandwidth(int threads);
+
 }  // namespace rondo::cpu

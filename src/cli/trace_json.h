@@ -1,0 +1,13 @@
+// A run's timeline for Perfetto and chrome://tracing.
+#pragma once
+
+#include <string>
+
+#include "rondo/text_to_image.h"
+
+namespace rondo::cli {
+
+/// The Trace Event Format: a row for each component's operators.
+std::string trace_to_json(const RunReport& report);
+
+}  // namespace rondo::cli
