@@ -2,6 +2,8 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <map>
+#include <string>
 
 namespace rondo::cli {
 
@@ -13,6 +15,8 @@ void add_tune_command(CLI::App& app);
 void add_cache_command(CLI::App& app);
 void add_eval_command(CLI::App& app);
 void add_profile_command(CLI::App& app);
+/// `from_file` says which flags a config file gave; it is read when the command runs.
+void add_config_command(CLI::App& app, const std::map<std::string, std::string>& from_file);
 void add_quantize_command(CLI::App& app);
 void add_contact_sheet_command(CLI::App& app);
 void add_env_command(CLI::App& app);

@@ -13,6 +13,7 @@
 #include <system_error>
 
 #include "cli/commands.h"
+#include "cli/config_file.h"
 #include "cli/stderr.h"
 #include "cli/values.h"
 #include "core/cpu_level.h"
@@ -62,7 +63,7 @@ void hold_standard_streams() {
   }
 }
 
-/// The arguments in the reversed order that CLI11 wants, "--flag=" as "--flag" with an empty value: CLI11 2.1 would
+/// The arguments, "--flag=" as "--flag" with an empty value: CLI11 2.1 would
 /// take the next argument for the value.
 std::vector<std::string> collect_arguments(int argc, char** argv) {
   std::vector<std::string> arguments;
@@ -76,7 +77,6 @@ std::vector<std::string> collect_arguments(int argc, char** argv) {
     }
     arguments.push_back(argument);
   }
-  std::reverse(arguments.begin(), arguments.end());
   return arguments;
 }
 
@@ -92,11 +92,15 @@ int run(int argc, char** argv) {
   rondo::cli::add_cache_command(app);
   rondo::cli::add_eval_command(app);
   rondo::cli::add_profile_command(app);
+  std::map<std::string, std::string> from_file;
+  rondo::cli::add_config_command(app, from_file);
   rondo::cli::add_quantize_command(app);
   rondo::cli::add_contact_sheet_command(app);
   rondo::cli::add_env_command(app);
   try {
-    app.parse(collect_arguments(argc, argv));
+    std::vector<std::string> arguments = rondo::cli::with_config_file(app, collect_arguments(argc, argv), from_file);
+    std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
+    app.parse(std::move(arguments));
   } catch (const CLI::Success& success) {  // --help, --version
     app.exit(success);
     return std::fflush(stdout) == 0 ? 0 : fail(1, "standard output: cannot be written");

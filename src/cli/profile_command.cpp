@@ -61,10 +61,13 @@ struct Row {
     return gflops() / (kernel == "int8" ? peaks.gops_int8 : peaks.gflops);
   }
   double memory_share(const Peaks& peaks) const { return gbytes() / peaks.gbytes; }
-  /// "compute", "memory", "cache" (faster than memory could be) or "dispatch" (too short to matter what it does).
+  /// "compute", "memory", "cache" (faster than memory could be), "latency" (far from every peak: short calls, threads
+  /// that meet, sums that wait) or "dispatch" (calls of microseconds).
   std::string_view bound(const Peaks& peaks) const {
     constexpr double kShortMs = 0.005;
     if (ms / calls < kShortMs) return "dispatch";
+    constexpr double kFar = 0.25;
+    if (std::max(compute_share(peaks), memory_share(peaks)) < kFar) return "latency";
     if (compute_share(peaks) >= memory_share(peaks)) return "compute";
     return memory_share(peaks) > 1 ? "cache" : "memory";
   }

@@ -63,6 +63,7 @@ LinearQuantizationOptions QuantizationFlags::options() const {
 }
 
 void RunFlags::add_to(CLI::App& app) {
+  add_value(app, "--config", config_, "YAML file of flag: value, without dashes; flags given beside it win");
   add_value(app, "--dtype", dtype_,
             "auto, float32 (f32) or bfloat16 (bf16); auto is bfloat16 where the CPU multiplies it natively");
   add_value(app, "--threads", threads_,

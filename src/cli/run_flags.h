@@ -37,6 +37,7 @@ class RunFlags {
   PipelineOptions options(const std::optional<std::string>& stored_dtype = std::nullopt) const;
 
  private:
+  std::optional<std::string> config_;  // read before the flags are, by with_config_file()
   std::optional<std::string> dtype_;
   std::optional<std::string> threads_;
   std::optional<std::string> attention_backend_;

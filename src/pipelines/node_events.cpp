@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "ops/linear.h"
+#include "ops/lookup.h"
 
 namespace rondo {
 
@@ -12,6 +13,7 @@ double node_bytes(const Graph& graph, const Node& node) {
     return static_cast<double>(type.shape.elements()) * static_cast<double>(dtype_size(type.dtype));
   };
   double bytes = 0;
+  if (dynamic_cast<const EmbeddingOp*>(node.op.get()) != nullptr) return 2 * bytes_of(node.outputs[0]);
   for (const ValueId id : node.inputs) bytes += bytes_of(id);
   for (const ValueId id : node.outputs) bytes += bytes_of(id);
   const auto* linear = dynamic_cast<const LinearOp*>(node.op.get());
