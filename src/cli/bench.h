@@ -8,6 +8,7 @@ namespace rondo::cli {
 
 void add_bench_step(CLI::App& bench);
 void add_bench_attention(CLI::App& bench);
+void add_bench_instances(CLI::App& bench);
 
 struct Spread {
   double least;

@@ -17,6 +17,7 @@ void add_bench_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("bench", "Measure");
   command->require_subcommand(1);
   add_bench_step(*command);
+  add_bench_instances(*command);
   add_bench_attention(*command);
 }
 
