@@ -39,7 +39,7 @@ test-asan: setup
 test-tsan: setup
 	@cmake --preset tsan
 	@cmake --build build/tsan --parallel $(JOBS) --target unit_tests
-	@ctest --test-dir build/tsan --output-on-failure -R '^(Threads|Session|Model|Log|AttentionTuner|ConcurrentAttention|InstancePool)'
+	@ctest --test-dir build/tsan --output-on-failure -R '^(Threads|Session|Model|Log|AttentionTuner|ConcurrentAttention|InstancePool|Lane)'
 
 # Makes the golden outputs anew with torch and diffusers (5 GB), in build/golden-venv, and runs the tests on them; then the
 # Python package's tests, those on torch tensors and under diffusers included.

@@ -27,6 +27,10 @@ enum class CfgFusion : std::uint8_t { automatic, on, off };
 /// Whether pictures are decoded in overlapping tiles that are blended. automatic: where the whole would not fit.
 enum class VaeTiling : std::uint8_t { automatic, on, off };
 
+/// Whether independent work (both text encoders, both branches of classifier-free guidance) runs side by side, each
+/// half with half of the threads. automatic: where that is faster, which is where models are small.
+enum class Lanes : std::uint8_t { automatic, one, two };
+
 /// How the transformer's linear layers are quantised. Layers are named as their weights are, without ".weight".
 struct LinearQuantizationOptions {
   /// w8a8 (weights and inputs in 8 bits), w8a16, w4a16 (weights in 8 or 4 bits, for memory) or none. Empty: as the
@@ -57,6 +61,8 @@ struct PipelineOptions {
   /// The picture is the same to rounding.
   CfgFusion cfg_fusion = CfgFusion::automatic;
   VaeTiling vae_tiling = VaeTiling::automatic;
+  /// The picture is the same to rounding. Lanes::two with fewer than two threads is refused.
+  Lanes lanes = Lanes::automatic;
   /// Whether the graph passes run. Unset: yes, unless RONDO_DISABLE_COMPILE is 1. The graph without them is the plain
   /// one.
   std::optional<bool> compile;
@@ -68,6 +74,9 @@ struct PipelineOptions {
   /// Whether measured attention kernels are used, or measured where they are not yet. Unset: as RONDO_TUNE says.
   std::optional<TuneMode> tune;
   LinearQuantizationOptions quantization;
+  /// Bytes that the process may take in all. A request that needs more is refused before any work; what is automatic
+  /// (fusion, tiling, releasing text encoders) heeds it. Unset: what the system has available.
+  std::optional<std::uint64_t> memory_limit;
   /// Whether reports have every operator's times.
   bool trace = false;
 };
@@ -135,7 +144,8 @@ struct RunReport {
     std::string op;         // "linear"
     std::string kernel;     // "int8"
     std::string output;     // "bfloat16 [1, 80, 768]"
-    double start_ms = 0;    // since generate() began
+    int lane = 0;
+    double start_ms = 0;  // since generate() began
     double duration_ms = 0;
     double operations = 0;  // multiplications and additions of products and attention
     double bytes = 0;       // read and written, each operand once

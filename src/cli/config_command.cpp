@@ -23,6 +23,8 @@ std::string default_of(const std::string& flag) {
       {"tune", "cached"},
       {"cfg-fusion", "auto"},
       {"vae-tiling", "auto"},
+      {"lanes", "auto"},
+      {"memory-limit", "what the system has"},
       {"quantize", "as the checkpoint is stored"},
       {"quantize-exclude", fmt::format("{}", fmt::join(default_quantization_exclusions(), ","))},
       {"quantize-rule", "none"},

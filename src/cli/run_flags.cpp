@@ -22,6 +22,13 @@ Mode parse_mode(const std::string& flag, const std::string& text) {
   return static_cast<Mode>(found - kNames.begin());
 }
 
+Lanes parse_lanes(const std::string& text) {
+  if (text == "auto") return Lanes::automatic;
+  if (text == "1") return Lanes::one;
+  if (text == "2") return Lanes::two;
+  throw UsageError(fmt::format("--lanes: '{}' is given; allowed are auto, 1 and 2", printable(text)));
+}
+
 }  // namespace
 
 CLI::Option* add_value(CLI::App& app, const std::string& flag, std::optional<std::string>& value,
@@ -79,6 +86,10 @@ void RunFlags::add_to(CLI::App& app) {
       "both branches of true classifier-free guidance in one run: auto (where memory allows, the default), on or off");
   add_value(app, "--vae-tiling", vae_tiling_,
             "decode the picture in overlapping tiles: auto (where the whole would not fit, the default), on or off");
+  add_value(app, "--lanes", lanes_,
+            "independent work side by side, each with its share of the threads: auto (where it is faster), 1 or 2");
+  add_value(app, "--memory-limit", memory_limit_,
+            "refuse, before any work, what would take more in all, such as 8GB (default: what the system has)");
   add_value(app, "--quantize", quantize_,
             "the transformer's linear layers in w8a8 (8 bits), w8a16 or w4a16 (weights only, for memory) or none "
             "(default: as the checkpoint is stored)");
@@ -111,6 +122,8 @@ PipelineOptions RunFlags::options(const std::optional<std::string>& stored_dtype
   if (tune_) options.tune = parse_tune_mode(*tune_, "--tune");
   if (cfg_fusion_) options.cfg_fusion = parse_mode<CfgFusion>("--cfg-fusion", *cfg_fusion_);
   if (vae_tiling_) options.vae_tiling = parse_mode<VaeTiling>("--vae-tiling", *vae_tiling_);
+  if (memory_limit_) options.memory_limit = parse_bytes(*memory_limit_, "--memory-limit");
+  if (lanes_) options.lanes = parse_lanes(*lanes_);
   options.quantization = quantization_.options();
   options.quantization.format = quantize_.value_or("");
   options.quantization.skip_steps = quantize_skip_steps_.value_or("");

@@ -7,7 +7,7 @@
 
 namespace rondo::cli {
 
-/// The Trace Event Format: a row for each component's operators.
+/// The Trace Event Format: a row for each lane's operators.
 std::string trace_to_json(const RunReport& report);
 
 }  // namespace rondo::cli

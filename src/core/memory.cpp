@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -48,6 +49,14 @@ std::uint64_t cgroup_available() {
 }  // namespace
 
 std::uint64_t available_memory() { return std::min(system_available(), cgroup_available()); }
+
+std::uint64_t resident_memory() {
+  std::ifstream file("/proc/self/statm");
+  std::uint64_t total = 0;
+  std::uint64_t resident = 0;
+  if (!(file >> total >> resident)) return 0;
+  return resident * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+}
 
 std::shared_ptr<void> allocate_aligned(std::size_t bytes) {
   const std::size_t alignment = bytes >= kHugePagesFrom ? kHugePage : kAlignment;

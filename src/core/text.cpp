@@ -7,6 +7,7 @@
 #include <array>
 #include <charconv>
 #include <sstream>
+#include <utility>
 
 #include "rondo/error.h"
 
@@ -93,6 +94,31 @@ std::vector<int> parse_selector(const std::string& text, std::string_view source
   std::sort(numbers.begin(), numbers.end());
   numbers.erase(std::unique(numbers.begin(), numbers.end()), numbers.end());
   return numbers;
+}
+
+std::uint64_t parse_bytes(const std::string& text, std::string_view source) {
+  constexpr std::array<std::pair<std::string_view, double>, 10> kUnits{{{"", 1},
+                                                                        {"B", 1},
+                                                                        {"kB", 1e3},
+                                                                        {"KB", 1e3},
+                                                                        {"MB", 1e6},
+                                                                        {"GB", 1e9},
+                                                                        {"TB", 1e12},
+                                                                        {"MiB", 0x1p20},
+                                                                        {"GiB", 0x1p30},
+                                                                        {"TiB", 0x1p40}}};
+  constexpr double kMost = 0x1p60;
+  double value = 0;
+  const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  std::string_view unit(stop, static_cast<std::size_t>(text.data() + text.size() - stop));
+  if (unit.starts_with(' ')) unit.remove_prefix(1);
+  const auto found = std::find_if(kUnits.begin(), kUnits.end(), [&](const auto& known) { return known.first == unit; });
+  const bool valid = error == std::errc() && found != kUnits.end();
+  const double bytes = valid ? value * found->second : 0;
+  if (!(bytes >= 1 && bytes <= kMost))
+    throw InvalidArgument(
+        fmt::format("{}: '{}' is given; allowed are sizes such as 500MB or 8GB", source, printable(text)));
+  return static_cast<std::uint64_t>(bytes);
 }
 
 std::string human_bytes(std::uint64_t bytes) {

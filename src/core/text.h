@@ -33,6 +33,10 @@ std::vector<std::string> split_list(const std::string& text);
 /// naming the part, for anything that is no whole number from 0 to 9999 or no rising range.
 std::vector<int> parse_selector(const std::string& text, std::string_view source);
 
+/// "1.5GB", "500 MB", "4096" -> bytes (powers of ten; MiB, GiB and TiB of two). Throws InvalidArgument, starting with
+/// `source`, for anything else and for 0.
+std::uint64_t parse_bytes(const std::string& text, std::string_view source);
+
 /// "1.5 MB" (powers of ten)
 std::string human_bytes(std::uint64_t bytes);
 

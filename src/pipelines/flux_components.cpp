@@ -115,7 +115,8 @@ void Runner::run(RunContext context) {
 RunReport::Component Runner::report() const { return last_report_; }
 
 std::uint64_t Runner::bytes_to_load() const {
-  return session_ ? 0 : resident_weight_bytes(*weights_, options_.dtype, options_.plan.quantization);
+  const bool loaded = session_ != nullptr || model_->weights().resident_bytes() > 0;
+  return loaded ? 0 : resident_weight_bytes(*weights_, options_.dtype, options_.plan.quantization);
 }
 
 void Runner::release() {
@@ -124,12 +125,13 @@ void Runner::release() {
   if (model_.use_count() == 1) model_ = std::make_shared<Model>(weights_);
 }
 
-Runner Runner::instance() const {
+Runner Runner::instance(int threads) const {
   Runner other;
   other.name_ = name_;
   other.weights_ = weights_;
   other.model_ = model_;
   other.options_ = options_;
+  if (threads != 0) other.options_.plan.threads = threads;
   return other;
 }
 
@@ -197,6 +199,14 @@ std::uint64_t FluxDenoiser::buffer_bytes(std::int64_t prompts, std::int64_t text
                                          std::int64_t columns) const {
   const FluxTransformerShape shape{prompts, text_tokens, rows, columns, runner_.dtype(), prompts > 1};
   return lay_out_buffers(build_flux_transformer(config_, shape, nullptr)).memory.arena_bytes;
+}
+
+double FluxDenoiser::flops(std::int64_t text_tokens, std::int64_t rows, std::int64_t columns) const {
+  const auto d = static_cast<double>(config_.inner_dim());
+  const auto tokens = static_cast<double>(text_tokens + rows * columns);
+  // Of a block's twelve products of d x d, and its attention.
+  return static_cast<double>(config_.num_layers + config_.num_single_layers) *
+         (24 * tokens * d * d + 4 * d * tokens * tokens);
 }
 
 std::vector<float> FluxDenoiser::predict(std::span<const float> latents, std::int64_t rows, std::int64_t columns,

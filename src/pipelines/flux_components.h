@@ -24,8 +24,10 @@ namespace rondo {
 struct ComputeOptions {
   CfgFusion cfg_fusion = CfgFusion::automatic;
   VaeTiling vae_tiling = VaeTiling::automatic;
+  Lanes lanes = Lanes::automatic;
   DType dtype = DType::f32;
   PlanOptions plan;
+  std::optional<std::uint64_t> memory_limit = std::nullopt;
   /// Sees the transformer's nodes; empty for most.
   NodeTap tap = {};
   /// Whether reports have every node's times.
@@ -38,8 +40,9 @@ class Runner {
   /// Opens the component's weights; how they are stored quantised goes into its options.
   Runner(std::string name, const DiffusersFolder& folder, const ComputeOptions& options);
 
-  /// Another runner on the same weights and plans, with buffers of its own. Each may run on a thread of its own.
-  Runner instance() const;
+  /// Another runner on the same weights and plans, with buffers of its own. Each may run on a thread of its own; with
+  /// `threads` (0: as many as this one) its plans are made for so many.
+  Runner instance(int threads = 0) const;
 
   const WeightSource& source() const { return model_->source(); }
   DType dtype() const { return options_.dtype; }
@@ -48,7 +51,8 @@ class Runner {
   /// Runs the last session.
   void run(RunContext context);
   RunReport::Component report() const;
-  /// Bytes that the first session will add: weights in the dtype they run in. 0 once there is one.
+  /// Bytes that the first session will add: weights in the dtype they run in. 0 once there is one, here or in another
+  /// instance.
   std::uint64_t bytes_to_load() const;
   /// Gives back buffers and, unless another instance uses them, plans and packed weights. The next session makes them
   /// anew.
@@ -69,7 +73,7 @@ class Runner {
 /// CLIP: prompt -> pooled embedding [1, hidden_size].
 class ClipEncoder {
  public:
-  ClipEncoder instance() const { return {config_, tokenizer_, runner_.instance()}; }
+  ClipEncoder instance(int threads = 0) const { return {config_, tokenizer_, runner_.instance(threads)}; }
   ClipEncoder(const DiffusersFolder& folder, const ComputeOptions& options);
   Tensor encode(const std::string& prompt, const RunContext& context, std::vector<std::string>& notes);
   const ClipTextConfig& config() const { return config_; }
@@ -87,7 +91,7 @@ class ClipEncoder {
 /// T5: prompt -> embeddings [1, length, d_model].
 class T5Encoder {
  public:
-  T5Encoder instance() const { return {config_, tokenizer_, runner_.instance()}; }
+  T5Encoder instance(int threads = 0) const { return {config_, tokenizer_, runner_.instance(threads)}; }
   T5Encoder(const DiffusersFolder& folder, const ComputeOptions& options);
   Tensor encode(const std::string& prompt, std::int64_t length, const RunContext& context,
                 std::vector<std::string>& notes);
@@ -113,17 +117,20 @@ struct PromptEmbeddings {
 /// The denoiser: packed latents and a prompt -> velocity.
 class FluxDenoiser {
  public:
-  FluxDenoiser instance() const { return {config_, runner_.instance()}; }
+  FluxDenoiser instance(int threads = 0) const { return {config_, runner_.instance(threads)}; }
   FluxDenoiser(const DiffusersFolder& folder, const ComputeOptions& options);
   const FluxTransformerConfig& config() const { return config_; }
   /// What a session's buffers would take, without making one.
   std::uint64_t buffer_bytes(std::int64_t prompts, std::int64_t text_tokens, std::int64_t rows,
                              std::int64_t columns) const;
+  /// Of one step for one prompt.
+  double flops(std::int64_t text_tokens, std::int64_t rows, std::int64_t columns) const;
   /// `latents` [rows * columns, in_channels] float32 -> velocities [prompts, rows * columns, in_channels], one for each
   /// prompt, all in one run.
   std::vector<float> predict(std::span<const float> latents, std::int64_t rows, std::int64_t columns,
                              std::span<const PromptEmbeddings> prompts, float timestep, double guidance_scale,
                              const RunContext& context);
+  const Runner& runner() const { return runner_; }
   Runner& runner() { return runner_; }
 
  private:
@@ -145,6 +152,7 @@ class LatentDecoder {
   bool has_tiles(std::int64_t rows, std::int64_t columns) const;
   Image decode(std::span<const float> latents, std::int64_t rows, std::int64_t columns, bool tiled,
                const RunContext& context);
+  const Runner& runner() const { return runner_; }
   Runner& runner() { return runner_; }
 
  private:

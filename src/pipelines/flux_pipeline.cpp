@@ -21,6 +21,8 @@ constexpr std::int64_t kDefaultSteps = 28;
 constexpr double kDefaultGuidance = 3.5;
 constexpr std::int64_t kMostSteps = 1000;
 constexpr std::int64_t kMostImages = 10000;
+/// Up to here two lanes were measured faster than both branches in one run (docs/performance.md).
+constexpr double kMostFlopsForLanes = 5e9;
 constexpr std::int64_t kLongestSide = 16384;
 constexpr std::size_t kLongestPrompt = 65536;
 
@@ -80,6 +82,9 @@ FluxPipeline::FluxPipeline(const DiffusersFolder& folder, const ComputeOptions& 
       trace_(options.trace),
       cfg_fusion_(options.cfg_fusion),
       vae_tiling_(options.vae_tiling),
+      lanes_(options.lanes),
+      memory_limit_(options.memory_limit),
+      threads_(options.plan.threads),
       generation_defaults_(load_generation_defaults(folder)),
       scheduler_(FlowMatchEulerScheduler::parse(folder.scheduler_config())),
       clip_(folder, for_other_parts(options)),
@@ -109,6 +114,9 @@ FluxPipeline::FluxPipeline(const FluxPipeline& other, ClipEncoder clip, T5Encode
       trace_(other.trace_),
       cfg_fusion_(other.cfg_fusion_),
       vae_tiling_(other.vae_tiling_),
+      lanes_(other.lanes_),
+      memory_limit_(other.memory_limit_),
+      threads_(other.threads_),
       generation_defaults_(other.generation_defaults_),
       scheduler_(other.scheduler_),
       clip_(std::move(clip)),
@@ -168,18 +176,92 @@ ResolvedTextToImageRequest FluxPipeline::resolve(const TextToImageRequest& reque
   return r;
 }
 
+FluxPipeline::SideBySide* FluxPipeline::side_by_side(const ResolvedTextToImageRequest& request, RunReport& report) {
+  if (lanes_ == Lanes::one || threads_ < 2 || tap_) return nullptr;
+  if (lanes_ == Lanes::automatic &&
+      (!has_two_branches(request) || cfg_fusion_ != CfgFusion::automatic || step_flops(request) > kMostFlopsForLanes)) {
+    return nullptr;
+  }
+  const int each = threads_ / 2;
+  if (side_by_side_ == nullptr) {
+    side_by_side_.reset(new SideBySide{t5_.instance(each), clip_.instance(each), transformer_.instance(each),
+                                       transformer_.instance(each)});
+  }
+  const bool branches = has_two_branches(request) && cfg_fusion_ != CfgFusion::on;
+  report.notes.push_back(fmt::format("lanes: the text encoders{} run side by side, {} threads each",
+                                     branches ? " and both branches" : "", each));
+  return side_by_side_.get();
+}
+
 PromptEmbeddings FluxPipeline::encode(const std::string& prompt, const std::string& prompt_2, std::int64_t length,
-                                      const RunContext& context, RunReport& report) {
-  return {clip_.encode(prompt, context, report.notes), t5_.encode(prompt_2, length, context, report.notes)};
+                                      const RunContext& context, SideBySide* lanes, RunReport& report) {
+  if (lanes == nullptr)
+    return {clip_.encode(prompt, context, report.notes), t5_.encode(prompt_2, length, context, report.notes)};
+  PromptEmbeddings embeddings;
+  std::vector<std::string> notes;
+  RunContext of_lane = context;
+  of_lane.recorder = context.recorder != nullptr ? &lanes->recorder : nullptr;
+  run_beside(
+      lanes->lane, [&] { embeddings.sequence = lanes->t5.encode(prompt_2, length, context, report.notes); },
+      [&] { embeddings.pooled = lanes->clip.encode(prompt, of_lane, notes); });
+  report.notes.insert(report.notes.end(), notes.begin(), notes.end());
+  return embeddings;
+}
+
+std::vector<float> FluxPipeline::predict(std::span<const float> latents, const ResolvedTextToImageRequest& request,
+                                         std::span<const PromptEmbeddings> branches, std::int64_t per_run,
+                                         float timestep, const RunContext& context, SideBySide* lanes) {
+  const auto [rows, columns] = grid_of(request);
+  const auto run = [&, r = rows, c = columns](FluxDenoiser& denoiser, std::size_t first, std::size_t count,
+                                              const RunContext& with) {
+    return denoiser.predict(latents, r, c, branches.subspan(first, count), timestep, request.guidance_scale, with);
+  };
+  std::vector<float> velocity;
+  std::vector<float> part;
+  if (lanes != nullptr && branches.size() == 2 && per_run == 1) {
+    RunContext of_lane = context;
+    of_lane.recorder = context.recorder != nullptr ? &lanes->recorder : nullptr;
+    run_beside(
+        lanes->lane, [&] { velocity = run(lanes->with_prompt, 0, 1, context); },
+        [&] { part = run(lanes->without_prompt, 1, 1, of_lane); });
+    velocity.insert(velocity.end(), part.begin(), part.end());
+    return velocity;
+  }
+  for (std::size_t b = 0; b < branches.size(); b += static_cast<std::size_t>(per_run)) {
+    part = run(transformer_, b, static_cast<std::size_t>(per_run), context);
+    velocity.insert(velocity.end(), part.begin(), part.end());
+  }
+  return velocity;
+}
+
+double FluxPipeline::step_flops(const ResolvedTextToImageRequest& request) const {
+  const auto [rows, columns] = grid_of(request);
+  return transformer_.flops(request.max_sequence_length, rows, columns);
+}
+
+std::uint64_t FluxPipeline::memory_left() const {
+  const std::uint64_t available = available_memory();
+  if (!memory_limit_) return available;
+  const std::uint64_t taken = resident_memory();
+  return std::min(available, *memory_limit_ > taken ? *memory_limit_ - taken : 0);
+}
+
+std::uint64_t FluxPipeline::memory_for_buffers() const {
+  const std::uint64_t left = memory_left();
+  if (!memory_limit_) return left;
+  const std::uint64_t weights = transformer_.runner().bytes_to_load() + vae_.runner().bytes_to_load();
+  return left > weights ? left - weights : 0;
 }
 
 void FluxPipeline::check_memory(const ResolvedTextToImageRequest& request) const {
-  const std::uint64_t needed = buffer_bytes(request, cfg_fusion_ == CfgFusion::on && has_two_branches(request) ? 2 : 1,
-                                            decodes_in_tiles(request));
-  const std::uint64_t available = available_memory();
+  const bool at_once = (cfg_fusion_ == CfgFusion::on || lanes_ == Lanes::two) && has_two_branches(request);
+  const std::uint64_t needed = buffer_bytes(request, at_once ? 2 : 1, decodes_in_tiles(request));
+  const std::uint64_t available = memory_for_buffers();
   if (needed > available) {
-    throw Unsupported(fmt::format("size: {} x {} needs about {} of memory for buffers; {} are available", request.width,
-                                  request.height, human_bytes(needed), human_bytes(available)));
+    throw Unsupported(fmt::format(
+        "size: {} x {} needs about {} of memory for buffers; {} are available{}", request.width, request.height,
+        human_bytes(needed), human_bytes(available),
+        memory_limit_ ? fmt::format(" beside the weights within the limit of {}", human_bytes(*memory_limit_)) : ""));
   }
 }
 
@@ -192,7 +274,7 @@ std::int64_t FluxPipeline::prompts_per_run(const ResolvedTextToImageRequest& req
   if (cfg_fusion_ == CfgFusion::off) return 1;
   const bool tiled = decodes_in_tiles(request);
   const std::uint64_t needed = buffer_bytes(request, 2, tiled);
-  const std::uint64_t available = available_memory();
+  const std::uint64_t available = memory_for_buffers();
   if (cfg_fusion_ == CfgFusion::automatic && needed > available) {
     report.notes.push_back(fmt::format("cfg fusion: not used: {} of memory would be needed and {} are available",
                                        human_bytes(needed), human_bytes(available)));
@@ -217,7 +299,7 @@ std::uint64_t FluxPipeline::buffer_bytes(const ResolvedTextToImageRequest& reque
 bool FluxPipeline::decodes_in_tiles(const ResolvedTextToImageRequest& request) const {
   const auto [rows, columns] = grid_of(request);
   if (vae_tiling_ == VaeTiling::off || !vae_.has_tiles(rows, columns)) return false;
-  return vae_tiling_ == VaeTiling::on || buffer_bytes(request, 1, false) > available_memory();
+  return vae_tiling_ == VaeTiling::on || buffer_bytes(request, 1, false) > memory_for_buffers();
 }
 
 void FluxPipeline::release_encoders_when_short(const ResolvedTextToImageRequest& request, std::int64_t prompts,
@@ -225,7 +307,7 @@ void FluxPipeline::release_encoders_when_short(const ResolvedTextToImageRequest&
   const std::uint64_t to_load = transformer_.runner().bytes_to_load() + vae_.runner().bytes_to_load();
   // Once the transformer is loaded its buffers are too.
   const std::uint64_t needed = to_load == 0 ? 0 : to_load + buffer_bytes(request, prompts, decodes_in_tiles(request));
-  const std::uint64_t available = available_memory();
+  const std::uint64_t available = memory_left();
   if (needed <= available) return;
   clip_.runner().release();
   t5_.runner().release();
@@ -250,17 +332,19 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
   report.notes = request.notes;
 
   check_memory(request);
+  SideBySide* const lanes = side_by_side(request, report);
+  if (lanes != nullptr) lanes->recorder = recorder;  // one clock
 
   std::vector<PromptEmbeddings> branches;
   {
     const TraceScope scope = stage("encode prompt");
-    branches.push_back(encode(request.prompt, request.prompt_2, request.max_sequence_length, context, report));
+    branches.push_back(encode(request.prompt, request.prompt_2, request.max_sequence_length, context, lanes, report));
     if (true_cfg) {
-      branches.push_back(
-          encode(request.negative_prompt, request.negative_prompt_2, request.max_sequence_length, context, report));
+      branches.push_back(encode(request.negative_prompt, request.negative_prompt_2, request.max_sequence_length,
+                                context, lanes, report));
     }
   }
-  const std::int64_t per_run = prompts_per_run(request, report);
+  const std::int64_t per_run = lanes != nullptr && cfg_fusion_ != CfgFusion::on ? 1 : prompts_per_run(request, report);
   const bool tiled = decodes_in_tiles(request);
   if (tiled) report.notes.emplace_back("vae tiling: the picture is decoded in overlapping tiles");
   if (!tiled && vae_tiling_ == VaeTiling::on) report.notes.emplace_back("vae tiling: the picture is one tile");
@@ -294,13 +378,8 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
         const double start_ms = trace.now_ms();
         const auto s = static_cast<std::size_t>(step);
         context.step = static_cast<int>(step);
-        std::vector<float> velocity;  // of each branch
-        for (std::size_t b = 0; b < branches.size(); b += static_cast<std::size_t>(per_run)) {
-          const std::vector<float> part = transformer_.predict(
-              latents, rows, columns, std::span(branches).subspan(b, static_cast<std::size_t>(per_run)),
-              schedule.timesteps[s], request.guidance_scale, context);
-          velocity.insert(velocity.end(), part.begin(), part.end());
-        }
+        std::vector<float> velocity =
+            predict(latents, request, branches, per_run, schedule.timesteps[s], context, lanes);
         if (true_cfg) {
           const auto scale = static_cast<float>(request.true_cfg_scale);
           const std::span<const float> without_prompt = std::span(velocity).subspan(count);
@@ -326,9 +405,21 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
     deliver(std::move(picture));
   }
   for (const Trace::Event& event : trace.events()) report.stages.push_back({event.name, event.duration_ms});
-  report.events = describe_events(recorder.events);
+  report.events = describe_events(recorder.events, 0);
+  if (lanes != nullptr) {
+    for (RunReport::Event& event : describe_events(lanes->recorder.events, 1))
+      report.events.push_back(std::move(event));
+  }
   report.components = {clip_.runner().report(), t5_.runner().report(), transformer_.runner().report(),
                        vae_.runner().report()};
+  if (lanes != nullptr) {
+    report.components[0] = lanes->clip.runner().report();
+    report.components[1] = lanes->t5.runner().report();
+    if (true_cfg && per_run == 1) {
+      report.components[2] = lanes->with_prompt.runner().report();
+      report.components[2].arena_bytes += lanes->without_prompt.runner().report().arena_bytes;
+    }
+  }
   return report;
 }
 

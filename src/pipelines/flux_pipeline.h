@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 
+#include "core/lane.h"
 #include "pipelines/flux_components.h"
 #include "rondo/text_to_image.h"
 
@@ -22,15 +23,36 @@ class FluxPipeline {
 
  private:
   FluxPipeline(const FluxPipeline& other, ClipEncoder clip, T5Encoder t5, FluxDenoiser transformer, LatentDecoder vae);
+  /// What runs side by side: on the caller's thread the first of each, on the lane the other.
+  struct SideBySide {
+    T5Encoder t5;
+    ClipEncoder clip;
+    FluxDenoiser with_prompt;
+    FluxDenoiser without_prompt;
+    Lane lane = {};
+    NodeRecorder recorder = {};  // of the lane
+  };
+  /// The parts for two lanes, or null where this request runs on one; says why in the report.
+  SideBySide* side_by_side(const ResolvedTextToImageRequest& request, RunReport& report);
   PromptEmbeddings encode(const std::string& prompt, const std::string& prompt_2, std::int64_t length,
-                          const RunContext& context, RunReport& report);
+                          const RunContext& context, SideBySide* lanes, RunReport& report);
+  /// The velocity of each branch, one after the other.
+  std::vector<float> predict(std::span<const float> latents, const ResolvedTextToImageRequest& request,
+                             std::span<const PromptEmbeddings> branches, std::int64_t per_run, float timestep,
+                             const RunContext& context, SideBySide* lanes);
   struct TokenGrid {
     std::int64_t rows;
     std::int64_t columns;
   };
+  /// Of one branch's step.
+  double step_flops(const ResolvedTextToImageRequest& request) const;
   TokenGrid grid_of(const ResolvedTextToImageRequest& request) const;
   /// Throws Unsupported, before any work, when the buffers of this size cannot fit.
   std::uint64_t buffer_bytes(const ResolvedTextToImageRequest& request, std::int64_t prompts, bool tiled) const;
+  /// What may still be taken: of the limit, or of the system's memory.
+  std::uint64_t memory_left() const;
+  /// Of that, with a limit, what weights that are still to be loaded leave to buffers.
+  std::uint64_t memory_for_buffers() const;
   bool decodes_in_tiles(const ResolvedTextToImageRequest& request) const;
   /// How many prompts go into one run of the transformer; says why in the report.
   std::int64_t prompts_per_run(const ResolvedTextToImageRequest& request, RunReport& report) const;
@@ -44,12 +66,16 @@ class FluxPipeline {
   bool trace_;
   CfgFusion cfg_fusion_;
   VaeTiling vae_tiling_;
+  Lanes lanes_;
+  std::optional<std::uint64_t> memory_limit_;
+  int threads_;
   JsonConfig generation_defaults_;
   FlowMatchEulerScheduler scheduler_;
   ClipEncoder clip_;
   T5Encoder t5_;
   FluxDenoiser transformer_;
   LatentDecoder vae_;
+  std::unique_ptr<SideBySide> side_by_side_;
 };
 
 }  // namespace rondo

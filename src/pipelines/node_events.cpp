@@ -30,7 +30,7 @@ std::string segment_of(const Graph& graph, NodeId node) {
   return "";
 }
 
-std::vector<RunReport::Event> describe_events(std::span<const NodeEvent> events) {
+std::vector<RunReport::Event> describe_events(std::span<const NodeEvent> events, int lane) {
   std::vector<RunReport::Event> described;
   for (const NodeEvent& event : events) {
     const Plan::Step& step = event.plan->steps()[event.step];
@@ -38,7 +38,7 @@ std::vector<RunReport::Event> describe_events(std::span<const NodeEvent> events)
     const Node& node = event.plan->node(step);
     described.push_back({event.component, segment_of(graph, step.node), std::string(node.op->name()),
                          std::string(step.kernel_name),
-                         graph.values[static_cast<std::size_t>(node.outputs[0])].type.to_string(), event.start_ms,
+                         graph.values[static_cast<std::size_t>(node.outputs[0])].type.to_string(), lane, event.start_ms,
                          event.duration_ms, node.op->flops(graph.input_types(node)), node_bytes(graph, node)});
   }
   return described;

@@ -9,7 +9,7 @@
 
 namespace rondo {
 
-std::vector<RunReport::Event> describe_events(std::span<const NodeEvent> events);
+std::vector<RunReport::Event> describe_events(std::span<const NodeEvent> events, int lane);
 
 /// Bytes that a node reads and writes, each operand once; a quantised weight as it lies in memory.
 double node_bytes(const Graph& graph, const Node& node);

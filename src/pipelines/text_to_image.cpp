@@ -33,6 +33,10 @@ TextToImagePipeline TextToImagePipeline::open(const std::string& folder, const P
   compute.cfg_fusion = options.cfg_fusion;
   compute.vae_tiling = options.vae_tiling;
   compute.trace = options.trace;
+  compute.lanes = options.lanes;
+  compute.memory_limit = options.memory_limit;
+  if (options.lanes == Lanes::two && compute.plan.threads < 2)
+    throw InvalidArgument("lanes: 2 are asked for and there is 1 thread; each lane needs one");
   return TextToImagePipeline(std::make_unique<Implementation>(DiffusersFolder::open(folder), compute));
 }
 

@@ -190,7 +190,7 @@ class GoodCalls(CommandTest):
         pictures = {}
         for mode in ("off", "on", "auto"):
             path, report = self.folder / f"{mode}.png", self.folder / f"{mode}.json"
-            flags = ("--true-cfg-scale", 3, "--negative-prompt", "blue", "--dtype", "f32", "--cfg-fusion", mode, "--report", report)
+            flags = ("--true-cfg-scale", 3, "--negative-prompt", "blue", "--dtype", "f32", "--lanes", 1, "--cfg-fusion", mode, "--report", report)
             self.assertEqual(rondo("generate", "-p", "cat face", "--seed", 1, "--num-inference-steps", 4, "-o", path, *flags).returncode, 0)
             pictures[mode] = pixels(path)
             notes = " ".join(json.loads(report.read_text())["notes"])
@@ -344,9 +344,27 @@ class GoodCalls(CommandTest):
         self.assertEqual(self.generate("-o", self.folder / "a.png", "--trace", trace).returncode, 0)
         events = [event for event in json.loads(trace.read_text())["traceEvents"] if event["ph"] == "X"]
         self.assertEqual({event["cat"] for event in events}, {"text_encoder", "text_encoder_2", "transformer", "vae"})
-        for before, after in zip(events, events[1:]):  # one lane: nothing overlaps
-            self.assertLessEqual(before["ts"] + before["dur"], after["ts"] + 1e-3)
+        for before, after in zip(events, events[1:]):  # one branch, but the encoders may be on two lanes
+            self.assertTrue(before["tid"] != after["tid"] or before["ts"] + before["dur"] <= after["ts"] + 1e-3)
         self.assert_fails(self.generate("-o", self.folder / "a.png", "--trace", self.folder / "a.png"), 2, "--trace")
+
+    def test_lanes_draw_the_same_picture(self):
+        pictures, traces = {}, {}
+        for lanes in ("1", "2", "auto"):
+            picture, trace, report = (self.folder / f"{lanes}.{end}" for end in ("png", "trace", "json"))
+            result = rondo("generate", "-q", "-p", "cat face", "--seed", 1, "--num-inference-steps", 2, "--true-cfg-scale", 3,
+                           "--dtype", "f32", "--threads", 2, "--lanes", lanes, "-o", picture, "--trace", trace, "--report", report)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            pictures[lanes] = [level for row in pixels(picture) for level in row]
+            traces[lanes] = [event for event in json.loads(trace.read_text())["traceEvents"] if event["ph"] == "X"]
+            self.assertEqual("lanes: the text encoders and both branches" in " ".join(json.loads(report.read_text())["notes"]), lanes != "1")
+        for lanes in ("2", "auto"):
+            self.assertLessEqual(max(abs(a - b) for a, b in zip(pictures["1"], pictures[lanes])), 1)
+        self.assertEqual({event["tid"] for event in traces["1"]}, {0})
+        self.assertEqual({event["tid"] for event in traces["2"]}, {0, 1})
+        self.assertEqual({event["cat"] for event in traces["2"] if event["tid"] == 1}, {"text_encoder", "transformer"})
+        self.assert_fails(self.generate("--lanes", "2", "--threads", "1", "-o", "/dev/null"), 2, "lanes: 2 are asked for")
+        self.assert_fails(self.generate("--lanes", "3", "-o", "/dev/null"), 2, "--lanes: '3'")
 
     def test_config_file(self):
         config = self.folder / "c.yaml"
@@ -495,6 +513,16 @@ class WrongCalls(CommandTest):
 
 
 class Failures(CommandTest):
+    def test_memory_limit(self):
+        self.assert_fails(self.generate("--memory-limit", "20MB", "-o", "/dev/null"), 1, "size: 64 x 64 needs", "within the limit of 20 MB")
+        self.assertEqual(self.generate("--memory-limit", "2GB", "-o", self.folder / "a.png").returncode, 0)
+        report = self.folder / "r.json"
+        result = self.generate("--memory-limit", "50MB", "--width", 256, "--height", 256, "-o", self.folder / "b.png", "--report", report)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("vae tiling", " ".join(json.loads(report.read_text())["notes"]))  # what is automatic heeds it
+        for value in ("x", "-1GB", "0", "1TBB", "99999999999GB"):
+            self.assert_fails(self.generate("--memory-limit", value, "-o", "/dev/null"), 2, "--memory-limit")
+
     def test_a_size_beyond_memory_is_refused_before_work(self):
         self.assert_fails(self.generate("--width", 16384, "--height", 16384, "--vae-tiling", "off", "-o", "/dev/null"), 1, "needs about")
 

@@ -3,10 +3,14 @@
 #include <atomic>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
+#include <stdexcept>
+#include <string>
 #include <thread>
 #include <vector>
 
 #include "attention/attention_tolerance.h"
+#include "core/lane.h"
 #include "core/threads.h"
 #include "functional/random_forward.h"
 #include "graph/builder.h"
@@ -28,6 +32,31 @@ TEST(Threads, RangesCoverEverythingOnce) {
       for (const auto& times : seen) EXPECT_EQ(times, 1);
     }
   }
+}
+
+TEST(Lane, RunsBesideAndTellsTheFirstFailure) {
+  Lane lane;
+  for (int i = 0; i < 50; ++i) {
+    int here = 0;
+    int there = 0;
+    run_beside(
+        lane, [&] { here = i; }, [&] { there = i + 1; });
+    EXPECT_EQ(here, i);
+    EXPECT_EQ(there, i + 1);
+  }
+  const auto fail = [](const char* what) { throw std::runtime_error(what); };
+  const auto told = [&](const std::function<void()>& here, const std::function<void()>& there) -> std::string {
+    try {
+      run_beside(lane, here, there);
+    } catch (const std::runtime_error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(told([] {}, [&] { fail("there"); }), "there");
+  EXPECT_EQ(told([&] { fail("here"); }, [] {}), "here");
+  EXPECT_EQ(told([&] { fail("here"); }, [&] { fail("there"); }), "here");
+  EXPECT_EQ(told([] {}, [] {}), "");  // failures do not stay
 }
 
 TEST(Threads, DefaultIsAtLeastOne) { EXPECT_GE(default_threads(), 1); }
