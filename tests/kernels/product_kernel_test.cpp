@@ -105,7 +105,7 @@ Tensor whole_numbers(const Shape& shape, DType dtype, std::uint32_t seed) {
 
 TEST_P(ProductKernel, QuantizedLinear) {
   for (const auto& [rows, in, out] :
-       {std::tuple(1, 64, 96), {17, 192, 5}, {129, 160, 256}, {300, 3200, 128}, {5, 96, 512}}) {
+       {std::tuple(1, 64, 96), {17, 192, 5}, {129, 160, 256}, {300, 3200, 64}, {5, 96, 512}}) {
     const Tensor x = whole_numbers({1, rows, in}, dtype(), 31);
     const Tensor batches =
         whole_numbers({2, rows + 3, 2 * in}, dtype(), 34).sliced(1, 2, 2 + rows).sliced(2, in, 2 * in);

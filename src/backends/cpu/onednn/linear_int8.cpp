@@ -15,7 +15,6 @@
 namespace rondo::cpu {
 namespace {
 
-constexpr std::size_t kChunkBytes = 3072;
 /// So many products of 255 and 127 fit into 31 bits.
 constexpr std::int64_t kMostInputs = 65536;
 constexpr std::int64_t kRowsAtOnce = 8;
@@ -82,21 +81,22 @@ class Int8Linear final : public Kernel {
       });
 
       const RowMap target(args.outputs[0]);
-      products_.for_each(args.threads, [&](std::int64_t tile, std::int64_t first, std::int64_t end, int worker) {
-        const std::int64_t column = tile * tiling.tile;
-        TileSums sums;
-        sums.integers = reinterpret_cast<const std::int32_t*>(own(worker));
-        sums.zeros = weight_->zeros.as<std::int32_t>() + column;
-        sums.column_scales = weight_->scales.as<float>() + column;
-        sums.bias = bias_.defined() ? bias_.as<float>() + column : nullptr;
-        sums.activation = activation_;
-        for (std::int64_t block = first; block < end; ++block) {
-          products_.run(
-              source, block, [&](std::int64_t chunk) { return weight_->part(tile, chunk); }, own(worker));
-          sums.row_scales = row_scales + block * tiling.block;
-          finish_tile(sums, tiling.rows_of(block), tiling.tile, target, block * tiling.block, column);
-        }
-      });
+      products_.for_each(
+          args.threads, kTilesPerThread, [&](std::int64_t tile, std::int64_t first, std::int64_t end, int worker) {
+            const std::int64_t column = tile * tiling.tile;
+            TileSums sums;
+            sums.integers = reinterpret_cast<const std::int32_t*>(own(worker));
+            sums.zeros = weight_->zeros.as<std::int32_t>() + column;
+            sums.column_scales = weight_->scales.as<float>() + column;
+            sums.bias = bias_.defined() ? bias_.as<float>() + column : nullptr;
+            sums.activation = activation_;
+            for (std::int64_t block = first; block < end; ++block) {
+              products_.run(
+                  source, block, [&](std::int64_t chunk) { return weight_->part(tile, chunk); }, own(worker));
+              sums.row_scales = row_scales + block * tiling.block;
+              finish_tile(sums, tiling.rows_of(block), tiling.tile, target, block * tiling.block, column);
+            }
+          });
     });
   }
 

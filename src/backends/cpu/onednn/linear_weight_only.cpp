@@ -16,7 +16,8 @@
 namespace rondo::cpu {
 namespace {
 
-constexpr std::size_t kChunkBytes = 3072;
+/// A tile that is shared out is decoded by each of those that share it.
+constexpr int kWholeTilesPerThread = 1;
 constexpr std::int64_t kRowsAtOnce = 8;
 
 const LinearQuantization& quantization_of(const KernelRequest& request) {
@@ -88,24 +89,25 @@ class WeightOnlyLinear final : public Kernel {
       }
       const Tiling& tiling = products_.tiling();
       const RowMap target(args.outputs[0]);
-      products_.for_each(args.threads, [&](std::int64_t tile, std::int64_t first, std::int64_t end, int worker) {
-        std::byte* sums_and_scratch = own(worker);
-        std::byte* weight = sums_and_scratch + products_.bytes_per_thread();
-        decode_tile(tile, weight);
-        const std::int64_t column = tile * tiling.tile;
-        TileSums sums;
-        sums.floats = reinterpret_cast<const float*>(sums_and_scratch);
-        sums.column_scales = group_ == 0 ? weight_->scales() + column : nullptr;
-        sums.bias = bias_.defined() ? bias_.as<float>() + column : nullptr;
-        sums.activation = activation_;
-        const auto part = [&](std::int64_t chunk) {
-          return weight + static_cast<std::size_t>(chunk) * whole_lines(products_.weight_bytes());
-        };
-        for (std::int64_t block = first; block < end; ++block) {
-          products_.run(source, block, part, sums_and_scratch);
-          finish_tile(sums, tiling.rows_of(block), tiling.tile, target, block * tiling.block, column);
-        }
-      });
+      products_.for_each(
+          args.threads, kWholeTilesPerThread, [&](std::int64_t tile, std::int64_t first, std::int64_t end, int worker) {
+            std::byte* sums_and_scratch = own(worker);
+            std::byte* weight = sums_and_scratch + products_.bytes_per_thread();
+            decode_tile(tile, weight);
+            const std::int64_t column = tile * tiling.tile;
+            TileSums sums;
+            sums.floats = reinterpret_cast<const float*>(sums_and_scratch);
+            sums.column_scales = group_ == 0 ? weight_->scales() + column : nullptr;
+            sums.bias = bias_.defined() ? bias_.as<float>() + column : nullptr;
+            sums.activation = activation_;
+            const auto part = [&](std::int64_t chunk) {
+              return weight + static_cast<std::size_t>(chunk) * whole_lines(products_.weight_bytes());
+            };
+            for (std::int64_t block = first; block < end; ++block) {
+              products_.run(source, block, part, sums_and_scratch);
+              finish_tile(sums, tiling.rows_of(block), tiling.tile, target, block * tiling.block, column);
+            }
+          });
     });
   }
 

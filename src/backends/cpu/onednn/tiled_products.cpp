@@ -108,10 +108,11 @@ void TiledProducts::run(const void* source, std::int64_t block,
   onednn_stream().wait();
 }
 
-void TiledProducts::for_each(int threads,
+void TiledProducts::for_each(int threads, int whole_from,
                              const std::function<void(std::int64_t, std::int64_t, std::int64_t, int)>& item) const {
   const std::int64_t blocks = tiling_.blocks();
-  if (tiling_.tiles() >= 4 * threads) {  // a tile's weights go into one core's cache only
+  if (tiling_.tiles() >=
+      static_cast<std::int64_t>(whole_from) * threads) {  // its weights go into one core's cache only
     parallel_items(threads, tiling_.tiles(), [&](std::int64_t tile, int worker) { item(tile, 0, blocks, worker); });
     return;
   }
