@@ -2,12 +2,9 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
-#include "graph/model.h"
-#include "graph/session.h"
 #include "models/autoencoder_kl.h"
 #include "models/clip_text.h"
 #include "models/flux_transformer.h"
@@ -15,60 +12,11 @@
 #include "models/tokenizers/clip_tokenizer.h"
 #include "models/tokenizers/t5_tokenizer.h"
 #include "pipelines/component_files.h"
+#include "pipelines/runner.h"
 #include "rondo/text_to_image.h"
 #include "schedulers/flow_match_euler.h"
 
 namespace rondo {
-
-/// How a component runs.
-struct ComputeOptions {
-  CfgFusion cfg_fusion = CfgFusion::automatic;
-  VaeTiling vae_tiling = VaeTiling::automatic;
-  Lanes lanes = Lanes::automatic;
-  DType dtype = DType::f32;
-  PlanOptions plan;
-  std::optional<std::uint64_t> memory_limit = std::nullopt;
-  /// Sees the transformer's nodes; empty for most.
-  NodeTap tap = {};
-  /// Whether reports have every node's times.
-  bool trace = false;
-};
-
-/// A model with the session of the last shape it ran at: the arena is kept as long as the shape stays.
-class Runner {
- public:
-  /// Opens the component's weights; how they are stored quantised goes into its options.
-  Runner(std::string name, const DiffusersFolder& folder, const ComputeOptions& options);
-
-  /// Another runner on the same weights and plans, with buffers of its own. Each may run on a thread of its own; with
-  /// `threads` (0: as many as this one) its plans are made for so many.
-  Runner instance(int threads = 0) const;
-
-  const WeightSource& source() const { return model_->source(); }
-  DType dtype() const { return options_.dtype; }
-  /// The session for this key, made from `build` when the last one was for another.
-  Session& session(const std::string& key, const std::function<Graph()>& build);
-  /// Runs the last session.
-  void run(RunContext context);
-  RunReport::Component report() const;
-  /// Bytes that the first session will add: weights in the dtype they run in. 0 once there is one, here or in another
-  /// instance.
-  std::uint64_t bytes_to_load() const;
-  /// Gives back buffers and, unless another instance uses them, plans and packed weights. The next session makes them
-  /// anew.
-  void release();
-
- private:
-  Runner() = default;
-
-  std::string name_;
-  std::shared_ptr<const WeightSource> weights_;
-  std::shared_ptr<Model> model_;
-  ComputeOptions options_;
-  std::string key_;
-  std::unique_ptr<Session> session_;
-  RunReport::Component last_report_;
-};
 
 /// CLIP: prompt -> pooled embedding [1, hidden_size].
 class ClipEncoder {
@@ -168,13 +116,6 @@ class LatentDecoder {
 
 /// Text encoders read at most so many tokens.
 constexpr std::int64_t kLongestSequence = 512;
-
-/// A component's weights. Layers that are stored quantised go into `policy`, unless it asks for something else.
-std::shared_ptr<const WeightSource> open_weights(const DiffusersFolder& folder, const std::string& component,
-                                                 QuantizationPolicy& policy);
-
-/// About how many bytes the weights take in memory: in `dtype`, or as the policy quantises them.
-std::uint64_t resident_weight_bytes(const WeightSource& weights, DType dtype, const QuantizationPolicy& policy);
 
 /// Copies float32 values into a tensor of any compute dtype.
 void write_values(std::span<const float> values, Tensor target);

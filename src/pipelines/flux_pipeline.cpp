@@ -85,6 +85,7 @@ FluxPipeline::FluxPipeline(const DiffusersFolder& folder, const ComputeOptions& 
       lanes_(options.lanes),
       memory_limit_(options.memory_limit),
       threads_(options.plan.threads),
+      skip_steps_(options.plan.quantization.skip_steps),
       generation_defaults_(load_generation_defaults(folder)),
       scheduler_(FlowMatchEulerScheduler::parse(folder.scheduler_config())),
       clip_(folder, for_other_parts(options)),
@@ -117,6 +118,7 @@ FluxPipeline::FluxPipeline(const FluxPipeline& other, ClipEncoder clip, T5Encode
       lanes_(other.lanes_),
       memory_limit_(other.memory_limit_),
       threads_(other.threads_),
+      skip_steps_(other.skip_steps_),
       generation_defaults_(other.generation_defaults_),
       scheduler_(other.scheduler_),
       clip_(std::move(clip)),
@@ -311,6 +313,10 @@ void FluxPipeline::release_encoders_when_short(const ResolvedTextToImageRequest&
   if (needed <= available) return;
   clip_.runner().release();
   t5_.runner().release();
+  if (side_by_side_ != nullptr) {
+    side_by_side_->clip.runner().release();
+    side_by_side_->t5.runner().release();
+  }
   report.notes.push_back(fmt::format("text encoders: released, since the rest needs {} of memory and {} are available",
                                      human_bytes(needed), human_bytes(available)));
 }
@@ -330,6 +336,10 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
   context.step_count = static_cast<int>(request.num_inference_steps);
   const bool true_cfg = has_two_branches(request);
   report.notes = request.notes;
+  if (!skip_steps_.empty() && skip_steps_.back() >= request.num_inference_steps) {
+    report.notes.push_back(fmt::format("quantize-skip-steps: {} lies beyond the request's steps, 0 to {}",
+                                       skip_steps_.back(), request.num_inference_steps - 1));
+  }
 
   check_memory(request);
   SideBySide* const lanes = side_by_side(request, report);

@@ -69,6 +69,7 @@ class FluxPipeline {
   Lanes lanes_;
   std::optional<std::uint64_t> memory_limit_;
   int threads_;
+  std::vector<int> skip_steps_;
   JsonConfig generation_defaults_;
   FlowMatchEulerScheduler scheduler_;
   ClipEncoder clip_;

@@ -282,6 +282,8 @@ class GoodCalls(CommandTest):
                 self.assertLess(transformer["resident_bytes"] * smaller, unquantised["resident_bytes"])
         native, _ = draw("native.png", "--quantize", "w8a8", "--quantize-skip-steps", "0-1")
         self.assertEqual(pixels(native), pixels(plain))
+        _, transformer = draw("beyond.png", "--quantize", "w8a8", "--quantize-skip-steps", "5")
+        self.assertIn("5 lies beyond the request's steps, 0 to 1", (self.folder / "report.json").read_text())
         _, ruled = draw("ruled.png", "--quantize-rule", "*to_q=w8a8", "--quantize-rule", "*single*=none")
         self.assertIn("quantize-linears: 2 nodes matched", str(ruled["passes"]))
 
