@@ -9,16 +9,20 @@
 #include "graph/buffer_layout.h"
 #include "graph/passes/common_subexpressions.h"
 #include "graph/passes/dead_nodes.h"
+#include "graph/passes/fold_constants.h"
 #include "graph/passes/fuse_adaptive_norm.h"
 #include "graph/passes/fuse_linear_activation.h"
 #include "graph/passes/fuse_norm_rope.h"
 #include "graph/passes/join_linears.h"
+#include "graph/passes/remove_no_ops.h"
 #include "rondo/error.h"
 
 namespace rondo {
 
 const std::vector<Pass>& all_passes() {
   static const std::vector<Pass> passes{
+      {"no-ops", "nodes that change nothing are dropped", remove_no_ops},
+      {"fold-constants", "nodes that read constants only are computed once", fold_constants},
       {"common-subexpressions", "nodes that compute the same from the same become one", merge_common_subexpressions},
       {"dead-nodes", "nodes whose results nobody reads are dropped", remove_dead_nodes},
       {"fuse-norm-rope", "RMSNorm of query and key, then RoPE, become one pass over memory", fuse_norm_ropes},

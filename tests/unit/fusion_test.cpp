@@ -10,6 +10,8 @@
 #include "graph/random_weights.h"
 #include "graph/session.h"
 #include "models/layers.h"
+#include "ops/elementwise.h"
+#include "ops/layout.h"
 #include "ops/linear.h"
 #include "ops/modulation.h"
 #include "ops/norms.h"
@@ -69,6 +71,38 @@ void expect_pass(const Build& build, const std::string& pass, const std::vector<
 }
 
 TensorType floats(const Shape& shape) { return {shape, DType::f32, {}}; }
+
+TEST(Fusion, NoOps) {
+  expect_pass(
+      [](GraphBuilder& b) {
+        const ValueId x = activation(b, b.input("x", floats({2, 5, 24})), ActivationKind::silu);
+        const ValueId same = slice(b, b.apply<ReshapeOp>({x}, Shape{2, 5, 24}), 1, 0, 5);
+        const ValueId still = b.apply<CastOp>({concat(b, {same}, 2)}, DType::f32);
+        b.output("y", slice(b, still, 1, 0, 4));
+      },
+      "no-ops", {"activation", "slice"});
+  expect_pass(  // an output is not to be an input
+      [](GraphBuilder& b) {
+        b.output("y", slice(b, b.input("x", floats({2, 5, 24})), 1, 0, 5));
+      },
+      "no-ops", {"slice"}, 1);
+}
+
+TEST(Fusion, Constants) {
+  expect_pass(
+      [](GraphBuilder& b) {
+        const ValueId table = activation(b, b.constant(random_tensor({5, 24}, DType::f32, 3)), ActivationKind::silu);
+        const ValueId twice = add(b, table, table);
+        b.output("y", add(b, b.input("x", floats({2, 5, 24})), twice));
+      },
+      "fold-constants", {"add"});
+  expect_pass(  // an output has to have a buffer
+      [](GraphBuilder& b) {
+        b.input("x", floats({2, 24}));
+        b.output("y", activation(b, b.constant(random_tensor({5, 24}, DType::f32, 3)), ActivationKind::silu));
+      },
+      "fold-constants", {"activation"}, 1);
+}
 
 TEST(Fusion, AdaptiveNorm) {
   const auto inputs = [](GraphBuilder& b) {
