@@ -12,8 +12,8 @@ bool matches(const std::string& pattern, const std::string& layer) {
   return fnmatch(pattern.c_str(), layer.c_str(), 0) == 0;
 }
 
-/// The largest power of two, at most 128, that leaves whole vectors of 16 inputs; 0 for none. Each doubling costs a pass
-/// over the row, and 128 spread an outlier far enough.
+/// The largest power of two, at most 128, that leaves whole vectors of 16 inputs; 0 for none. Each doubling costs a
+/// pass over the row, and 128 spread an outlier far enough.
 std::int64_t rotation_for(std::int64_t inputs) {
   constexpr std::int64_t kMost = 128;
   constexpr std::int64_t kVector = 16;

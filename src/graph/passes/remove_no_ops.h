@@ -1,5 +1,5 @@
-// Nodes that change nothing: reshapes to the same shape, slices of the whole, casts to the same dtype, concatenations of
-// one.
+// Nodes that change nothing: reshapes to the same shape, slices of the whole, casts to the same dtype, concatenations
+// of one.
 #pragma once
 
 #include "graph/pass_manager.h"

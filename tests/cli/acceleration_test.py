@@ -1,0 +1,232 @@
+"""Accelerations as a person calls them: each keeps the picture, says what it did and refuses what it cannot do."""
+
+import json
+import math
+import os
+
+from support import EMOJI, QUICK, CommandTest, pixels, rondo
+
+
+class AccelerationTest(CommandTest):
+    def test_cfg_fusion_draws_the_same_picture(self):
+        pictures = {}
+        for mode in ("off", "on", "auto"):
+            path, report = self.folder / f"{mode}.png", self.folder / f"{mode}.json"
+            flags = ("--true-cfg-scale", 3, "--negative-prompt", "blue", "--dtype", "f32", "--lanes", 1, "--cfg-fusion", mode, "--report", report)
+            self.assertEqual(rondo("generate", "-p", "cat face", "--seed", 1, "--num-inference-steps", 4, "-o", path, *flags).returncode, 0)
+            pictures[mode] = pixels(path)
+            notes = " ".join(json.loads(report.read_text())["notes"])
+            self.assertEqual("both branches in one run" in notes, mode != "off", notes)
+        for mode in ("on", "auto"):
+            self.assertLessEqual(max(abs(a - b) for x, y in zip(pictures[mode], pictures["off"]) for a, b in zip(x, y)), 1)
+        report = self.folder / "one.json"
+        self.assertEqual(self.generate("--cfg-fusion", "on", "--report", report, "-o", self.folder / "one.png").returncode, 0)
+        self.assertIn("nothing to fuse", " ".join(json.loads(report.read_text())["notes"]))
+        self.assert_fails(self.generate("--cfg-fusion", "maybe", "-o", "/dev/null"), 2, "--cfg-fusion: 'maybe'")
+
+    def test_vae_tiling(self):
+        pictures, arenas = {}, {}
+        for mode in ("off", "on"):
+            path, report = self.folder / f"{mode}.png", self.folder / f"{mode}.json"
+            result = self.generate("--dtype", "f32", "--width", 128, "--height", 160, "--vae-tiling", mode, "-o", path, "--report", report)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            pictures[mode] = [value for row in pixels(path) for value in row]
+            run = json.loads(report.read_text())
+            arenas[mode] = next(c["arena_bytes"] for c in run["components"] if c["name"] == "vae")
+            self.assertEqual("decoded in overlapping tiles" in " ".join(run["notes"]), mode == "on")
+        squares = sum((a - b) ** 2 for a, b in zip(pictures["on"], pictures["off"])) / len(pictures["on"])
+        self.assertGreater(10 * math.log10(255**2 / squares), 30)
+        self.assertLess(arenas["on"], arenas["off"] / 3)
+        report = self.folder / "one.json"
+        self.assertEqual(self.generate("--vae-tiling", "on", "-o", self.folder / "one.png", "--report", report).returncode, 0)
+        self.assertIn("the picture is one tile", " ".join(json.loads(report.read_text())["notes"]))
+        self.assert_fails(self.generate("--vae-tiling", "maybe", "-o", "/dev/null"), 2, "--vae-tiling: 'maybe'")
+
+    def test_each_pass_alone_keeps_the_picture(self):
+        def draw(*flags):
+            path = self.folder / "a.png"
+            self.assertEqual(self.generate("--dtype", "f32", "-o", path, *flags).returncode, 0)
+            return pixels(path)
+
+        plain = draw("--no-compile")
+        names = [line.split(":")[0] for line in rondo("inspect", "--list-passes").stdout.decode().splitlines()]
+        self.assertIn("join-linears", names)
+        for flags in (["--compile"], *(["--passes", name] for name in names), *(["--no-pass", name] for name in names)):
+            with self.subTest(flags):
+                self.assertLessEqual(max(abs(a - b) for x, y in zip(draw(*flags), plain) for a, b in zip(x, y)), 1)
+        plan = rondo("inspect", EMOJI, "--plan", "--explain-fusion").stdout.decode()
+        self.assertIn("pass fuse-norm-rope: 36 nodes matched, 16 removed", plan)
+        self.assertIn("near miss at", plan)
+        disabled = rondo("inspect", EMOJI, "--plan", env={**os.environ, "RONDO_DISABLE_COMPILE": "1"}).stdout.decode()
+        self.assertNotIn("pass fuse", disabled)
+        self.assert_fails(self.generate("--no-compile", "--passes", "dead-nodes", "-o", "/dev/null"), 2, "--no-compile")
+        self.assert_fails(self.generate("-o", "/dev/null", env={**os.environ, "RONDO_DISABLE_COMPILE": "2"}), 2, "RONDO_DISABLE_COMPILE")
+
+    def test_every_two_passes_together_keep_the_picture(self):
+        def draw(*flags):
+            path = self.folder / "a.png"
+            self.assertEqual(self.generate("--dtype", "f32", "--num-inference-steps", 1, "-o", path, *flags).returncode, 0)
+            return pixels(path)
+
+        plain = draw("--no-compile")
+        names = [line.split(":")[0] for line in rondo("inspect", "--list-passes").stdout.decode().splitlines()]
+        for i, first in enumerate(names):
+            for second in names[i + 1:]:
+                with self.subTest(first=first, second=second):
+                    pair = draw("--passes", f"{first},{second}")
+                    self.assertLessEqual(max(abs(a - b) for x, y in zip(pair, plain) for a, b in zip(x, y)), 1)
+
+    def empty_file(self):
+        path = self.folder / "empty"
+        path.write_text("# nothing\n")
+        return path
+
+    def psnr(self, first, second):
+        result = rondo("eval", "picture", first, second)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return float(result.stdout.decode().split()[1])
+
+    def test_quantised_linears(self):
+        def draw(name, *flags):
+            report = self.folder / "report.json"
+            result = self.generate("-o", self.folder / name, "--report", report, *flags)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            transformer = json.loads(report.read_text())["components"][2]
+            return self.folder / name, transformer
+
+        plain, unquantised = draw("plain.png")
+        self.assertNotIn("quantize-linears", str(unquantised["passes"]))
+        for name, least, smaller in (("w8a8", 40, 1.2), ("w8a16", 40, 1.2), ("w4a16", 25, 1.4)):
+            with self.subTest(name):
+                picture, transformer = draw(f"{name}.png", "--quantize", name)
+                self.assertIn("quantize-linears: 54 nodes matched", str(transformer["passes"]))
+                self.assertGreater(self.psnr(plain, picture), least)
+                self.assertLess(transformer["resident_bytes"] * smaller, unquantised["resident_bytes"])
+        native, _ = draw("native.png", "--quantize", "w8a8", "--quantize-skip-steps", "0-1")
+        self.assertEqual(pixels(native), pixels(plain))
+        _, transformer = draw("beyond.png", "--quantize", "w8a8", "--quantize-skip-steps", "5")
+        self.assertIn("5 lies beyond the request's steps, 0 to 1", (self.folder / "report.json").read_text())
+        _, ruled = draw("ruled.png", "--quantize-rule", "*to_q=w8a8", "--quantize-rule", "*single*=none")
+        self.assertIn("quantize-linears: 2 nodes matched", str(ruled["passes"]))
+
+        folder, prompts = self.folder / "model", self.folder / "prompts.txt"
+        prompts.write_text("red heart\n# no prompt\n\ncat face\n")
+        flags = ["--to", "w8a8", "--calibrate", prompts, "--calibration-steps", 1, "--quantize-rotation", "hadamard"]
+        result = rondo("quantize", EMOJI, "-q", "-o", folder, *flags)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("left: '*norm*' excludes it", result.stdout.decode())
+        picture, transformer = draw("folder.png", "--model", folder)
+        self.assertIn("quantize-linears: 54 nodes matched", str(transformer["passes"]))
+        self.assertGreater(self.psnr(plain, picture), 40)
+        self.assertLess(transformer["weight_bytes"] * 1.4, unquantised["weight_bytes"])
+        again, transformer = draw("none.png", "--model", folder, "--quantize", "none")
+        self.assertNotIn("quantize-linears", str(transformer["passes"]))
+        self.assertGreater(self.psnr(plain, again), 40)
+        plan = rondo("inspect", folder, "--plan", "--explain-fusion").stdout.decode()
+        self.assertIn("quantize-linears: 54 nodes", plan)
+        self.assert_fails(rondo("quantize", folder, "--to", "w8a8", "-o", self.folder / "x"), 1, "is quantised already")
+        self.assert_fails(rondo("quantize", EMOJI, "--to", "w8a8", "-o", folder), 1, "exists; a new folder")
+        self.assert_fails(rondo("quantize", EMOJI, "--to", "w2", "-o", self.folder / "x"), 2, "'w2' is given; allowed are w8a8")
+        self.assert_fails(rondo("quantize", EMOJI, "--to", "w8a8", "-o", self.folder / "x", "--quantize-exclude", "*"), 2, "no layer is left")
+        self.assertEqual(sorted(path.name for path in self.folder.iterdir() if path.is_dir()), ["model"])  # nothing half done
+
+        result = rondo("eval", "linears", "--num-inference-steps", 2, "--quantize", "w8a8", "--json")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        evaluation = json.loads(result.stdout)
+        self.assertGreater(evaluation["psnr_db"], 40)
+        cosines = [layer["cosine"] for layer in evaluation["layers"] if layer["quantized"]]
+        self.assertEqual(len(cosines), 54)
+        self.assertGreater(min(cosines), 0.999)
+        self.assertLess(min(cosines), 1)
+
+    def test_prompts_file_and_instances(self):
+        prompts, report = self.folder / "prompts.txt", self.folder / "report.json"
+        prompts.write_text("cat face\nred heart\n\ncat face\n")
+        result = rondo("generate", "-q", "--prompts-file", prompts, "--instances", 2, "--seed", 1, *QUICK, "--threads", 1,
+                       "-o", self.folder / "{index}-{seed}.png", "--report", report)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(sorted(path.name for path in self.folder.glob("*.png")), ["0-1.png", "1-2.png", "2-3.png"])
+        self.assertEqual(self.generate("--threads", 1, "-o", self.folder / "one.png").returncode, 0)
+        self.assertEqual(pixels(self.folder / "one.png"), pixels(self.folder / "0-1.png"))
+        self.assertEqual([picture["error"] for picture in json.loads(report.read_text())["pictures"]], ["", "", ""])
+        prompts.write_bytes(b"cat face\ncaf\xff\n")
+        self.assert_fails(rondo("generate", "-q", "--prompts-file", prompts, "-o", self.folder / "b{index}.png"), 2, "UTF-8")
+        self.assertEqual(list(self.folder.glob("b*.png")), [])  # refused before any work
+        self.assert_fails(rondo("generate", "-p", "x", "--instances", 2), 2, "--instances: --prompts-file is missing")
+        self.assert_fails(rondo("generate", "-p", "x", "--prompts-file", prompts), 2, "--prompt:")
+        self.assert_fails(rondo("generate", "--prompts-file", prompts, "--instances", 0), 2, "--instances: 0")
+        self.assert_fails(rondo("generate", "--prompts-file", self.empty_file()), 1, "holds no prompt")
+        bench = json.loads(rondo("bench", "instances", "--pictures", 1, "--rounds", 1, "--json").stdout)
+        self.assertEqual([row["instances"] for row in bench["contenders"]], [1, 2])
+
+    def test_profile_and_trace(self):
+        profile = json.loads(rondo("profile", "--num-inference-steps", 1, "--json").stdout)
+        linear = next(row for row in profile["operators"] if row["operator"] == "linear" and row["component"] == "transformer")
+        self.assertGreater(linear["gflops"], 0)
+        self.assertIn(linear["bound"], ("compute", "memory", "cache", "latency", "dispatch"))
+        trace = self.folder / "trace.json"
+        self.assertEqual(self.generate("-o", self.folder / "a.png", "--trace", trace).returncode, 0)
+        events = [event for event in json.loads(trace.read_text())["traceEvents"] if event["ph"] == "X"]
+        self.assertEqual({event["cat"] for event in events}, {"text_encoder", "text_encoder_2", "transformer", "vae"})
+        for before, after in zip(events, events[1:]):  # one branch, but the encoders may be on two lanes
+            self.assertTrue(before["tid"] != after["tid"] or before["ts"] + before["dur"] <= after["ts"] + 1e-3)
+        self.assert_fails(self.generate("-o", self.folder / "a.png", "--trace", self.folder / "a.png"), 2, "--trace")
+
+    def test_lanes_draw_the_same_picture(self):
+        pictures, traces = {}, {}
+        for lanes in ("1", "2", "auto"):
+            picture, trace, report = (self.folder / f"{lanes}.{end}" for end in ("png", "trace", "json"))
+            result = rondo("generate", "-q", "-p", "cat face", "--seed", 1, "--num-inference-steps", 2, "--true-cfg-scale", 3,
+                           "--dtype", "f32", "--threads", 2, "--lanes", lanes, "-o", picture, "--trace", trace, "--report", report)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            pictures[lanes] = [level for row in pixels(picture) for level in row]
+            traces[lanes] = [event for event in json.loads(trace.read_text())["traceEvents"] if event["ph"] == "X"]
+            self.assertEqual("lanes: the text encoders and both branches" in " ".join(json.loads(report.read_text())["notes"]), lanes != "1")
+        for lanes in ("2", "auto"):
+            self.assertLessEqual(max(abs(a - b) for a, b in zip(pictures["1"], pictures[lanes])), 1)
+        self.assertEqual({event["tid"] for event in traces["1"]}, {0})
+        self.assertEqual({event["tid"] for event in traces["2"]}, {0, 1})
+        self.assertEqual({event["cat"] for event in traces["2"] if event["tid"] == 1}, {"text_encoder", "transformer"})
+        self.assert_fails(self.generate("--lanes", "2", "--threads", "1", "-o", "/dev/null"), 2, "lanes: 2 are asked for")
+        self.assert_fails(self.generate("--lanes", "3", "-o", "/dev/null"), 2, "--lanes: '3'")
+
+    def test_config_file(self):
+        config = self.folder / "c.yaml"
+        config.write_text("# settings\ndtype: float32\ncompile: false\nquantize-rule: ['*to_q=w8a8', '*ff*=w8a16']\nseed: 7\n")
+
+        def show(*flags, **more):
+            result = rondo("config", "show", *flags, **more)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            return {line.split()[0]: line.split()[1:] for line in result.stdout.decode().splitlines()}
+
+        shown = show("--config", config, "--threads", 1)
+        self.assertEqual(shown["dtype"], ["float32", str(config)])
+        self.assertEqual(shown["compile"], ["false", str(config)])
+        self.assertEqual(shown["quantize-rule"], ["*to_q=w8a8,*ff*=w8a16", str(config)])
+        self.assertEqual(shown["threads"], ["1", "flag"])
+        self.assertEqual(show("--config", config, "--dtype", "bf16", "--compile")["dtype"], ["bf16", "flag"])
+        self.assertEqual(show("--config", config, "--compile")["compile"][-1], "flag")
+        self.assertEqual(show(env={**os.environ, "RONDO_THREADS": "3"})["threads"], ["3", "RONDO_THREADS"])
+        report = self.folder / "r.json"
+        result = rondo("generate", "-q", "-p", "cat face", *QUICK, "--config", config, "-o", self.folder / "a.png", "--report", report)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        told = json.loads(report.read_text())
+        self.assertEqual((told["dtype"], told["request"]["seed"]), ("float32", 7))
+        self.assertIn("quantize-linears", str(told["components"][2]["passes"]))
+        for text, part in (("nope: 1", "'nope' is no flag"), ("dtype: [", "line "), ("compile: 3", "allowed are true and false"),
+                           ("threads: {a: 1}", "neither a value"), ("- a", "no map")):
+            config.write_text(text)
+            self.assert_fails(rondo("config", "show", "--config", config), 1, part)
+        config.write_text("dtype: int9")
+        self.assert_fails(rondo("config", "show", "--config", config), 2, "--dtype: 'int9'")
+        self.assert_fails(rondo("config", "show", "--config", self.folder / "absent"), 1, "absent")
+
+    def test_memory_limit(self):
+        self.assert_fails(self.generate("--memory-limit", "20MB", "-o", "/dev/null"), 1, "size: 64 x 64 needs", "within the limit of 20 MB")
+        self.assertEqual(self.generate("--memory-limit", "2GB", "-o", self.folder / "a.png").returncode, 0)
+        report = self.folder / "r.json"
+        result = self.generate("--memory-limit", "50MB", "--width", 256, "--height", 256, "-o", self.folder / "b.png", "--report", report)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("vae tiling", " ".join(json.loads(report.read_text())["notes"]))  # what is automatic heeds it
+        for value in ("x", "-1GB", "0", "1TBB", "99999999999GB"):
+            self.assert_fails(self.generate("--memory-limit", value, "-o", "/dev/null"), 2, "--memory-limit")
