@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -13,6 +12,7 @@
 #include "models/flux_transformer.h"
 #include "ops/linear.h"
 #include "pipelines/component_files.h"
+#include "pipelines/picture_quality.h"
 #include "pipelines/smoothing.h"
 #include "quantization/quantized_checkpoint.h"
 #include "rondo/error.h"
@@ -81,15 +81,8 @@ void copy_other_files(const fs::path& from, const fs::path& to) {
 double relative_error(const Tensor& wanted, const QuantizedWeight& quantized, const LinearQuantization& q) {
   const Tensor plain = wanted.to_float32();
   const Tensor given = dequantize_weight(quantized, q, default_threads());
-  double error = 0;
-  double norm = 0;
-  for (std::int64_t i = 0; i < plain.elements(); ++i) {
-    const double want = plain.as<float>()[i];
-    const double difference = static_cast<double>(given.as<float>()[i]) - want;
-    error += difference * difference;
-    norm += want * want;
-  }
-  return norm > 0 ? std::sqrt(error / norm) : 0;
+  const auto count = static_cast<std::size_t>(plain.elements());
+  return compare_values({plain.as<float>(), count}, {given.as<float>(), count}).relative_l2;
 }
 
 void write_config(const JsonConfig& config, const std::map<std::string, LinearQuantization>& layers,

@@ -19,10 +19,6 @@ namespace {
 constexpr std::int64_t kMostInputs = 65536;
 constexpr std::int64_t kRowsAtOnce = 8;
 
-const LinearQuantization& quantization_of(const KernelRequest& request) {
-  return *static_cast<const LinearOp&>(request.op).quantization();
-}
-
 Tiling tiling_of(const KernelRequest& request) {
   const Shape& weight = request.inputs[1].prototype.shape();
   // Below VNNI oneDNN multiplies by copying both operands: the longer the sums, the less that weighs.
@@ -38,9 +34,7 @@ class Int8Linear final : public Kernel {
         activation_(static_cast<const LinearOp&>(request.op).activation()),
         threads_(request.threads) {
     const LinearQuantization& quantization = quantization_of(request);
-    LinearQuantization of_weight = quantization;
-    of_weight.native_steps.clear();
-    const std::string format = of_weight.to_string();
+    const std::string format = weight_format(quantization);
     const auto accepts = [&](const PackedWeight& form) {
       const auto* tiled = dynamic_cast<const TiledWeight*>(&form);
       return tiled != nullptr && tiled->fits(products_, format);

@@ -20,10 +20,6 @@ namespace {
 constexpr int kWholeTilesPerThread = 1;
 constexpr std::int64_t kRowsAtOnce = 8;
 
-const LinearQuantization& quantization_of(const KernelRequest& request) {
-  return *static_cast<const LinearOp&>(request.op).quantization();
-}
-
 Tiling tiling_of(const KernelRequest& request) {
   const Tensor& x = request.inputs[0].prototype;
   const Shape& weight = request.inputs[1].prototype.shape();
@@ -56,15 +52,14 @@ class WeightOnlyLinear final : public Kernel {
         copies_source_(products_.tiling().chunks() > 1 || !request.inputs[0].prototype.is_dense() ||
                        preparation_.changes_rows()),
         threads_(request.threads) {
-    LinearQuantization of_weight = quantization_of(request);
-    of_weight.native_steps.clear();
-    const std::string format = of_weight.to_string();
+    const LinearQuantization& quantization = quantization_of(request);
+    const std::string format = weight_format(quantization);
     const auto accepts = [&](const PackedWeight& form) {
       const auto* integers = dynamic_cast<const IntegerWeight*>(&form);
       return integers != nullptr && integers->format() == format;
     };
     const auto make = [&](const Tensor& stored) -> std::shared_ptr<const PackedWeight> {
-      QuantizedWeight weight = quantize_weight(stored, of_weight, threads_);
+      QuantizedWeight weight = quantize_weight(stored, quantization, threads_);
       if (bits_ == 4) weight.values = pack_int4(weight.values);
       return std::make_shared<IntegerWeight>(format, std::move(weight));
     };

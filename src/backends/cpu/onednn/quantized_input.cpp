@@ -1,6 +1,17 @@
 #include "backends/cpu/onednn/quantized_input.h"
 
+#include "ops/linear.h"
+
 namespace rondo::cpu {
+
+const LinearQuantization& quantization_of(const KernelRequest& request) {
+  return *static_cast<const LinearOp&>(request.op).quantization();
+}
+
+std::string weight_format(LinearQuantization quantization) {
+  quantization.native_steps.clear();
+  return quantization.to_string();
+}
 
 InputPreparation::InputPreparation(const LinearQuantization& quantization, std::int64_t inputs)
     : inputs_(inputs), rotation_(quantization.rotation) {

@@ -1,13 +1,23 @@
-// What quantised linears do with their input before it is multiplied.
+// What the kernels of quantised linears share: how the layer is quantised, and what is done to its input before it is
+// multiplied.
 #pragma once
 
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "backends/cpu/row_map.h"
 #include "backends/cpu/simd_tiles.h"
+#include "backends/kernel.h"
 #include "quantization/linear_quantization.h"
 
 namespace rondo::cpu {
+
+/// Of a request whose operator is quantised.
+const LinearQuantization& quantization_of(const KernelRequest& request);
+
+/// What a packed weight depends on: all of the quantisation but the steps at which it is not used.
+std::string weight_format(LinearQuantization quantization);
 
 /// Smoothing and rotation of the inputs of one layer.
 class InputPreparation {
