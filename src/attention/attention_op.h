@@ -22,6 +22,7 @@ class AttentionOp final : public Operator {
   std::string attributes() const override {
     return fmt::format("scale={} causal={}{}", scale_, causal_, to_string(request_));
   }
+  RowGaps row_gaps() const override { return RowGaps::anywhere; }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
   void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
   double flops(std::span<const TensorType> inputs) const override;

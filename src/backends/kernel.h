@@ -24,15 +24,15 @@ struct KernelInput {
 struct KernelRequest {
   const Operator& op;
   std::span<const KernelInput> inputs;
-  std::span<const TensorType> outputs;
+  std::span<const Tensor> outputs;  // prototypes; dense but for the gaps that the operator names
   int threads;
   WeightStore& weights;
 };
 
 struct KernelArgs {
   std::span<const Tensor> inputs;  // a weight that the kernel packed is undefined here
-  std::span<Tensor> outputs;       // dense
-  std::span<std::byte> scratch;    // 64-byte aligned, of scratch_bytes()
+  std::span<Tensor> outputs;
+  std::span<std::byte> scratch;  // 64-byte aligned, of scratch_bytes()
   int threads;
 };
 

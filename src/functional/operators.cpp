@@ -47,10 +47,9 @@ void run(const Operator& op, std::span<const Tensor> inputs, std::span<Tensor> o
   if (std::all_of(outputs.begin(), outputs.end(), [](const Tensor& output) { return output.elements() == 0; })) return;
   std::vector<KernelInput> known;
   for (const Tensor& input : inputs) known.push_back({input, ""});
-  const std::vector<TensorType> types = types_of(outputs);
   WeightStore no_weights(nullptr);
   const int threads = options.threads > 0 ? options.threads : default_threads();
-  const KernelRequest request{op, known, types, threads, no_weights};
+  const KernelRequest request{op, known, outputs, threads, no_weights};
   const auto kernel = choose_kernel(request, options.fused).make(request);
   const ThreadTeamScope team(threads);
   kernel->run({inputs, outputs, {}, threads});

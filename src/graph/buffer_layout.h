@@ -1,6 +1,8 @@
-// Which values of a graph need a buffer, which only look at another's, and where the buffers lie in the arena.
+// Which values of a graph need a buffer, which only look at another's or lie inside it, and where the buffers lie in
+// the arena.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "graph/graph.h"
@@ -11,13 +13,29 @@ namespace rondo {
 struct BufferLayout {
   /// Shape, strides and dtype of every value; memory only for constants.
   std::vector<Tensor> prototypes;
-  /// True for a value that is a view of its producer's first input.
+  /// True for a value that nothing has to be run for: a view of its producer's first input, or a concatenation whose
+  /// parts are written in place.
   std::vector<bool> is_view;
   /// A value's buffer in `memory`; -1 for weights, constants and views.
   std::vector<std::int32_t> buffers;
+  /// Bytes from the buffer's beginning to the value's: parts of a concatenation share its buffer.
+  std::vector<std::size_t> offsets;
   MemoryPlan memory;
 };
 
 BufferLayout lay_out_buffers(const Graph& graph);
+
+/// Where a concatenation's input would have to be written for the concatenation to need no copy.
+struct ConcatPart {
+  /// What is computed: the input itself, or what the input is another shape of.
+  ValueId computed;
+  /// Its shape and strides inside the concatenation, and its first element there.
+  Tensor prototype;
+  std::int64_t offset;
+};
+
+/// Of input `index` of a ConcatOp node; nothing where the input is not computed, or not by a node that could leave such
+/// gaps between rows.
+std::optional<ConcatPart> concat_part(const Graph& graph, const Node& node, std::size_t index);
 
 }  // namespace rondo

@@ -8,11 +8,14 @@
 #include "core/text.h"
 #include "graph/buffer_layout.h"
 #include "graph/passes/common_subexpressions.h"
+#include "graph/passes/concat_in_place.h"
 #include "graph/passes/dead_nodes.h"
 #include "graph/passes/fold_constants.h"
 #include "graph/passes/fuse_adaptive_norm.h"
+#include "graph/passes/fuse_gated_residual.h"
 #include "graph/passes/fuse_linear_activation.h"
 #include "graph/passes/fuse_norm_rope.h"
+#include "graph/passes/fuse_swiglu.h"
 #include "graph/passes/join_linears.h"
 #include "graph/passes/remove_no_ops.h"
 #include "rondo/error.h"
@@ -27,9 +30,12 @@ const std::vector<Pass>& all_passes() {
       {"dead-nodes", "nodes whose results nobody reads are dropped", remove_dead_nodes},
       {"fuse-norm-rope", "RMSNorm of query and key, then RoPE, become one pass over memory", fuse_norm_ropes},
       {"fuse-adaptive-norm", "LayerNorm, then * (1 + scale) + shift, become one pass over memory", fuse_adaptive_norms},
+      {"fuse-swiglu", "hidden * silu(gate) becomes one pass over memory", fuse_swiglus},
       {"fuse-linear-activation", "an activation becomes the epilogue of the product before it",
        fuse_linear_activations},
+      {"fuse-gated-residual", "residual + gate * a product becomes the product's epilogue", fuse_gated_residuals},
       {"join-linears", "products over the same input become one", join_linears},
+      {"concat-in-place", "parts of a concatenation are written where they belong", write_concats_in_place},
   };
   return passes;
 }

@@ -59,8 +59,8 @@ Plan::Step Plan::make_step(NodeId id, const Operator& op, WeightStore& weights) 
     const Value& value = graph_.values[at(input)];
     inputs.push_back({layout_.prototypes[at(input)], value.kind == ValueKind::weight ? value.name : ""});
   }
-  std::vector<TensorType> outputs;
-  for (const ValueId output : node.outputs) outputs.push_back(graph_.values[at(output)].type);
+  std::vector<Tensor> outputs;
+  for (const ValueId output : node.outputs) outputs.push_back(layout_.prototypes[at(output)]);
   const KernelRequest request{op, inputs, outputs, threads_, weights};
   KernelChoice choice = select_kernel(cpu::kernels(), request);
   if (choice.entry->name == "reference" && !choice.refusals.empty()) {

@@ -15,7 +15,9 @@ Session::Session(std::shared_ptr<const Plan> plan)
   for (std::size_t i = 0; i < values_.size(); ++i) {
     if (layout.buffers[i] >= 0) {
       std::byte* begin = arena_.as<std::byte>() + layout.memory.offsets[static_cast<std::size_t>(layout.buffers[i])];
-      values_[i] = Tensor::borrow(begin, graph.values[i].type.shape, graph.values[i].type.dtype);
+      const Tensor& prototype = layout.prototypes[i];
+      values_[i] = Tensor::borrow(begin + layout.offsets[i], prototype.shape(), prototype.dtype())
+                       .restrided(prototype.shape(), prototype.strides());
     } else if (plan_->resident(static_cast<ValueId>(i)).defined()) {
       values_[i] = plan_->resident(static_cast<ValueId>(i));
     }

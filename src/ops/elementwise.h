@@ -17,6 +17,8 @@ class ActivationOp final : public Operator {
   ActivationKind kind() const { return kind_; }
   std::string_view name() const override { return "activation"; }
   std::string attributes() const override { return std::string(activation_name(kind_)); }
+  RowGaps row_gaps() const override { return RowGaps::anywhere; }
+  int overwritable_input() const override { return 0; }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
   void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
 
@@ -28,6 +30,7 @@ class ActivationOp final : public Operator {
 class SwigluOp final : public Operator {
  public:
   std::string_view name() const override { return "swiglu"; }
+  RowGaps row_gaps() const override { return RowGaps::anywhere; }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
   void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
 };
@@ -40,6 +43,8 @@ class BinaryOp final : public Operator {
   explicit BinaryOp(BinaryKind kind) : kind_(kind) {}
   BinaryKind kind() const { return kind_; }
   std::string_view name() const override { return kind_ == BinaryKind::add ? "add" : "multiply"; }
+  RowGaps row_gaps() const override { return RowGaps::anywhere; }
+  int overwritable_input() const override { return 0; }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
   void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
 
@@ -53,6 +58,7 @@ class CastOp final : public Operator {
   explicit CastOp(DType dtype) : dtype_(dtype) {}
   std::string_view name() const override { return "cast"; }
   std::string attributes() const override { return std::string(dtype_name(dtype_)); }
+  RowGaps row_gaps() const override { return RowGaps::anywhere; }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
   void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
 

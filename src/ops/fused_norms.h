@@ -14,6 +14,8 @@ class LayerNormScaleShiftOp final : public Operator {
   double eps() const { return eps_; }
   std::string_view name() const override { return "layernorm_scale_shift"; }
   std::string attributes() const override { return fmt::format("eps={}", eps_); }
+  RowGaps row_gaps() const override { return RowGaps::anywhere; }
+  int overwritable_input() const override { return 0; }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
   void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
 
@@ -28,6 +30,7 @@ class AddRmsNormOp final : public Operator {
   double eps() const { return eps_; }
   std::string_view name() const override { return "add_rms_norm"; }
   std::string attributes() const override { return fmt::format("eps={}", eps_); }
+  RowGaps row_gaps() const override { return RowGaps::anywhere; }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
   void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
 
@@ -45,6 +48,7 @@ class RmsNormRopeOp final : public Operator {
   std::string attributes() const override {
     return fmt::format("eps={} {}", eps_, mode_ == RotaryMode::half ? "half" : "interleaved");
   }
+  RowGaps row_gaps() const override { return RowGaps::anywhere; }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
   void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
 

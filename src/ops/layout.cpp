@@ -4,6 +4,29 @@
 
 namespace rondo {
 
+std::optional<Tensor> view_as(const Tensor& tensor, const Shape& shape) {
+  if (tensor.is_dense()) return tensor.reshaped(shape);
+  if (tensor.elements() == 0) return tensor.restrided(shape, shape.dense_strides());
+  // From the innermost axis outwards: axes that lie without a gap in one another form a run, and a run has to be a
+  // product of new axes. Axes of extent 1 lie anywhere.
+  const Shape& old = tensor.shape();
+  Shape strides = shape.dense_strides();
+  std::size_t next = shape.rank();
+  for (std::size_t axis = old.rank(); axis-- > 0;) {
+    if (old[axis] == 1) continue;
+    const std::int64_t stride = tensor.strides()[axis];
+    std::int64_t run = old[axis];
+    for (; axis > 0 && (old[axis - 1] == 1 || tensor.strides()[axis - 1] == stride * run); --axis) run *= old[axis - 1];
+    std::int64_t covered = 1;
+    while (covered < run) {
+      strides[--next] = stride * covered;
+      covered *= shape[next];
+    }
+    if (covered != run) return std::nullopt;
+  }
+  return tensor.restrided(shape, strides);
+}
+
 std::vector<TensorType> ReshapeOp::infer(std::span<const TensorType> inputs) const {
   check_count(inputs, 1, 1);
   check(inputs[0].shape.elements() == shape_.elements(), "{} cannot become {}: the numbers of elements differ",
@@ -17,10 +40,7 @@ void ReshapeOp::reference(std::span<const RefTensor> inputs, std::span<RefTensor
   outputs[0].values = inputs[0].values;
 }
 
-std::optional<Tensor> ReshapeOp::view(const Tensor& input) const {
-  if (!input.is_dense()) return std::nullopt;
-  return input.reshaped(shape_);
-}
+std::optional<Tensor> ReshapeOp::view(const Tensor& input) const { return view_as(input, shape_); }
 
 std::vector<TensorType> SliceOp::infer(std::span<const TensorType> inputs) const {
   check_count(inputs, 1, 1);

@@ -5,6 +5,9 @@
 
 namespace rondo {
 
+/// The same memory under another shape of as many elements, where strides allow it without a copy.
+std::optional<Tensor> view_as(const Tensor& tensor, const Shape& shape);
+
 /// The same elements under another shape. A view wherever strides allow.
 class ReshapeOp final : public Operator {
  public:
@@ -23,6 +26,9 @@ class ReshapeOp final : public Operator {
 class SliceOp final : public Operator {
  public:
   SliceOp(std::size_t axis, std::int64_t begin, std::int64_t end) : axis_(axis), begin_(begin), end_(end) {}
+  std::size_t axis() const { return axis_; }
+  std::int64_t begin() const { return begin_; }
+  std::int64_t end() const { return end_; }
   std::string_view name() const override { return "slice"; }
   std::string attributes() const override { return fmt::format("axis={} [{}, {})", axis_, begin_, end_); }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
@@ -35,18 +41,23 @@ class SliceOp final : public Operator {
   std::int64_t end_;
 };
 
-/// Tensors of one dtype, one after the other along an axis.
+/// Tensors of one dtype, one after the other along an axis. With `parts_in_place` whatever computes them writes them
+/// where they belong, and nothing is left to do.
 class ConcatOp final : public Operator {
  public:
-  explicit ConcatOp(std::size_t axis) : axis_(axis) {}
+  explicit ConcatOp(std::size_t axis, bool parts_in_place = false) : axis_(axis), parts_in_place_(parts_in_place) {}
   std::size_t axis() const { return axis_; }
+  bool parts_in_place() const { return parts_in_place_; }
   std::string_view name() const override { return "concat"; }
-  std::string attributes() const override { return fmt::format("axis={}", axis_); }
+  std::string attributes() const override {
+    return fmt::format("axis={}{}", axis_, parts_in_place_ ? " parts in place" : "");
+  }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
   void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
 
  private:
   std::size_t axis_;
+  bool parts_in_place_;
 };
 
 /// x [B, H, W, C] -> [B, 2H, 2W, C]: each pixel becomes a square of four.

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
+
+#include "ops/modulation.h"
 
 namespace rondo {
 namespace {
@@ -41,19 +44,21 @@ RefTensor quantized_weight(const RefTensor& weight, const LinearQuantization& q)
 }  // namespace
 
 std::string LinearOp::attributes() const {
-  const std::string_view activation = activation_ ? activation_name(*activation_) : "";
-  if (!quantization_) return std::string(activation);
-  return fmt::format("{}{}{}", activation, activation.empty() ? "" : " ", quantization_->to_string());
+  std::vector<std::string> parts;
+  if (activation_) parts.emplace_back(activation_name(*activation_));
+  if (quantization_) parts.push_back(quantization_->to_string());
+  if (gated_) parts.emplace_back("gated");
+  return fmt::format("{}", fmt::join(parts, " "));
 }
 
 std::vector<TensorType> LinearOp::infer(std::span<const TensorType> inputs) const {
-  check_count(inputs, 2, 3);
+  check_count(inputs, gated_ ? 5 : 2, gated_ ? 5 : 3);
   check_floating(inputs);
   const TensorType& x = inputs[0];
   const Shape& weight = inputs[1].shape;
   check(x.shape.rank() >= 2 && weight.rank() == 2 && x.shape.back() == weight[1],
         "input {} and weight {} do not fit; allowed are [..., K] and [N, K]", x.shape.to_string(), weight.to_string());
-  if (inputs.size() == 3) {
+  if (inputs.size() > 2) {
     check(inputs[2].shape == Shape{weight[0]}, "bias {} does not fit weight {}; allowed is [{}]",
           inputs[2].shape.to_string(), weight.to_string(), weight[0]);
   }
@@ -70,6 +75,15 @@ std::vector<TensorType> LinearOp::infer(std::span<const TensorType> inputs) cons
   }
   TensorType result = x;
   result.shape[result.shape.rank() - 1] = weight[0];
+  if (gated_) {
+    check(inputs[kResidual].shape == result.shape && is_modulation_of(inputs[kGate].shape, result.shape) &&
+              inputs[kGate].shape != result.shape,
+          "gate {} and residual {} do not fit a product of {}; allowed are [B, N] or [B, 1, N], and [B, S, N]",
+          inputs[kGate].shape.to_string(), inputs[kResidual].shape.to_string(), result.shape.to_string());
+    check(inputs[kGate].dtype == x.dtype && inputs[kResidual].dtype == x.dtype,
+          "gate in {} and residual in {} are given to an input in {}; allowed is one dtype",
+          dtype_name(inputs[kGate].dtype), dtype_name(inputs[kResidual].dtype), dtype_name(x.dtype));
+  }
   return {result};
 }
 
@@ -81,9 +95,14 @@ void LinearOp::reference(std::span<const RefTensor> inputs, std::span<RefTensor>
   const std::int64_t out = weight.shape[0];
   for (std::int64_t m = 0; m < rows; ++m) {
     for (std::int64_t n = 0; n < out; ++n) {
-      double sum = inputs.size() == 3 ? inputs[2].values[n] : 0.0;
+      double sum = inputs.size() > 2 ? inputs[2].values[n] : 0.0;
       for (std::int64_t k = 0; k < in; ++k) sum += x.values[m * in + k] * weight.values[n * in + k];
-      outputs[0].values[m * out + n] = activation_ ? activation_value(*activation_, sum) : sum;
+      if (activation_) sum = activation_value(*activation_, sum);
+      const std::int64_t index = m * out + n;
+      if (gated_) {
+        sum = inputs[kResidual].values[index] + modulation_at(inputs[kGate], outputs[0].shape, index) * sum;
+      }
+      outputs[0].values[index] = sum;
     }
   }
 }

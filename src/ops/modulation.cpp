@@ -1,16 +1,12 @@
 #include "ops/modulation.h"
 
 namespace rondo {
-namespace {
 
-/// What a modulation holds for element `i` of x.
 double modulation_at(const RefTensor& vector, const Shape& x, std::int64_t i) {
   const bool each_token = vector.values.size() == static_cast<std::size_t>(x.elements());
   const std::int64_t index = each_token ? i : i / (x[1] * x[2]) * x[2] + i % x[2];
   return vector.values[static_cast<std::size_t>(index)];
 }
-
-}  // namespace
 
 bool is_modulation_of(const Shape& vector, const Shape& x) {
   return x.rank() == 3 && (vector == Shape{x[0], x[2]} || vector == Shape{x[0], 1, x[2]} || vector == x);

@@ -12,6 +12,8 @@ class RmsNormOp final : public Operator {
   double eps() const { return eps_; }
   std::string_view name() const override { return "rms_norm"; }
   std::string attributes() const override { return fmt::format("eps={}", eps_); }
+  RowGaps row_gaps() const override { return RowGaps::anywhere; }
+  int overwritable_input() const override { return 0; }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
   void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
 
@@ -26,6 +28,8 @@ class LayerNormOp final : public Operator {
   double eps() const { return eps_; }
   std::string_view name() const override { return "layer_norm"; }
   std::string attributes() const override { return fmt::format("eps={}", eps_); }
+  RowGaps row_gaps() const override { return RowGaps::anywhere; }
+  int overwritable_input() const override { return 0; }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
   void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
 

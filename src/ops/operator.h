@@ -31,6 +31,13 @@ struct RefTensor {
   std::vector<double> values;
 };
 
+/// Where an operator's kernels can leave gaps between the rows (all axes but the last) of what they write.
+enum class RowGaps : std::uint8_t {
+  none,
+  between_batches,  // between one index of the first axis and the next
+  anywhere,
+};
+
 class Operator {
  public:
   virtual ~Operator() = default;
@@ -47,6 +54,11 @@ class Operator {
   virtual double flops(std::span<const TensorType> /*inputs*/) const { return 0; }
   /// For operators that only look at their input differently: the output as a view, where strides allow one.
   virtual std::optional<Tensor> view(const Tensor& /*input*/) const { return std::nullopt; }
+  /// What holds for every kernel, at full speed: an output may then be a part of a larger tensor.
+  virtual RowGaps row_gaps() const { return RowGaps::none; }
+  /// The input over whose elements the output's may be written one by one, as each is read before its place is
+  /// written; -1: none.
+  virtual int overwritable_input() const { return -1; }
   /// For operators that do not run alike at every step of a request: what runs in this one's place, on the
   /// same inputs, at the steps that falls_back_at() names.
   virtual const Operator* fallback() const { return nullptr; }

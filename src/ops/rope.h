@@ -14,6 +14,7 @@ class RopeOp final : public Operator {
   RotaryMode mode() const { return mode_; }
   std::string_view name() const override { return "rope"; }
   std::string attributes() const override { return mode_ == RotaryMode::half ? "half" : "interleaved"; }
+  RowGaps row_gaps() const override { return RowGaps::anywhere; }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
   void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
 

@@ -26,10 +26,10 @@ class LayerTwin {
       inputs.push_back({Tensor::borrow(nullptr, value.type.shape, value.type.dtype),
                         value.kind == ValueKind::weight ? value.name : ""});
     }
-    const std::vector<TensorType> outputs = op.infer(graph.input_types(node));
-    const KernelRequest request{op, inputs, outputs, threads, weights};
+    const TensorType output = op.infer(graph.input_types(node))[0];
+    output_ = Tensor::empty(output.shape, output.dtype);
+    const KernelRequest request{op, inputs, {&output_, 1}, threads, weights};
     kernel_ = select_kernel(cpu::kernels(), request).entry->make(request);
-    output_ = Tensor::empty(outputs[0].shape, outputs[0].dtype);
     scratch_ = Tensor::empty({static_cast<std::int64_t>(kernel_->scratch_bytes())}, DType::u8);
   }
 

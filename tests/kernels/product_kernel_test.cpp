@@ -54,6 +54,33 @@ TEST_P(ProductKernel, LinearWithActivation) {
     check(LinearOp(kind), {{random({2, 17, 24}, 1)}, weight, bias});
 }
 
+/// x, weight, bias, gate (cut out of a wider one), residual
+std::vector<Operand> gated_operands(const Tensor& x, std::int64_t out, DType dtype) {
+  const std::int64_t batch = x.shape()[0];
+  const std::int64_t in = x.shape()[2];
+  return {{x},
+          {random_tensor({out, in}, dtype, 22, 1.0 / std::sqrt(in)), true},
+          {random_tensor({out}, DType::f32, 23), true},
+          {random_tensor({batch, 3 * out}, dtype, 24).sliced(1, out, 2 * out)},
+          {random_tensor({batch, x.shape()[1] + 4, out}, dtype, 25).sliced(1, 1, 1 + x.shape()[1])}};
+}
+
+TEST_P(ProductKernel, GatedLinear) {
+  // The product, up to 8, is rounded (by 1 / 64) before it is multiplied by up to 4.
+  for (const auto& [batch, rows, in, out] :
+       {std::tuple(1, 1, 24, 40), {2, 17, 64, 72}, {3, 5, 7, 1}, {2, 513, 32, 600}}) {
+    const auto operands = gated_operands(random({batch, rows, in}, 1), out, dtype());
+    Tolerance tolerance = tolerance_for(dtype(), 2e-5);
+    if (dtype() == DType::bf16) tolerance.absolute += 4.0 / 64;
+    for (const int threads : {1, 2}) {
+      for (const auto& activation : {std::optional<ActivationKind>(), std::optional(ActivationKind::silu)}) {
+        const LinearOp op(activation, std::nullopt, true);
+        expect_kernel_matches_reference(op, operands, "onednn", threads, tolerance);
+      }
+    }
+  }
+}
+
 TEST_P(ProductKernel, LinearWithComputedWeight) {
   check(LinearOp(), {{random({2, 5, 16}, 7)}, {random({9, 16}, 8, 0.25)}, {random_tensor({9}, DType::f32, 9)}});
 }
@@ -65,13 +92,16 @@ TEST_P(ProductKernel, TiledLinear) {
     const Tensor batches = random({2, rows, in}, 24).sliced(1, 3, rows - 5);  // with gaps between them
     const Operand weight{random({out, in}, 22, 1.0 / std::sqrt(in)), true};
     const Operand bias{random_tensor({out}, DType::f32, 23), true};
+    const auto check_tiled = [&](const LinearOp& op, const std::vector<Operand>& operands) {
+      EXPECT_EQ(chosen_kernel(op, operands), "onednn-tiled");
+      for (const int threads : {1, 2})
+        expect_kernel_matches_reference(op, operands, "onednn-tiled", threads, tolerance_for(dtype(), 2e-5));
+    };
     for (const auto& operands : {std::vector<Operand>{{x}, weight, bias}, {{x}, weight}, {{batches}, weight, bias}}) {
-      for (const LinearOp& op : {LinearOp(), LinearOp(ActivationKind::gelu_tanh)}) {
-        EXPECT_EQ(chosen_kernel(op, operands), "onednn-tiled");
-        for (const int threads : {1, 2})
-          expect_kernel_matches_reference(op, operands, "onednn-tiled", threads, tolerance_for(dtype(), 2e-5));
-      }
+      check_tiled(LinearOp(), operands);
+      check_tiled(LinearOp(ActivationKind::gelu_tanh), operands);
     }
+    check_tiled(LinearOp(std::nullopt, std::nullopt, true), gated_operands(batches, out, dtype()));
   }
 }
 
@@ -125,6 +155,9 @@ TEST_P(ProductKernel, QuantizedLinear) {
         ASSERT_EQ(chosen_kernel(op, operands), kernel) << q.to_string();
         for (const int threads : {1, 2}) expect_kernel_matches_reference(op, operands, kernel, threads, tolerance);
       }
+      if (in > 200) continue;  // the reference takes seconds
+      expect_kernel_matches_reference(LinearOp(std::nullopt, q, true), gated_operands(batches, out, dtype()), kernel, 2,
+                                      {tolerance.absolute * 4, tolerance.relative});
     }
   }
 }

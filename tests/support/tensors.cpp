@@ -32,8 +32,17 @@ class OperandWeights final : public WeightSource {
   std::vector<TensorRecord> records_;
 };
 
+/// Zeros, with gaps before and behind every row or every batch.
+Tensor output_of(const TensorType& type, RowGaps gaps) {
+  if (gaps == RowGaps::none) return Tensor::zeros(type.shape, type.dtype);
+  const std::size_t axis = gaps == RowGaps::between_batches ? 1 : type.shape.rank() - 1;
+  Shape wide = type.shape;
+  wide[axis] += 5;
+  return Tensor::zeros(wide, type.dtype).sliced(axis, 3, 3 + type.shape[axis]);
+}
+
 struct Problem {
-  explicit Problem(const Operator& op, const std::vector<Operand>& operands)
+  Problem(const Operator& op, const std::vector<Operand>& operands, RowGaps gaps)
       : store(std::make_shared<const OperandWeights>(operands)) {
     std::vector<TensorType> types;
     for (std::size_t i = 0; i < operands.size(); ++i) {
@@ -41,11 +50,11 @@ struct Problem {
       types.push_back({tensor.shape(), tensor.dtype(), {}});
       inputs.push_back({tensor, operands[i].is_weight ? std::to_string(i) : ""});
     }
-    outputs = op.infer(types);
+    for (const TensorType& type : op.infer(types)) outputs.push_back(output_of(type, gaps));
   }
   WeightStore store;
   std::vector<KernelInput> inputs;
-  std::vector<TensorType> outputs;
+  std::vector<Tensor> outputs;
 };
 
 RefTensor to_reference(const Tensor& tensor) {
@@ -71,8 +80,8 @@ Tolerance tolerance_for(DType dtype, double float_error) {
 }
 
 std::vector<Tensor> run_kernel(const Operator& op, const std::vector<Operand>& operands, const std::string& kernel,
-                               int threads) {
-  Problem problem(op, operands);
+                               int threads, RowGaps gaps) {
+  Problem problem(op, operands, gaps);
   const ThreadTeamScope team(threads);
   const KernelRequest request{op, problem.inputs, problem.outputs, threads, problem.store};
   const KernelEntry* entry = nullptr;
@@ -86,16 +95,14 @@ std::vector<Tensor> run_kernel(const Operator& op, const std::vector<Operand>& o
   std::vector<Tensor> inputs;
   for (const Operand& operand : operands)
     inputs.push_back(operand.is_weight && entry->packs_weights ? Tensor() : operand.tensor);
-  std::vector<Tensor> outputs;
-  for (const TensorType& type : problem.outputs) outputs.push_back(Tensor::zeros(type.shape, type.dtype));
   Tensor scratch = Tensor::zeros({static_cast<std::int64_t>(prepared->scratch_bytes())}, DType::u8);
-  prepared->run({inputs, outputs, {scratch.as<std::byte>(), prepared->scratch_bytes()}, threads});
-  return outputs;
+  prepared->run({inputs, problem.outputs, {scratch.as<std::byte>(), prepared->scratch_bytes()}, threads});
+  return problem.outputs;
 }
 
 void expect_kernel_matches_reference(const Operator& op, const std::vector<Operand>& operands,
                                      const std::string& kernel, int threads, Tolerance tolerance) {
-  const std::vector<Tensor> outputs = run_kernel(op, operands, kernel, threads);
+  std::vector<Tensor> outputs = run_kernel(op, operands, kernel, threads);
   std::vector<RefTensor> reference_inputs;
   for (const Operand& operand : operands) reference_inputs.push_back(to_reference(operand.tensor));
   std::vector<RefTensor> expected;
@@ -103,22 +110,26 @@ void expect_kernel_matches_reference(const Operator& op, const std::vector<Opera
     expected.push_back({output.shape(), std::vector<double>(static_cast<std::size_t>(output.elements()))});
   op.reference(reference_inputs, expected);
 
-  for (std::size_t o = 0; o < outputs.size(); ++o) {
-    const Tensor wide = outputs[o].to_float32();
-    for (std::size_t i = 0; i < expected[o].values.size(); ++i) {
-      const double want = expected[o].values[i];
-      const double error = std::fabs(static_cast<double>(wide.as<float>()[i]) - want);
-      ASSERT_LE(error, tolerance.absolute + tolerance.relative * std::fabs(want))
-          << op.name() << "[" << op.attributes() << "] (" << kernel << ", " << threads << " threads, level "
-          << cpu_level_name(cpu_level()) << ", input " << operands[0].tensor.shape().to_string() << " "
-          << dtype_name(operands[0].tensor.dtype()) << "): output " << o << " element " << i << " is "
-          << wide.as<float>()[i] << ", expected " << want;
+  for (const RowGaps gaps : {RowGaps::none, op.row_gaps()}) {
+    if (gaps != RowGaps::none) outputs = run_kernel(op, operands, kernel, threads, gaps);
+    for (std::size_t o = 0; o < outputs.size(); ++o) {
+      const Tensor wide = outputs[o].to_float32();
+      for (std::size_t i = 0; i < expected[o].values.size(); ++i) {
+        const double want = expected[o].values[i];
+        const double error = std::fabs(static_cast<double>(wide.as<float>()[i]) - want);
+        ASSERT_LE(error, tolerance.absolute + tolerance.relative * std::fabs(want))
+            << op.name() << "[" << op.attributes() << "] (" << kernel
+            << (gaps == RowGaps::none ? "" : ", to rows with gaps") << ", " << threads << " threads, level "
+            << cpu_level_name(cpu_level()) << ", input " << operands[0].tensor.shape().to_string() << " "
+            << dtype_name(operands[0].tensor.dtype()) << "): output " << o << " element " << i << " is "
+            << wide.as<float>()[i] << ", expected " << want;
+      }
     }
   }
 }
 
 std::string chosen_kernel(const Operator& op, const std::vector<Operand>& operands) {
-  Problem problem(op, operands);
+  Problem problem(op, operands, RowGaps::none);
   const KernelRequest request{op, problem.inputs, problem.outputs, 1, problem.store};
   return std::string(select_kernel(cpu::kernels(), request).entry->name);
 }

@@ -1,10 +1,12 @@
 // Each fusion pass on a tiny graph: what it matches, what it leaves, and that the result stays.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 
 #include "attention/attention_op.h"
 #include "core/cpu_level.h"
+#include "graph/buffer_layout.h"
 #include "graph/builder.h"
 #include "graph/model.h"
 #include "graph/random_weights.h"
@@ -176,6 +178,106 @@ TEST(Fusion, LinearAndActivation) {
         b.output("y", multiply(b, activation(b, product, ActivationKind::silu), product));
       },
       "fuse-linear-activation", {"linear", "activation", "multiply"}, 1);
+}
+
+TEST(Fusion, LinearAndGatedResidual) {
+  const auto gated = [](GraphBuilder& b, bool bias, const Shape& gate) {
+    const ValueId x = b.input("x", floats({2, 5, 24}));
+    const ValueId product = linear(Scope(b, DType::f32) / "linear", x, 40, bias);
+    return b.apply<GatedAddOp>({b.input("residual", floats({2, 5, 40})), b.input("gate", floats(gate)), product});
+  };
+  for (const Shape& gate : {Shape{2, 40}, Shape{2, 1, 40}}) {
+    expect_pass([&](GraphBuilder& b) { b.output("y", gated(b, true, gate)); }, "fuse-gated-residual", {"linear"});
+  }
+  expect_pass(
+      [&](GraphBuilder& b) {
+        b.output("y", gated(b, false, {2, 40}));
+      },
+      "fuse-gated-residual", {"linear", "gated_add"}, 1);
+  expect_pass(
+      [&](GraphBuilder& b) {
+        b.output("y", gated(b, true, {2, 5, 40}));
+      },
+      "fuse-gated-residual", {"linear", "gated_add"}, 1);
+}
+
+TEST(Fusion, Swiglu) {
+  const auto cut = [](GraphBuilder& b, std::int64_t at) {
+    const ValueId x = b.input("x", floats({2, 5, 48}));
+    const ValueId hidden = slice(b, x, 2, 0, 24);
+    const ValueId gate = slice(b, x, 2, at, at + 24);
+    return std::pair(hidden, activation(b, gate, ActivationKind::silu));
+  };
+  for (const bool gate_first : {false, true}) {
+    expect_pass(
+        [&](GraphBuilder& b) {
+          const auto [hidden, gate] = cut(b, 24);
+          b.output("y", gate_first ? multiply(b, gate, hidden) : multiply(b, hidden, gate));
+        },
+        "fuse-swiglu", {"swiglu"});
+  }
+  expect_pass(
+      [&](GraphBuilder& b) {
+        const auto [hidden, gate] = cut(b, 23);
+        b.output("y", multiply(b, hidden, gate));
+      },
+      "fuse-swiglu", {"slice", "slice", "activation", "multiply"}, 1);
+}
+
+/// How many concatenations of the graph are left to run once its parts are written in place.
+int copied_concats(const Build& build) {
+  Graph graph = graph_of(build);
+  run_passes(graph, only("concat-in-place"));
+  const BufferLayout layout = lay_out_buffers(graph);
+  return static_cast<int>(std::count_if(graph.nodes.begin(), graph.nodes.end(), [&](const Node& node) {
+    return node.op->name() == "concat" && !layout.is_view[static_cast<std::size_t>(node.outputs[0])];
+  }));
+}
+
+TEST(Fusion, ConcatInPlace) {
+  const auto streams = [](GraphBuilder& b) {
+    return std::pair(activation(b, b.input("text", floats({2, 3, 24})), ActivationKind::silu),
+                     activation(b, b.input("image", floats({2, 5, 24})), ActivationKind::silu));
+  };
+  const auto expect_copies = [](const Build& build, int copies, const std::vector<std::string>& nodes) {
+    expect_pass(build, "concat-in-place", nodes, static_cast<std::size_t>(copies));
+    EXPECT_EQ(copied_concats(build), copies);
+  };
+  expect_copies(  // along the tokens, with rows that are read by others as well
+      [&](GraphBuilder& b) {
+        const auto [text, image] = streams(b);
+        const ValueId joined = concat(b, {text, image}, 1);
+        const ValueId more = activation(b, text, ActivationKind::relu);
+        b.output("y", add(b, joined, concat(b, {more, activation(b, image, ActivationKind::relu)}, 1)));
+      },
+      0, {"activation", "activation", "concat", "activation", "activation", "concat", "add"});
+  for (const std::int64_t batch : {1, 2}) {  // a product's rows, which are to lie close together
+    expect_copies(
+        [&](GraphBuilder& b) {
+          const ValueId x = b.input("x", floats({batch, 5, 24}));
+          const ValueId product = linear(Scope(b, DType::f32) / "linear", x, 24);
+          b.output("y", concat(b, {product, activation(b, x, ActivationKind::relu)}, 1));
+        },
+        batch == 1 ? 0 : 1, {"linear", "activation", "concat"});
+  }
+  expect_copies(  // along the width, through another shape
+      [&](GraphBuilder& b) {
+        const ValueId x = activation(b, b.input("x", floats({2, 5, 2, 12})), ActivationKind::silu);
+        const ValueId mixed = join_heads(b, b.apply<AttentionOp>({x, x, x}, 0.3, false));
+        const ValueId other = activation(b, join_heads(b, x), ActivationKind::relu);
+        b.output("y", linear(Scope(b, DType::f32) / "out", concat(b, {mixed, other}, 2), 16));
+      },
+      0, {"activation", "attention", "reshape", "reshape", "activation", "concat", "linear"});
+  expect_copies(  // an input, the same part twice, an output
+      [&](GraphBuilder& b) {
+        const auto [text, image] = streams(b);
+        const ValueId first = concat(b, {text, b.input("more", floats({2, 1, 24}))}, 1);
+        const ValueId second = concat(b, {image, image}, 1);
+        const ValueId third = concat(b, {first, second}, 1);
+        b.output("y", third);
+        b.output("image", image);
+      },
+      3, {"activation", "activation", "concat", "concat", "concat"});
 }
 
 TEST(Fusion, LinearsOverOneInput) {

@@ -3,6 +3,7 @@
 #include <random>
 
 #include "attention/attention_op.h"
+#include "graph/buffer_layout.h"
 #include "graph/builder.h"
 #include "graph/memory_plan.h"
 #include "graph/model.h"
@@ -139,6 +140,21 @@ TEST(MemoryPlan, ReusesBuffersOfAChain) {
   EXPECT_EQ(plan.naive_bytes, 50U * 1024U);
 }
 
+/// Rows that are read for the last time are written over; what is read again is not.
+TEST(MemoryPlan, WritesOverWhatIsReadForTheLastTime) {
+  const auto arena = [](bool again) {
+    GraphBuilder b;
+    const ValueId x = activation(b, b.input("x", type({64, 64})), ActivationKind::silu);
+    ValueId y = x;
+    for (int i = 0; i < 3; ++i) y = activation(b, y, ActivationKind::silu);
+    b.output("y", again ? add(b, y, x) : y);
+    return lay_out_buffers(b.finish()).memory.arena_bytes;
+  };
+  constexpr std::size_t kBuffer = 64 * 64 * sizeof(float);
+  EXPECT_EQ(arena(false), 2 * kBuffer);  // the input, which is kept, and one more
+  EXPECT_EQ(arena(true), 3 * kBuffer);
+}
+
 TEST(Session, StopsBetweenNodesWhenCancelled) {
   Graph graph = small_graph();
   Model model(std::make_shared<const RandomWeights>(graph));
@@ -167,6 +183,21 @@ TEST(Model, KeepsPlansByKey) {
   more_threads.threads = 2;
   EXPECT_NE(model.plan("a", more_threads, build), first);
   EXPECT_EQ(built, 3);
+}
+
+TEST(Layout, ViewsOfStridedTensors) {
+  const Tensor wide = Tensor::zeros({2, 6, 48}, DType::f32);
+  const auto strides = [](const std::optional<Tensor>& view) { return view ? view->strides().to_string() : "none"; };
+  const Tensor part = wide.sliced(2, 8, 32);  // rows of 24, 48 apart
+  EXPECT_EQ(strides(view_as(part, {2, 6, 3, 8})), "[288, 48, 8, 1]");
+  EXPECT_EQ(strides(view_as(part, {12, 24})), "[48, 1]");
+  EXPECT_EQ(strides(view_as(part, {2, 3, 2, 24})), "[288, 96, 48, 1]");
+  EXPECT_EQ(strides(view_as(part, {2, 144})), "none");
+  EXPECT_EQ(strides(view_as(part, {1, 2, 6, 1, 24})).substr(0, 1), "[");
+  const Tensor tokens = wide.sliced(1, 1, 4);  // a gap between batches
+  EXPECT_EQ(strides(view_as(tokens, {2, 144})), "[288, 1]");
+  EXPECT_EQ(strides(view_as(tokens, {6, 48})), "none");
+  EXPECT_EQ(strides(view_as(wide.sliced(1, 0, 1), {2, 1, 48})), "[288, 288, 1]");
 }
 
 /// A slice in the middle of a sequence cannot be reshaped as a view: the plan copies.

@@ -59,7 +59,7 @@ std::unique_ptr<Kernel> make_concat(const KernelRequest& request) {
 
 Refusal supports_embedding(const KernelRequest& request) {
   const DType table = request.inputs[1].prototype.dtype();
-  const DType output = request.outputs[0].dtype;
+  const DType output = request.outputs[0].dtype();
   for (const DType dtype : {table, output}) {
     if (dtype != DType::f32 && dtype != DType::bf16) return "takes float32 and bfloat16 only";
   }
@@ -123,7 +123,7 @@ Refusal supports_position_bias(const KernelRequest& request) {
 std::unique_ptr<Kernel> make_position_bias(const KernelRequest& request) {
   // The bias depends on key - query only: 2S - 1 buckets, looked up once.
   const auto& op = static_cast<const RelativePositionBiasOp&>(request.op);
-  const std::int64_t length = request.outputs[0].shape[2];
+  const std::int64_t length = request.outputs[0].shape()[2];
   std::vector<std::int64_t> buckets;
   for (std::int64_t distance = 1 - length; distance < length; ++distance) {
     buckets.push_back(t5_bucket(distance, request.inputs[0].prototype.shape()[0], op.max_distance()));

@@ -3,6 +3,7 @@
 
 #include "backends/cpu/function_kernel.h"
 #include "backends/cpu/kernels.h"
+#include "backends/cpu/modulation_rows.h"
 #include "backends/cpu/over_rows.h"
 #include "backends/cpu/simd_norms.h"
 #include "ops/fused_norms.h"
@@ -53,14 +54,6 @@ Refusal refuse_gated_add(const KernelRequest& request) {
 
 const float* parameter(const KernelArgs& args, std::size_t index) {
   return index < args.inputs.size() ? args.inputs[index].as<float>() : nullptr;
-}
-
-/// A modulation ([B, D], [B, 1, D] or [B, S, D]) with a row for each row of x.
-RowMap modulation_rows(const Tensor& vector, const Shape& x) {
-  const Shape& strides = vector.strides();
-  const std::int64_t width_stride = strides.back();
-  const bool each_token = vector.shape().rank() == 3 && vector.shape()[1] == x[1];
-  return RowMap(vector.restrided(x, {strides[0], each_token ? strides[1] : 0, width_stride}));
 }
 
 /// A table [S, columns] with a row for each row of x [B, S, N, D].

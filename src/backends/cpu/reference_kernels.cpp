@@ -1,8 +1,10 @@
 // The last entry of every list: an operator's own float64 reference behind the kernel interface.
 #include <array>
+#include <cstring>
 #include <vector>
 
 #include "backends/cpu/kernels.h"
+#include "backends/cpu/row_map.h"
 
 namespace rondo::cpu {
 namespace {
@@ -18,7 +20,15 @@ void from_reference(const RefTensor& source, Tensor& target) {
   Tensor wide = Tensor::empty(source.shape, DType::f32);
   for (std::size_t i = 0; i < source.values.size(); ++i) wide.as<float>()[i] = static_cast<float>(source.values[i]);
   const Tensor narrow = wide.to(target.dtype());
-  std::copy_n(narrow.as<std::byte>(), narrow.bytes(), target.as<std::byte>());
+  if (target.is_dense()) {
+    std::copy_n(narrow.as<std::byte>(), narrow.bytes(), target.as<std::byte>());
+    return;
+  }
+  const RowMap from(narrow);
+  const RowMap to(target);
+  const std::size_t bytes = static_cast<std::size_t>(narrow.shape().back()) * dtype_size(narrow.dtype());
+  for (std::int64_t r = 0; r < narrow.shape().rows(); ++r)
+    std::memcpy(to.row<std::byte>(r), from.row<std::byte>(r), bytes);
 }
 
 class ReferenceKernel final : public Kernel {

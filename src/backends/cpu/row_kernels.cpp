@@ -37,7 +37,7 @@ std::unique_ptr<Kernel> make_binary(const KernelRequest& request) {
 }
 
 Refusal refuse_cast(const KernelRequest& request) {
-  if (request.outputs[0].dtype == DType::f8_e4m3) return "takes float32, bfloat16 and float16 only";
+  if (request.outputs[0].dtype() == DType::f8_e4m3) return "takes float32, bfloat16 and float16 only";
   return refuse_unless_simd_rows(request, 1);
 }
 

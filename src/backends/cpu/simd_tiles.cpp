@@ -171,6 +171,8 @@ void FinishTile(const TileSums& sums, std::int64_t rows, std::int64_t width, con
     using T = decltype(element);
     for (std::int64_t r = 0; r < rows; ++r) {
       T* out = target.row<T>(first + r) + column;
+      const T* gate = sums.gate == nullptr ? nullptr : sums.gate->row<const T>(first + r) + column;
+      const T* residual = sums.gate == nullptr ? nullptr : sums.residual->row<const T>(first + r) + column;
       const float row_scale = sums.row_scales == nullptr ? 1.0F : sums.row_scales[r];
       for_lanes(width, [&](auto d, std::int64_t i) HWY_ATTR {
         auto value = load_sum(d, sums, r * width + i, i);
@@ -178,7 +180,9 @@ void FinishTile(const TileSums& sums, std::int64_t rows, std::int64_t width, con
         if (sums.column_scales != nullptr) scale = hn::Mul(scale, hn::LoadU(d, sums.column_scales + i));
         const auto bias = sums.bias == nullptr ? hn::Zero(d) : hn::LoadU(d, sums.bias + i);
         value = hn::MulAdd(value, scale, bias);
-        store_float(d, sums.activation ? activate(d, *sums.activation, value) : value, out + i);
+        if (sums.activation) value = activate(d, *sums.activation, value);
+        if (gate != nullptr) value = hn::MulAdd(value, load_float(d, gate + i), load_float(d, residual + i));
+        store_float(d, value, out + i);
       });
     }
   });

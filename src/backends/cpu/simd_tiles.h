@@ -44,6 +44,8 @@ struct TileSums {
   const float* column_scales = nullptr;
   const float* bias = nullptr;
   std::optional<ActivationKind> activation;
+  const RowMap* gate = nullptr;  // with it, residual + gate * result; rows and dtype as the target's
+  const RowMap* residual = nullptr;
 };
 
 /// To rows first, first + 1, ... of `target`, from column `column` on.

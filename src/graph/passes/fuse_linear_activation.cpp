@@ -15,7 +15,7 @@ PassResult fuse_linear_activations(Graph& graph) {
     if (activation == nullptr) continue;
     const ValueId product = node.inputs[0];
     const auto* linear = readers.only_reader_of<LinearOp>(product);
-    if (linear == nullptr || linear->activation()) {
+    if (linear == nullptr || linear->activation() || linear->gated()) {
       result.miss(graph, product, "the activation's input is no linear that is read once");
       continue;
     }

@@ -26,7 +26,7 @@ class OnednnConv2d final : public Kernel {
     const Shape& w = request.inputs[1].prototype.shape();
     const memory::dims weight_dims{w[0], w[1], w[2], w[3]};
     source_ = channels_last(x.shape(), x.dtype());
-    target_ = channels_last(request.outputs[0].shape, x.dtype());
+    target_ = channels_last(request.outputs[0].shape(), x.dtype());
     if (request.inputs.size() == 3) bias_ = memory::desc({w[0]}, memory::data_type::f32, memory::format_tag::a);
 
     dnnl::primitive_attr attr;

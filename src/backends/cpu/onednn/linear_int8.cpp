@@ -5,6 +5,7 @@
 
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/onednn/quantized_input.h"
+#include "backends/cpu/onednn/tile_epilogue.h"
 #include "backends/cpu/onednn/tiled_products.h"
 #include "backends/cpu/row_map.h"
 #include "backends/cpu/simd_tiles.h"
@@ -31,7 +32,7 @@ class Int8Linear final : public Kernel {
   explicit Int8Linear(const KernelRequest& request)
       : products_(tiling_of(request), DType::u8, DType::s8),
         preparation_(quantization_of(request), products_.tiling().inputs),
-        activation_(static_cast<const LinearOp&>(request.op).activation()),
+        epilogue_(request),
         threads_(request.threads) {
     const LinearQuantization& quantization = quantization_of(request);
     const std::string format = weight_format(quantization);
@@ -49,7 +50,6 @@ class Int8Linear final : public Kernel {
     };
     weight_ =
         std::static_pointer_cast<const TiledWeight>(request.weights.packed(request.inputs[1].weight, accepts, make));
-    if (request.inputs.size() == 3) bias_ = request.weights.get(request.inputs[2].weight, DType::f32);
   }
 
   std::size_t scratch_bytes() const override {
@@ -74,7 +74,7 @@ class Int8Linear final : public Kernel {
         }
       });
 
-      const RowMap target(args.outputs[0]);
+      const TileEpilogue::Rows rows = epilogue_.rows_of(args);
       products_.for_each(
           args.threads, kTilesPerThread, [&](std::int64_t tile, std::int64_t first, std::int64_t end, int worker) {
             const std::int64_t column = tile * tiling.tile;
@@ -82,13 +82,12 @@ class Int8Linear final : public Kernel {
             sums.integers = reinterpret_cast<const std::int32_t*>(own(worker));
             sums.zeros = weight_->zeros.as<std::int32_t>() + column;
             sums.column_scales = weight_->scales.as<float>() + column;
-            sums.bias = bias_.defined() ? bias_.as<float>() + column : nullptr;
-            sums.activation = activation_;
+            epilogue_.complete(sums, rows, column);
             for (std::int64_t block = first; block < end; ++block) {
               products_.run(
                   source, block, [&](std::int64_t chunk) { return weight_->part(tile, chunk); }, own(worker));
               sums.row_scales = row_scales + block * tiling.block;
-              finish_tile(sums, tiling.rows_of(block), tiling.tile, target, block * tiling.block, column);
+              finish_tile(sums, tiling.rows_of(block), tiling.tile, rows.target, block * tiling.block, column);
             }
           });
     });
@@ -120,10 +119,9 @@ class Int8Linear final : public Kernel {
 
   TiledProducts products_;
   InputPreparation preparation_;
-  std::optional<ActivationKind> activation_;
+  TileEpilogue epilogue_;
   int threads_;
   std::shared_ptr<const TiledWeight> weight_;
-  Tensor bias_;
 };
 
 Refusal supports(const KernelRequest& request) {

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "backends/cpu/kernels.h"
+#include "backends/cpu/onednn/tile_epilogue.h"
 #include "backends/cpu/onednn/tiled_products.h"
 #include "backends/cpu/row_map.h"
 #include "backends/cpu/simd_tiles.h"
@@ -27,7 +28,7 @@ class TiledLinear final : public Kernel {
   explicit TiledLinear(const KernelRequest& request)
       : products_(tiling_of(request), DType::bf16, DType::bf16),
         copies_source_(products_.tiling().chunks() > 1 || !request.inputs[0].prototype.is_dense()),
-        activation_(static_cast<const LinearOp&>(request.op).activation()),
+        epilogue_(request),
         threads_(request.threads) {
     const auto accepts = [&](const PackedWeight& form) {
       const auto* tiled = dynamic_cast<const TiledWeight*>(&form);
@@ -40,7 +41,6 @@ class TiledLinear final : public Kernel {
     };
     weight_ =
         std::static_pointer_cast<const TiledWeight>(request.weights.packed(request.inputs[1].weight, accepts, make));
-    if (request.inputs.size() == 3) bias_ = request.weights.get(request.inputs[2].weight, DType::f32);
   }
 
   std::size_t scratch_bytes() const override {
@@ -51,19 +51,19 @@ class TiledLinear final : public Kernel {
     with_onednn_errors("linear", [&] {
       const void* source = copies_source_ ? cut_source(args) : args.inputs[0].data();
       const Tiling& tiling = products_.tiling();
-      const RowMap target(args.outputs[0]);
+      const TileEpilogue::Rows rows = epilogue_.rows_of(args);
       products_.for_each(
           args.threads, kTilesPerThread, [&](std::int64_t tile, std::int64_t first, std::int64_t end, int worker) {
             std::byte* own =
                 args.scratch.data() + source_bytes() + static_cast<std::size_t>(worker) * products_.bytes_per_thread();
             TileSums sums;
             sums.floats = reinterpret_cast<const float*>(own);
-            sums.bias = bias_.defined() ? bias_.as<float>() + tile * tiling.tile : nullptr;
-            sums.activation = activation_;
+            epilogue_.complete(sums, rows, tile * tiling.tile);
             for (std::int64_t block = first; block < end; ++block) {
               products_.run(
                   source, block, [&](std::int64_t chunk) { return weight_->part(tile, chunk); }, own);
-              finish_tile(sums, tiling.rows_of(block), tiling.tile, target, block * tiling.block, tile * tiling.tile);
+              finish_tile(sums, tiling.rows_of(block), tiling.tile, rows.target, block * tiling.block,
+                          tile * tiling.tile);
             }
           });
     });
@@ -94,10 +94,9 @@ class TiledLinear final : public Kernel {
 
   TiledProducts products_;
   bool copies_source_;
-  std::optional<ActivationKind> activation_;
+  TileEpilogue epilogue_;
   int threads_;
   std::shared_ptr<const TiledWeight> weight_;
-  Tensor bias_;
 };
 
 Refusal supports(const KernelRequest& request) {

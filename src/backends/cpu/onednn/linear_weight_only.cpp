@@ -5,6 +5,7 @@
 
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/onednn/quantized_input.h"
+#include "backends/cpu/onednn/tile_epilogue.h"
 #include "backends/cpu/onednn/tiled_products.h"
 #include "backends/cpu/row_map.h"
 #include "backends/cpu/simd_rows.h"
@@ -46,7 +47,7 @@ class WeightOnlyLinear final : public Kernel {
       : dtype_(request.inputs[0].prototype.dtype()),
         products_(tiling_of(request), dtype_, dtype_),
         preparation_(quantization_of(request), products_.tiling().inputs),
-        activation_(static_cast<const LinearOp&>(request.op).activation()),
+        epilogue_(request),
         bits_(quantization_of(request).format == LinearFormat::w4a16 ? 4 : 8),
         group_(quantization_of(request).group),
         copies_source_(products_.tiling().chunks() > 1 || !request.inputs[0].prototype.is_dense() ||
@@ -65,7 +66,6 @@ class WeightOnlyLinear final : public Kernel {
     };
     weight_ =
         std::static_pointer_cast<const IntegerWeight>(request.weights.packed(request.inputs[1].weight, accepts, make));
-    if (request.inputs.size() == 3) bias_ = request.weights.get(request.inputs[2].weight, DType::f32);
   }
 
   std::size_t scratch_bytes() const override {
@@ -83,7 +83,7 @@ class WeightOnlyLinear final : public Kernel {
         source = args.scratch.data();
       }
       const Tiling& tiling = products_.tiling();
-      const RowMap target(args.outputs[0]);
+      const TileEpilogue::Rows rows = epilogue_.rows_of(args);
       products_.for_each(
           args.threads, kWholeTilesPerThread, [&](std::int64_t tile, std::int64_t first, std::int64_t end, int worker) {
             std::byte* sums_and_scratch = own(worker);
@@ -93,14 +93,13 @@ class WeightOnlyLinear final : public Kernel {
             TileSums sums;
             sums.floats = reinterpret_cast<const float*>(sums_and_scratch);
             sums.column_scales = group_ == 0 ? weight_->scales() + column : nullptr;
-            sums.bias = bias_.defined() ? bias_.as<float>() + column : nullptr;
-            sums.activation = activation_;
+            epilogue_.complete(sums, rows, column);
             const auto part = [&](std::int64_t chunk) {
               return weight + static_cast<std::size_t>(chunk) * whole_lines(products_.weight_bytes());
             };
             for (std::int64_t block = first; block < end; ++block) {
               products_.run(source, block, part, sums_and_scratch);
-              finish_tile(sums, tiling.rows_of(block), tiling.tile, target, block * tiling.block, column);
+              finish_tile(sums, tiling.rows_of(block), tiling.tile, rows.target, block * tiling.block, column);
             }
           });
     });
@@ -164,13 +163,12 @@ class WeightOnlyLinear final : public Kernel {
   DType dtype_;
   TiledProducts products_;
   InputPreparation preparation_;
-  std::optional<ActivationKind> activation_;
+  TileEpilogue epilogue_;
   int bits_;
   std::int64_t group_;
   bool copies_source_;
   int threads_;
   std::shared_ptr<const IntegerWeight> weight_;
-  Tensor bias_;
 };
 
 Refusal supports(const KernelRequest& request) {

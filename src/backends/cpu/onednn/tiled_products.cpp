@@ -4,6 +4,7 @@
 #include <unordered_map>
 
 #include "backends/cpu/onednn/primitives.h"
+#include "backends/cpu/onednn/tile_epilogue.h"
 #include "core/threads.h"
 
 namespace rondo::cpu {
@@ -133,12 +134,12 @@ void TiledWeight::fill(const TiledProducts& products, const Tensor& weight) {
 }
 
 Refusal refuse_unless_stored(const KernelRequest& request) {
-  for (const KernelInput& parameter : request.inputs.subspan(1)) {
-    if (parameter.weight.empty()) return "takes stored weights only";
+  for (std::size_t i = 1; i < std::min<std::size_t>(3, request.inputs.size()); ++i) {
+    if (request.inputs[i].weight.empty()) return "takes stored weights only";
   }
-  if (request.inputs.size() == 3 && request.inputs[2].prototype.dtype() != DType::f32)
+  if (request.inputs.size() > 2 && request.inputs[2].prototype.dtype() != DType::f32)
     return "takes a float32 bias only";
-  return std::nullopt;
+  return refuse_gated_gaps(request);
 }
 
 bool TiledWeight::fits(const TiledProducts& products, const std::string& format) const {

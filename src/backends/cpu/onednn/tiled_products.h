@@ -109,7 +109,7 @@ class TiledWeight final : public PackedWeight {
   Tensor data_;
 };
 
-/// Tiled kernels take weights that a store holds, and biases in float32.
+/// Tiled kernels take weights that a store holds, biases in float32, gate and residual in dense rows.
 Refusal refuse_unless_stored(const KernelRequest& request);
 
 /// `bytes` rounded up to whole cache lines.
