@@ -79,6 +79,11 @@ struct PipelineOptions {
   std::optional<std::uint64_t> memory_limit;
   /// Whether reports have every operator's times.
   bool trace = false;
+  /// A folder for packed weights. What one process packs is mapped from there by the next ones, which start sooner, and
+  /// all that run at the same time hold one copy. Unset: RONDO_WEIGHT_CACHE, else none; empty: none.
+  std::optional<std::string> weight_cache;
+  /// Bytes that the folder may take; what was not used for the longest time goes first.
+  std::uint64_t weight_cache_limit = 20'000'000'000;
 };
 
 /// What a caller asks for. What is not set is taken from the model folder's generation_config.json, then from the

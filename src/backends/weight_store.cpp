@@ -1,12 +1,38 @@
 #include "backends/weight_store.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
+#include "io/safetensors.h"
+
 namespace rondo {
+
+std::size_t PackedWeight::bytes() const {
+  std::size_t bytes = 0;
+  for (const Tensor& part : parts) bytes += part.bytes();
+  return bytes;
+}
+
+WeightStore::WeightStore(std::shared_ptr<const WeightSource> source, std::shared_ptr<PackedWeightCache> cache)
+    : source_(std::move(source)), cache_(std::move(cache)) {
+  if (cache_ == nullptr) return;
+  fingerprint_ = source_->fingerprint();
+  if (fingerprint_.empty()) cache_ = nullptr;
+}
 
 void WeightStore::stack(const std::string& name, const std::vector<std::string>& parts) {
   const std::lock_guard lock(mutex_);
   parts_[name] = parts;
+}
+
+Shape WeightStore::shape_of(const std::string& name) const {
+  const auto found = parts_.find(name);
+  if (found == parts_.end()) return source_->find(name)->shape;
+  Shape shape = source_->find(found->second[0])->shape;
+  shape[0] = 0;
+  for (const std::string& part : found->second) shape[0] += source_->find(part)->shape[0];
+  return shape;
 }
 
 Tensor WeightStore::stored(const std::string& name) const {
@@ -17,10 +43,7 @@ Tensor WeightStore::stored(const std::string& name) const {
   const DType first = parts[0].dtype();
   const bool alike = std::all_of(parts.begin(), parts.end(), [&](const Tensor& part) { return part.dtype() == first; });
   const DType dtype = alike ? first : DType::f32;
-  Shape shape = parts[0].shape();
-  shape[0] = 0;
-  for (const Tensor& part : parts) shape[0] += part.shape()[0];
-  Tensor whole = Tensor::empty(shape, dtype);
+  Tensor whole = Tensor::empty(shape_of(name), dtype);
   std::byte* target = whole.as<std::byte>();
   for (const Tensor& part : parts) {
     const Tensor rows = part.dtype() == dtype ? part : part.to(dtype);
@@ -35,28 +58,44 @@ void WeightStore::release(const std::string& name) const {
   for (const std::string& part : found->second) source_->release(part);
 }
 
+PackedWeight WeightStore::load_or_make(const std::string& name, const PackedForm& form,
+                                       const std::function<std::vector<Tensor>(const Tensor& stored)>& make) const {
+  const std::string key = fmt::format("weight {}; as {}", name, form.name);
+  if (cache_ != nullptr) {
+    if (auto parts = cache_->load(fingerprint_, key, form.parts)) return {form, std::move(*parts), true};
+  }
+  PackedWeight weight{form, make(stored(name)), false};
+  release(name);
+  if (cache_ == nullptr) return weight;
+  if (auto parts = cache_->keep(fingerprint_, key, weight.parts)) return {form, std::move(*parts), true};
+  return weight;
+}
+
 Tensor WeightStore::get(const std::string& name, DType dtype) {
   const std::lock_guard lock(mutex_);
   const auto found = converted_.find({name, dtype});
-  if (found != converted_.end()) return found->second;
-  Tensor plain = stored(name);
+  if (found != converted_.end()) return found->second.parts[0];
   const bool mapped = !parts_.contains(name);
-  if (plain.dtype() == dtype && mapped) return plain;
-  Tensor converted = plain.dtype() == dtype ? std::move(plain) : plain.to(dtype);
-  release(name);
-  return converted_.emplace(std::pair(name, dtype), std::move(converted)).first->second;
+  if (mapped) {
+    const Tensor plain = stored(name);
+    if (plain.dtype() == dtype) return plain;
+  }
+  const PackedForm form{fmt::format("plain {}", dtype_name(dtype)), {{shape_of(name), dtype, {}}}};
+  PackedWeight weight = load_or_make(name, form, [&](const Tensor& plain) -> std::vector<Tensor> {
+    return {plain.dtype() == dtype ? plain : plain.to(dtype)};
+  });
+  return converted_.emplace(std::pair(name, dtype), std::move(weight)).first->second.parts[0];
 }
 
 std::shared_ptr<const PackedWeight> WeightStore::packed(
-    const std::string& name, const std::function<bool(const PackedWeight&)>& accepts,
-    const std::function<std::shared_ptr<const PackedWeight>(const Tensor& stored)>& make) {
+    const std::string& name, const PackedForm& form,
+    const std::function<std::vector<Tensor>(const Tensor& stored)>& make) {
   const std::lock_guard lock(mutex_);
   auto& forms = packed_[name];
-  for (const auto& form : forms) {
-    if (accepts(*form)) return form;
+  for (const auto& known : forms) {
+    if (known->form.name == form.name) return known;
   }
-  forms.push_back(make(stored(name)));
-  release(name);
+  forms.push_back(std::make_shared<const PackedWeight>(load_or_make(name, form, make)));
   return forms.back();
 }
 
@@ -69,9 +108,9 @@ std::shared_ptr<const PackedWeight> WeightStore::find_packed(const std::string& 
 std::size_t WeightStore::resident_bytes() const {
   const std::lock_guard lock(mutex_);
   std::size_t bytes = 0;
-  for (const auto& [key, tensor] : converted_) bytes += tensor.bytes();
+  for (const auto& [key, form] : converted_) bytes += form.is_mapped ? 0 : form.bytes();
   for (const auto& [name, forms] : packed_) {
-    for (const auto& form : forms) bytes += form->bytes();
+    for (const auto& form : forms) bytes += form->is_mapped ? 0 : form->bytes();
   }
   return bytes;
 }

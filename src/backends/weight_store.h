@@ -1,29 +1,48 @@
 // The weights of one model, each resolved once and shared by every plan and session.
 #pragma once
 
+#include <any>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "backends/packed_cache.h"
 #include "io/weight_source.h"
+#include "ops/operator.h"
 #include "rondo/tensor.h"
 
 namespace rondo {
 
-/// A weight in the layout that a kernel wants. Backends derive from it.
-class PackedWeight {
- public:
-  virtual ~PackedWeight() = default;
-  virtual std::size_t bytes() const = 0;
+/// How a kernel wants a weight.
+struct PackedForm {
+  /// All that the packed bytes depend on beside the stored weight: kernel, layout, sizes, the versions of what packs.
+  std::string name;
+  /// What make() of the store gives: a damaged file is told by it.
+  std::vector<TensorType> parts;
+  /// The backend's own description of the layout, for find_packed(); may be empty.
+  std::any layout = {};
+};
+
+/// A weight in the form that a kernel wants. Immutable.
+struct PackedWeight {
+  PackedForm form;
+  std::vector<Tensor> parts;
+  /// True when the parts lie in a file that other processes may map as well.
+  bool is_mapped = false;
+
+  std::size_t bytes() const;
 };
 
 /// Safe to use from several threads.
 class WeightStore {
  public:
-  explicit WeightStore(std::shared_ptr<const WeightSource> source) : source_(std::move(source)) {}
+  /// With a cache, packed forms are kept in it and taken from it, if the source has a fingerprint.
+  explicit WeightStore(std::shared_ptr<const WeightSource> source, std::shared_ptr<PackedWeightCache> cache = nullptr);
 
   const WeightSource& source() const { return *source_; }
 
@@ -33,27 +52,32 @@ class WeightStore {
   /// The weight in `dtype`: the mapped bytes where they are stored so, else a copy made once and shared.
   Tensor get(const std::string& name, DType dtype);
 
-  /// Finds a packed form that `accepts` takes, or keeps the one that `make` builds from the stored tensor. The mapped
-  /// pages of the stored tensor are released afterwards.
-  std::shared_ptr<const PackedWeight> packed(
-      const std::string& name, const std::function<bool(const PackedWeight&)>& accepts,
-      const std::function<std::shared_ptr<const PackedWeight>(const Tensor& stored)>& make);
+  /// The weight in this form: from an earlier call, from the cache, or as `make` builds its parts from the stored tensor.
+  /// The mapped pages of the stored tensor are released afterwards.
+  std::shared_ptr<const PackedWeight> packed(const std::string& name, const PackedForm& form,
+                                             const std::function<std::vector<Tensor>(const Tensor& stored)>& make);
 
   /// The packed form that was made last for this weight, or null.
   std::shared_ptr<const PackedWeight> find_packed(const std::string& name) const;
 
-  /// Bytes of copies and packed forms that this store holds; mapped weights do not count.
+  /// Bytes of copies and packed forms that this store holds; what is mapped does not count.
   std::size_t resident_bytes() const;
 
  private:
   /// The weight as it is stored, or put together from its parts. The lock is held.
   Tensor stored(const std::string& name) const;
+  Shape shape_of(const std::string& name) const;
   void release(const std::string& name) const;
+  /// The weight's form from the cache, or made and, where that is possible, kept in it. The lock is held.
+  PackedWeight load_or_make(const std::string& name, const PackedForm& form,
+                            const std::function<std::vector<Tensor>(const Tensor& stored)>& make) const;
 
   std::shared_ptr<const WeightSource> source_;
+  std::shared_ptr<PackedWeightCache> cache_;  // null: none
+  std::string fingerprint_;
   std::map<std::string, std::vector<std::string>> parts_;
   mutable std::mutex mutex_;
-  std::map<std::pair<std::string, DType>, Tensor> converted_;
+  std::map<std::pair<std::string, DType>, PackedWeight> converted_;
   std::map<std::string, std::vector<std::shared_ptr<const PackedWeight>>> packed_;
 };
 

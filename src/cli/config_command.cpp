@@ -25,6 +25,8 @@ std::string default_of(const std::string& flag) {
       {"vae-tiling", "auto"},
       {"lanes", "auto"},
       {"memory-limit", "what the system has"},
+      {"weight-cache", "none"},
+      {"weight-cache-limit", "20GB"},
       {"quantize", "as the checkpoint is stored"},
       {"quantize-exclude", fmt::format("{}", fmt::join(default_quantization_exclusions(), ","))},
       {"quantize-rule", "none"},
@@ -44,6 +46,7 @@ std::string variable_of(const std::string& flag) {
   if (flag == "attention-backend") return "RONDO_ATTENTION_BACKEND";
   if (flag == "tune") return "RONDO_TUNE";
   if (flag == "compile") return "RONDO_DISABLE_COMPILE";
+  if (flag == "weight-cache") return "RONDO_WEIGHT_CACHE";
   return "";
 }
 

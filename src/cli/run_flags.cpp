@@ -90,6 +90,11 @@ void RunFlags::add_to(CLI::App& app) {
             "independent work side by side, each with its share of the threads: auto (where it is faster), 1 or 2");
   add_value(app, "--memory-limit", memory_limit_,
             "refuse, before any work, what would take more in all, such as 8GB (default: what the system has)");
+  add_value(app, "--weight-cache", weight_cache_,
+            "folder in which packed weights are kept: the next process starts sooner, and processes share one copy "
+            "(default: RONDO_WEIGHT_CACHE, else none)");
+  add_value(app, "--weight-cache-limit", weight_cache_limit_,
+            "what that folder may take, such as 20GB (the default); what was not used for the longest time goes first");
   add_value(app, "--quantize", quantize_,
             "the transformer's linear layers in w8a8 (8 bits), w8a16 or w4a16 (weights only, for memory) or none "
             "(default: as the checkpoint is stored)");
@@ -123,6 +128,8 @@ PipelineOptions RunFlags::options(const std::optional<std::string>& stored_dtype
   if (cfg_fusion_) options.cfg_fusion = parse_mode<CfgFusion>("--cfg-fusion", *cfg_fusion_);
   if (vae_tiling_) options.vae_tiling = parse_mode<VaeTiling>("--vae-tiling", *vae_tiling_);
   if (memory_limit_) options.memory_limit = parse_bytes(*memory_limit_, "--memory-limit");
+  options.weight_cache = weight_cache_;
+  if (weight_cache_limit_) options.weight_cache_limit = parse_bytes(*weight_cache_limit_, "--weight-cache-limit");
   if (lanes_) options.lanes = parse_lanes(*lanes_);
   options.quantization = quantization_.options();
   options.quantization.format = quantize_.value_or("");

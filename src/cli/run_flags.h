@@ -46,6 +46,8 @@ class RunFlags {
   std::optional<std::string> vae_tiling_;
   std::optional<std::string> lanes_;
   std::optional<std::string> memory_limit_;
+  std::optional<std::string> weight_cache_;
+  std::optional<std::string> weight_cache_limit_;
   std::optional<std::string> quantize_;
   QuantizationFlags quantization_;
   std::optional<std::string> quantize_skip_steps_;

@@ -4,9 +4,13 @@
 #include <memory>
 
 #include "backends/attention_backends.h"
+#include "backends/packed_cache.h"
 #include "cli/attention_problems.h"
 #include "cli/commands.h"
+#include "cli/run_flags.h"
 #include "core/cpu_level.h"
+#include "core/env.h"
+#include "core/text.h"
 
 namespace rondo::cli {
 namespace {
@@ -29,7 +33,16 @@ void tune_attention(const AttentionProblemFlags& flags) {
   fmt::print("kept in {}\n", path ? path->string() : "memory only: there is no cache folder");
 }
 
-void list_cache() {
+/// The folder of packed weights that the flag or the environment names.
+std::optional<std::string> weight_cache(const std::optional<std::string>& flag) {
+  return flag ? flag : env_value("RONDO_WEIGHT_CACHE");
+}
+
+void list_cache(const std::optional<std::string>& weights) {
+  if (const auto folder = weight_cache(weights)) {
+    const PackedCacheUse use = packed_cache_use(*folder);
+    fmt::print("{}: {} packed weights, {}\n", *folder, use.files, human_bytes(use.bytes));
+  }
   const auto path = tuning_file_path();
   if (!path) {
     fmt::print("there is no cache folder: RONDO_CACHE_DIR, XDG_CACHE_HOME and HOME are not set\n");
@@ -42,7 +55,11 @@ void list_cache() {
                tuned.default_ms);
 }
 
-void clear_cache() {
+void clear_cache(const std::optional<std::string>& weights) {
+  if (const auto folder = weight_cache(weights)) {
+    const PackedCacheUse use = clear_packed_cache(*folder);
+    fmt::print("removed {} packed weights, {}\n", use.files, human_bytes(use.bytes));
+  }
   const std::size_t count = clear_tuning_file();
   fmt::print("removed {} measured attention problems\n", count);
 }
@@ -59,10 +76,16 @@ void add_tune_command(CLI::App& app) {
 }
 
 void add_cache_command(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("cache", "What has been measured on this machine and is kept");
+  CLI::App* command = app.add_subcommand("cache", "What is kept on this machine: measurements, packed weights");
   command->require_subcommand(1);
-  command->add_subcommand("list", "Print it")->callback(list_cache);
-  command->add_subcommand("clear", "Remove it")->callback(clear_cache);
+  auto weights = std::make_shared<std::optional<std::string>>();
+  const auto add_verb = [&](const char* name, const char* help, void (*run)(const std::optional<std::string>&)) {
+    CLI::App* verb = command->add_subcommand(name, help);
+    add_value(*verb, "--weight-cache", *weights, "folder of packed weights (default: RONDO_WEIGHT_CACHE)");
+    verb->callback([weights, run] { run(*weights); });
+  };
+  add_verb("list", "Print it", list_cache);
+  add_verb("clear", "Remove it", clear_cache);
 }
 
 }  // namespace rondo::cli

@@ -26,6 +26,7 @@ constexpr std::array kVariables{
     EnvVariable{"RONDO_THREADS", "N", "threads of one run (default: physical cores within affinity and cgroup quota)"},
     EnvVariable{"RONDO_TUNE", "off|cached|on",
                 "measured attention kernels: not used, used (default), or measured where they are not yet"},
+    EnvVariable{"RONDO_WEIGHT_CACHE", "DIR", "folder of packed weights, which processes share (default: none)"},
     EnvVariable{"HOME", "DIR", "where .cache/rondo is, without RONDO_CACHE_DIR and XDG_CACHE_HOME"},
     EnvVariable{"XDG_CACHE_HOME", "DIR", "where the folder rondo is, without RONDO_CACHE_DIR"},
 };

@@ -29,7 +29,9 @@ std::vector<PassResult> run_flow(Graph& graph, const PlanOptions& options);
 
 class Model {
  public:
-  explicit Model(std::shared_ptr<const WeightSource> weights) : weights_(std::move(weights)) {}
+  /// Packed weights are kept in `cache` and taken from it; null for none.
+  explicit Model(std::shared_ptr<const WeightSource> weights, std::shared_ptr<PackedWeightCache> cache = nullptr)
+      : weights_(std::move(weights), std::move(cache)) {}
 
   const WeightSource& source() const { return weights_.source(); }
   const WeightStore& weights() const { return weights_; }

@@ -24,6 +24,7 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
     throw FileError(fmt::format("{}: is not a regular file", path.string()));
   }
   const auto size = static_cast<std::size_t>(status.st_size);
+  changed_ns_ = std::int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec;
   if (size == 0) {
     close(descriptor);
     return;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <span>
 
@@ -16,6 +17,8 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
 
   std::span<const std::byte> bytes() const { return bytes_; }
+  /// When the file was last changed, in nanoseconds since 1970.
+  std::int64_t changed_ns() const { return changed_ns_; }
 
   /// Tells the system that the pages inside this part of bytes() are not needed for now; reading them again maps them
   /// anew.
@@ -23,6 +26,7 @@ class MappedFile {
 
  private:
   std::span<const std::byte> bytes_;
+  std::int64_t changed_ns_ = 0;
 };
 
 }  // namespace rondo

@@ -9,6 +9,7 @@
 #include <optional>
 #include <utility>
 
+#include "core/hash.h"
 #include "core/text.h"
 #include "io/json_config.h"
 #include "io/mapped_file.h"
@@ -155,6 +156,13 @@ SafetensorsFile::SafetensorsFile(const fs::path& path) : file_(std::make_shared<
   data_ = bytes.subspan(sizeof header_bytes + header_bytes);
   const std::string_view header(reinterpret_cast<const char*>(bytes.data() + sizeof header_bytes), header_bytes);
   records_ = parse_safetensors_header(header, data_.size(), source);
+  const json parsed = parse_json(header, source);
+  if (const auto found = parsed.find("__metadata__"); found != parsed.end() && found->is_object()) {
+    for (const auto& [key, value] : found->items()) {
+      if (value.is_string()) metadata_[key] = value.get<std::string>();
+    }
+  }
+  fingerprint_ = fmt::format("{:016x} {} {}", hash_of(header), bytes.size(), file_->changed_ns());
 }
 
 Tensor SafetensorsFile::tensor(const std::string& name) const {
@@ -231,6 +239,12 @@ Tensor Checkpoint::tensor(const std::string& name) const {
 }
 
 void Checkpoint::release(const std::string& name) const { files_[file_of_.at(name)].release(name); }
+
+std::string Checkpoint::fingerprint() const {
+  std::vector<std::string_view> parts;
+  for (const SafetensorsFile& file : files_) parts.push_back(file.fingerprint());
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
 
 std::vector<std::string> Checkpoint::names() const {
   std::vector<std::string> result;

@@ -38,6 +38,10 @@ class SafetensorsFile {
   explicit SafetensorsFile(const std::filesystem::path& path);
 
   const std::map<std::string, TensorRecord>& records() const { return records_; }
+  /// The texts under __metadata__.
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  /// Of the header, the file's size and the time of its last change.
+  const std::string& fingerprint() const { return fingerprint_; }
   /// A view of the mapped bytes, kept alive by the tensor.
   Tensor tensor(const std::string& name) const;
   /// Lets the system take the tensor's mapped pages back; reading them again maps them anew.
@@ -47,6 +51,8 @@ class SafetensorsFile {
   std::shared_ptr<const MappedFile> file_;
   std::span<const std::byte> data_;
   std::map<std::string, TensorRecord> records_;
+  std::map<std::string, std::string> metadata_;
+  std::string fingerprint_;
 };
 
 /// A component's weights: one file, or the shards that an index lists.
@@ -63,6 +69,7 @@ class Checkpoint final : public WeightSource {
   std::vector<std::string> names() const override;
   void release(const std::string& name) const override;
   std::uint64_t stored_bytes() const override;
+  std::string fingerprint() const override;
 
  private:
   std::string source_;

@@ -12,14 +12,15 @@
 namespace rondo {
 
 void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWrite> tensors,
-                       const std::function<Tensor(const std::string& name)>& make) {
+                       const std::function<Tensor(const std::string& name)>& make,
+                       const std::map<std::string, std::string>& metadata) {
   std::sort(tensors.begin(), tensors.end(), [](const TensorToWrite& a, const TensorToWrite& b) {
     const std::size_t left = dtype_size(a.dtype);
     const std::size_t right = dtype_size(b.dtype);
     return left != right ? left > right : a.name < b.name;
   });
   nlohmann::json header;
-  header["__metadata__"] = {{"format", "pt"}};
+  header["__metadata__"] = metadata;
   std::size_t offset = 0;
   for (const TensorToWrite& tensor : tensors) {
     const std::size_t end = offset + static_cast<std::size_t>(tensor.shape.elements()) * dtype_size(tensor.dtype);
@@ -30,7 +31,8 @@ void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWr
     offset = end;
   }
   std::string text = header.dump();
-  text.resize((text.size() + 7) / 8 * 8, ' ');  // so that the data begins aligned
+  constexpr std::size_t kLine = 64;  // the data, behind 8 bytes of length and the header, begins on a cache line
+  text.resize((text.size() + 8 + kLine - 1) / kLine * kLine - 8, ' ');
 
   std::ofstream file(path, std::ios::binary);
   const auto write = [&](const void* bytes, std::size_t count) {

@@ -23,6 +23,9 @@ class WeightSource {
   virtual std::vector<std::string> names() const = 0;
   /// Bytes of all tensors as they are stored; 0 where nothing is.
   virtual std::uint64_t stored_bytes() const { return 0; }
+  /// Text that changes whenever the weights may have changed; empty where that cannot be told, and nothing made of them
+  /// is to be kept on disk.
+  virtual std::string fingerprint() const { return ""; }
   /// Says that the tensor's bytes have been copied and need not stay in memory.
   virtual void release(const std::string& /*name*/) const {}
 };

@@ -50,7 +50,7 @@ std::uint64_t resident_weight_bytes(const WeightSource& weights, DType dtype, co
 std::shared_ptr<Model> SharedModel::get() {
   const std::lock_guard lock(mutex_);
   std::shared_ptr<Model> model = model_.lock();
-  if (model == nullptr) model_ = model = std::make_shared<Model>(weights_);
+  if (model == nullptr) model_ = model = std::make_shared<Model>(weights_, cache_);
   return model;
 }
 
@@ -62,7 +62,8 @@ bool SharedModel::is_loaded() const {
 
 Runner::Runner(std::string name, const DiffusersFolder& folder, const ComputeOptions& options)
     : name_(std::move(name)), options_(options) {
-  shared_ = std::make_shared<SharedModel>(open_weights(folder, name_, options_.plan.quantization));
+  shared_ = std::make_shared<SharedModel>(open_weights(folder, name_, options_.plan.quantization),
+                                          options_.weight_cache);
 }
 
 Session& Runner::session(const std::string& key, const std::function<Graph()>& build) {

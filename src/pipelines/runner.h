@@ -26,12 +26,15 @@ struct ComputeOptions {
   NodeTap tap = {};
   /// Whether reports have every node's times.
   bool trace = false;
+  /// Where packed weights are kept on disk; null: nowhere.
+  std::shared_ptr<PackedWeightCache> weight_cache = nullptr;
 };
 
 /// One model for all instances of a component: made when the first asks, freed when the last lets it go.
 class SharedModel {
  public:
-  explicit SharedModel(std::shared_ptr<const WeightSource> weights) : weights_(std::move(weights)) {}
+  SharedModel(std::shared_ptr<const WeightSource> weights, std::shared_ptr<PackedWeightCache> cache)
+      : weights_(std::move(weights)), cache_(std::move(cache)) {}
   const WeightSource& source() const { return *weights_; }
   std::shared_ptr<Model> get();
   /// True while somebody holds it and its weights are in memory.
@@ -39,6 +42,7 @@ class SharedModel {
 
  private:
   std::shared_ptr<const WeightSource> weights_;
+  std::shared_ptr<PackedWeightCache> cache_;
   mutable std::mutex mutex_;
   std::weak_ptr<Model> model_;
 };

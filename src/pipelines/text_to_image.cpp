@@ -1,6 +1,8 @@
 #include "rondo/text_to_image.h"
 
 #include "backends/cpu/compute_dtype.h"
+#include "backends/packed_cache.h"
+#include "core/env.h"
 #include "pipelines/flux_pipeline.h"
 #include "pipelines/plan_options.h"
 #include "rondo/error.h"
@@ -35,6 +37,8 @@ TextToImagePipeline TextToImagePipeline::open(const std::string& folder, const P
   compute.trace = options.trace;
   compute.lanes = options.lanes;
   compute.memory_limit = options.memory_limit;
+  const std::string cache = options.weight_cache.value_or(env_value("RONDO_WEIGHT_CACHE").value_or(""));
+  if (!cache.empty()) compute.weight_cache = std::make_shared<PackedWeightCache>(cache, options.weight_cache_limit);
   if (options.lanes == Lanes::two && compute.plan.threads < 2)
     throw InvalidArgument("lanes: 2 are asked for and there is 1 thread; each lane needs one");
   return TextToImagePipeline(std::make_unique<Implementation>(DiffusersFolder::open(folder), compute));

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "core/hash.h"
 #include "core/text.h"
 #include "core/threads.h"
 #include "quantization/quantization_policy.h"
@@ -137,6 +138,10 @@ std::vector<std::string> QuantizedCheckpoint::names() const {
   }
   for (const auto& [name, record] : weights_) result.push_back(name);
   return result;
+}
+
+std::string QuantizedCheckpoint::fingerprint() const {
+  return fmt::format("{} quantized {:016x}", checkpoint_.fingerprint(), hash_of(describe_quantization(layers_).dump()));
 }
 
 void QuantizedCheckpoint::release(const std::string& name) const {

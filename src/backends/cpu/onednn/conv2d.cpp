@@ -35,7 +35,8 @@ class OnednnConv2d final : public Kernel {
     const auto primitive = convolution_primitive(
         onednn_engine(), source_, memory::desc(weight_dims, onednn_dtype(x.dtype()), memory::format_tag::any), bias_,
         target_, {op.stride(), op.stride()}, {padding.top, padding.left}, {padding.bottom, padding.right}, attr);
-    packed_ = packed_weight(request.weights, request.inputs[1].weight, primitive.weights_desc(), weight_dims,
+    weights_ = primitive.weights_desc();
+    packed_ = packed_weight(request.weights, request.inputs[1].weight, weights_, weight_dims,
                             {w[1] * w[2] * w[3], w[2] * w[3], w[3], 1});
     if (request.inputs.size() == 3) bias_weight_ = request.weights.get(request.inputs[2].weight, DType::f32);
     scratch_ = primitive.scratchpad_desc();
@@ -49,7 +50,7 @@ class OnednnConv2d final : public Kernel {
       const dnnl::engine& engine = onednn_engine();
       std::unordered_map<int, memory> arguments{
           {DNNL_ARG_SRC, memory(source_, engine, const_cast<void*>(args.inputs[0].data()))},
-          {DNNL_ARG_WEIGHTS, memory(packed_->layout(), engine, packed_->data())},
+          {DNNL_ARG_WEIGHTS, memory(weights_, engine, const_cast<void*>(packed_->parts[0].data()))},
           {DNNL_ARG_DST, memory(target_, engine, args.outputs[0].data())},
           {DNNL_ARG_SCRATCHPAD, memory(scratch_, engine, args.scratch.data())},
       };
@@ -64,10 +65,11 @@ class OnednnConv2d final : public Kernel {
  private:
   memory::desc source_;
   memory::desc bias_;
+  memory::desc weights_;
   memory::desc target_;
   memory::desc scratch_;
   dnnl::convolution_forward primitive_;
-  std::shared_ptr<const OnednnWeight> packed_;
+  std::shared_ptr<const PackedWeight> packed_;
   Tensor bias_weight_;
 };
 

@@ -88,7 +88,7 @@ class OnednnLinear final : public Kernel {
   void run(const KernelArgs& args) const override {
     with_onednn_errors("linear", [&] {
       const dnnl::engine& engine = onednn_engine();
-      const void* weight = packed_ != nullptr        ? packed_->data()
+      const void* weight = packed_ != nullptr        ? packed_->parts[0].data()
                            : plain_weight_.defined() ? plain_weight_.data()
                                                      : args.inputs[1].data();
       std::unordered_map<int, memory> arguments{
@@ -133,9 +133,9 @@ class OnednnLinear final : public Kernel {
   template <typename Describe>
   static dnnl::matmul::primitive_desc describe_with_packed_form(const KernelRequest& request, const Describe& describe,
                                                                 const memory::desc& any) {
-    if (const auto form = find_packed_weight(request.weights, request.inputs[1].weight)) {
+    if (const auto layout = packed_layout(request.weights, request.inputs[1].weight)) {
       try {
-        dnnl::matmul::primitive_desc primitive = describe(form->layout());
+        dnnl::matmul::primitive_desc primitive = describe(*layout);
         if (std::string_view(primitive.impl_info_str()).find("ref") == std::string_view::npos) return primitive;
       } catch (const dnnl::error&) {  // no implementation takes that layout at this size
       }
@@ -152,7 +152,7 @@ class OnednnLinear final : public Kernel {
   memory::desc scratch_;
   bool gated_ = false;
   dnnl::matmul primitive_;
-  std::shared_ptr<const OnednnWeight> packed_;
+  std::shared_ptr<const PackedWeight> packed_;
   Tensor plain_weight_;
   Tensor bias_weight_;
 };

@@ -33,24 +33,11 @@ class Int8Linear final : public Kernel {
       : products_(tiling_of(request), DType::u8, DType::s8),
         preparation_(quantization_of(request), products_.tiling().inputs),
         epilogue_(request),
-        threads_(request.threads) {
-    const LinearQuantization& quantization = quantization_of(request);
-    const std::string format = weight_format(quantization);
-    const auto accepts = [&](const PackedWeight& form) {
-      const auto* tiled = dynamic_cast<const TiledWeight*>(&form);
-      return tiled != nullptr && tiled->fits(products_, format);
-    };
-    const auto make = [&](const Tensor& stored) -> std::shared_ptr<const PackedWeight> {
-      const QuantizedWeight weight = quantize_weight(stored, quantization, threads_);
-      auto packed = std::make_shared<TiledWeight>(products_, format);
-      packed->fill(products_, weight.values);
-      packed->scales = weight.scales;
-      packed->zeros = zeros_of(weight.values);
-      return packed;
-    };
-    weight_ =
-        std::static_pointer_cast<const TiledWeight>(request.weights.packed(request.inputs[1].weight, accepts, make));
-  }
+        threads_(request.threads),
+        weight_(request, products_, weight_format(quantization_of(request)), [&](const Tensor& stored) -> WeightRows {
+          const QuantizedWeight weight = quantize_weight(stored, quantization_of(request), request.threads);
+          return {weight.values, weight.scales.reshaped({weight.scales.elements()}), zeros_of(weight.values)};
+        }) {}
 
   std::size_t scratch_bytes() const override {
     return source_bytes() + row_scale_bytes() + static_cast<std::size_t>(threads_) * bytes_per_thread();
@@ -80,12 +67,12 @@ class Int8Linear final : public Kernel {
             const std::int64_t column = tile * tiling.tile;
             TileSums sums;
             sums.integers = reinterpret_cast<const std::int32_t*>(own(worker));
-            sums.zeros = weight_->zeros.as<std::int32_t>() + column;
-            sums.column_scales = weight_->scales.as<float>() + column;
+            sums.zeros = weight_.zeros() + column;
+            sums.column_scales = weight_.scales() + column;
             epilogue_.complete(sums, rows, column);
             for (std::int64_t block = first; block < end; ++block) {
               products_.run(
-                  source, block, [&](std::int64_t chunk) { return weight_->part(tile, chunk); }, own(worker));
+                  source, block, [&](std::int64_t chunk) { return weight_.part(tile, chunk); }, own(worker));
               sums.row_scales = row_scales + block * tiling.block;
               finish_tile(sums, tiling.rows_of(block), tiling.tile, rows.target, block * tiling.block, column);
             }
@@ -121,7 +108,7 @@ class Int8Linear final : public Kernel {
   InputPreparation preparation_;
   TileEpilogue epilogue_;
   int threads_;
-  std::shared_ptr<const TiledWeight> weight_;
+  TiledWeight weight_;
 };
 
 Refusal supports(const KernelRequest& request) {

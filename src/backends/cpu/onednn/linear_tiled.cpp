@@ -29,19 +29,9 @@ class TiledLinear final : public Kernel {
       : products_(tiling_of(request), DType::bf16, DType::bf16),
         copies_source_(products_.tiling().chunks() > 1 || !request.inputs[0].prototype.is_dense()),
         epilogue_(request),
-        threads_(request.threads) {
-    const auto accepts = [&](const PackedWeight& form) {
-      const auto* tiled = dynamic_cast<const TiledWeight*>(&form);
-      return tiled != nullptr && tiled->fits(products_, "bf16");
-    };
-    const auto make = [&](const Tensor& stored) -> std::shared_ptr<const PackedWeight> {
-      auto packed = std::make_shared<TiledWeight>(products_, "bf16");
-      packed->fill(products_, stored.dtype() == DType::bf16 ? stored : stored.to(DType::bf16));
-      return packed;
-    };
-    weight_ =
-        std::static_pointer_cast<const TiledWeight>(request.weights.packed(request.inputs[1].weight, accepts, make));
-  }
+        threads_(request.threads),
+        weight_(request, products_, "bfloat16",
+                [](const Tensor& stored) -> WeightRows { return {stored.to(DType::bf16)}; }) {}
 
   std::size_t scratch_bytes() const override {
     return source_bytes() + static_cast<std::size_t>(threads_) * products_.bytes_per_thread();
@@ -61,7 +51,7 @@ class TiledLinear final : public Kernel {
             epilogue_.complete(sums, rows, tile * tiling.tile);
             for (std::int64_t block = first; block < end; ++block) {
               products_.run(
-                  source, block, [&](std::int64_t chunk) { return weight_->part(tile, chunk); }, own);
+                  source, block, [&](std::int64_t chunk) { return weight_.part(tile, chunk); }, own);
               finish_tile(sums, tiling.rows_of(block), tiling.tile, rows.target, block * tiling.block,
                           tile * tiling.tile);
             }
@@ -96,7 +86,7 @@ class TiledLinear final : public Kernel {
   bool copies_source_;
   TileEpilogue epilogue_;
   int threads_;
-  std::shared_ptr<const TiledWeight> weight_;
+  TiledWeight weight_;
 };
 
 Refusal supports(const KernelRequest& request) {

@@ -27,20 +27,6 @@ Tiling tiling_of(const KernelRequest& request) {
   return Tiling::choose(x.shape().rows(), weight[0], weight[1], dtype_size(x.dtype()), kChunkBytes, request.threads);
 }
 
-/// Integers as they are stored: one or two a byte, row by row.
-class IntegerWeight final : public PackedWeight {
- public:
-  IntegerWeight(std::string format, QuantizedWeight weight) : format_(std::move(format)), weight_(std::move(weight)) {}
-  std::size_t bytes() const override { return weight_.values.bytes() + weight_.scales.bytes(); }
-  const std::string& format() const { return format_; }
-  const void* values() const { return weight_.values.data(); }
-  const float* scales() const { return weight_.scales.as<float>(); }
-
- private:
-  std::string format_;
-  QuantizedWeight weight_;
-};
-
 class WeightOnlyLinear final : public Kernel {
  public:
   explicit WeightOnlyLinear(const KernelRequest& request)
@@ -54,18 +40,19 @@ class WeightOnlyLinear final : public Kernel {
                        preparation_.changes_rows()),
         threads_(request.threads) {
     const LinearQuantization& quantization = quantization_of(request);
-    const std::string format = weight_format(quantization);
-    const auto accepts = [&](const PackedWeight& form) {
-      const auto* integers = dynamic_cast<const IntegerWeight*>(&form);
-      return integers != nullptr && integers->format() == format;
-    };
-    const auto make = [&](const Tensor& stored) -> std::shared_ptr<const PackedWeight> {
-      QuantizedWeight weight = quantize_weight(stored, quantization, threads_);
-      if (bits_ == 4) weight.values = pack_int4(weight.values);
-      return std::make_shared<IntegerWeight>(format, std::move(weight));
-    };
-    weight_ =
-        std::static_pointer_cast<const IntegerWeight>(request.weights.packed(request.inputs[1].weight, accepts, make));
+    const std::int64_t outputs = products_.tiling().outputs;
+    const std::int64_t inputs = products_.tiling().inputs;
+    const std::int64_t groups = group_ == 0 ? 1 : inputs / group_;
+    // Integers as they are stored, one or two a byte, row by row; then their scales.
+    const PackedForm form{"integers, " + weight_format(quantization),
+                          {{bits_ == 4 ? Shape{outputs, inputs / 2} : Shape{outputs, inputs},
+                            bits_ == 4 ? DType::u8 : DType::s8,
+                            {}},
+                           {{outputs, groups}, DType::f32, {}}}};
+    weight_ = request.weights.packed(request.inputs[1].weight, form, [&](const Tensor& stored) -> std::vector<Tensor> {
+      const QuantizedWeight weight = quantize_weight(stored, quantization, threads_);
+      return {bits_ == 4 ? pack_int4(weight.values) : weight.values, weight.scales};
+    });
   }
 
   std::size_t scratch_bytes() const override {
@@ -92,7 +79,7 @@ class WeightOnlyLinear final : public Kernel {
             const std::int64_t column = tile * tiling.tile;
             TileSums sums;
             sums.floats = reinterpret_cast<const float*>(sums_and_scratch);
-            sums.column_scales = group_ == 0 ? weight_->scales() + column : nullptr;
+            sums.column_scales = group_ == 0 ? weight_->parts[1].as<float>() + column : nullptr;
             epilogue_.complete(sums, rows, column);
             const auto part = [&](std::int64_t chunk) {
               return weight + static_cast<std::size_t>(chunk) * whole_lines(products_.weight_bytes());
@@ -116,10 +103,10 @@ class WeightOnlyLinear final : public Kernel {
       const std::int64_t groups = group_ == 0 ? 0 : tiling.inputs / group_;
       for (std::int64_t n = 0; n < tiling.tile; ++n) {
         const std::int64_t first = (tile * tiling.tile + n) * tiling.inputs + chunk * tiling.chunk;
-        const auto* integers = static_cast<const std::byte*>(weight_->values()) + first * bits_ / 8;
+        const auto* integers = weight_->parts[0].as<std::byte>() + first * bits_ / 8;
         const float* scales =
             group_ == 0 ? nullptr
-                        : weight_->scales() + (tile * tiling.tile + n) * groups + chunk * tiling.chunk / group_;
+                        : weight_->parts[1].as<float>() + (tile * tiling.tile + n) * groups + chunk * tiling.chunk / group_;
         decode_integers(integers, bits_, scales, group_, tiling.chunk,
                         {plain + static_cast<std::size_t>(n * tiling.chunk) * element, tiling.chunk, 0}, dtype_);
       }
@@ -168,7 +155,7 @@ class WeightOnlyLinear final : public Kernel {
   std::int64_t group_;
   bool copies_source_;
   int threads_;
-  std::shared_ptr<const IntegerWeight> weight_;
+  std::shared_ptr<const PackedWeight> weight_;
 };
 
 Refusal supports(const KernelRequest& request) {

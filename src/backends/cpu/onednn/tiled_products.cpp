@@ -122,15 +122,30 @@ void TiledProducts::for_each(int threads, int whole_from,
   });
 }
 
-void TiledWeight::fill(const TiledProducts& products, const Tensor& weight) {
-  const std::size_t size = dtype_size(weight.dtype());
-  for (std::int64_t tile = 0; tile < tiling_.tiles(); ++tile) {
-    for (std::int64_t chunk = 0; chunk < tiling_.chunks(); ++chunk) {
-      const std::int64_t first = tile * tiling_.tile * tiling_.inputs + chunk * tiling_.chunk;
-      products.reorder(weight.as<std::byte>() + static_cast<std::size_t>(first) * size, tiling_.inputs,
-                       const_cast<void*>(part(tile, chunk)));
+TiledWeight::TiledWeight(const KernelRequest& request, const TiledProducts& products, const std::string& format,
+                         const std::function<WeightRows(const Tensor& stored)>& make)
+    : chunks_(products.tiling().chunks()), chunk_bytes_(products.weight_bytes()) {
+  const Tiling& tiling = products.tiling();
+  const bool integers = products.weight_dtype() == DType::s8;
+  const std::int64_t bytes = tiling.tiles() * chunks_ * static_cast<std::int64_t>(chunk_bytes_);
+  const std::int64_t beside = integers ? tiling.outputs : 0;
+  const PackedForm form{
+      fmt::format("{} in tiles of {} outputs and {} inputs, {}", format, tiling.tile, tiling.chunk,
+                  layout_name(products.weight_layout())),
+      {{{bytes}, DType::u8, {}}, {{beside}, DType::f32, {}}, {{beside}, DType::s32, {}}}};
+  weight_ = request.weights.packed(request.inputs[1].weight, form, [&](const Tensor& stored) -> std::vector<Tensor> {
+    const WeightRows rows = make(stored);
+    const std::size_t size = dtype_size(rows.values.dtype());
+    Tensor data = Tensor::empty({bytes}, DType::u8);
+    for (std::int64_t tile = 0; tile < tiling.tiles(); ++tile) {
+      for (std::int64_t chunk = 0; chunk < chunks_; ++chunk) {
+        const std::int64_t first = tile * tiling.tile * tiling.inputs + chunk * tiling.chunk;
+        products.reorder(rows.values.as<std::byte>() + static_cast<std::size_t>(first) * size, tiling.inputs,
+                         data.as<std::byte>() + static_cast<std::size_t>(tile * chunks_ + chunk) * chunk_bytes_);
+      }
     }
-  }
+    return {data, rows.scales, rows.zeros};
+  });
 }
 
 Refusal refuse_unless_stored(const KernelRequest& request) {
@@ -140,12 +155,6 @@ Refusal refuse_unless_stored(const KernelRequest& request) {
   if (request.inputs.size() > 2 && request.inputs[2].prototype.dtype() != DType::f32)
     return "takes a float32 bias only";
   return refuse_gated_gaps(request);
-}
-
-bool TiledWeight::fits(const TiledProducts& products, const std::string& format) const {
-  const Tiling& other = products.tiling();
-  return format_ == format && layout_ == products.weight_layout() && tiling_.tile == other.tile &&
-         tiling_.chunk == other.chunk;
 }
 
 }  // namespace rondo::cpu

@@ -43,6 +43,7 @@ class TiledProducts {
   TiledProducts(const Tiling& tiling, DType source, DType weight);
 
   const Tiling& tiling() const { return tiling_; }
+  DType weight_dtype() const { return weight_; }
   const dnnl::memory::desc& weight_layout() const { return layout_; }
   std::size_t weight_bytes() const { return layout_.get_size(); }
   /// Bytes of the sums of one block and of what oneDNN wants beside them, for one thread.
@@ -79,34 +80,30 @@ class TiledProducts {
   std::size_t scratch_bytes_ = 0;
 };
 
-/// A weight cut into tiles and chunks in the layout of their products, with what goes beside it.
-class TiledWeight final : public PackedWeight {
- public:
-  TiledWeight(const TiledProducts& products, std::string format)
-      : layout_(products.weight_layout()),
-        format_(std::move(format)),
-        tiling_(products.tiling()),
-        chunk_bytes_(products.weight_bytes()),
-        data_(
-            Tensor::empty({tiling_.tiles() * tiling_.chunks() * static_cast<std::int64_t>(chunk_bytes_)}, DType::u8)) {}
-
-  /// From rows that lie `inputs` elements apart.
-  void fill(const TiledProducts& products, const Tensor& weight);
-  bool fits(const TiledProducts& products, const std::string& format) const;
-  std::size_t bytes() const override { return data_.bytes() + scales.bytes() + zeros.bytes(); }
-  const void* part(std::int64_t tile, std::int64_t chunk) const {
-    return data_.as<std::byte>() + static_cast<std::size_t>(tile * tiling_.chunks() + chunk) * chunk_bytes_;
-  }
-
+/// Rows of a weight, with what goes beside them in 8 bits.
+struct WeightRows {
+  Tensor values;  // [outputs, inputs], dense
   Tensor scales = Tensor::empty({0}, DType::f32);  // [outputs]; of integers
   Tensor zeros = Tensor::empty({0}, DType::s32);   // [outputs]; what an input's zero adds to the sums
+};
+
+/// A weight cut into tiles and chunks in the layout of their products.
+class TiledWeight {
+ public:
+  /// From the store, or made of the rows that `make` gives for the stored weight. `format` says what they are.
+  TiledWeight(const KernelRequest& request, const TiledProducts& products, const std::string& format,
+              const std::function<WeightRows(const Tensor& stored)>& make);
+
+  const void* part(std::int64_t tile, std::int64_t chunk) const {
+    return weight_->parts[0].as<std::byte>() + static_cast<std::size_t>(tile * chunks_ + chunk) * chunk_bytes_;
+  }
+  const float* scales() const { return weight_->parts[1].as<float>(); }
+  const std::int32_t* zeros() const { return weight_->parts[2].as<std::int32_t>(); }
 
  private:
-  dnnl::memory::desc layout_;
-  std::string format_;
-  Tiling tiling_;
+  std::int64_t chunks_;
   std::size_t chunk_bytes_;
-  Tensor data_;
+  std::shared_ptr<const PackedWeight> weight_;
 };
 
 /// Tiled kernels take weights that a store holds, biases in float32, gate and residual in dense rows.

@@ -1,5 +1,6 @@
 #include "backends/cpu/onednn/weights.h"
 
+#include "backends/cpu/onednn/primitives.h"
 #include "core/cpu_level.h"
 
 namespace rondo::cpu {
@@ -28,29 +29,33 @@ dnnl::memory::data_type onednn_dtype(DType dtype) {
   }
 }
 
-std::shared_ptr<const OnednnWeight> packed_weight(WeightStore& store, const std::string& name,
+std::string layout_name(const dnnl::memory::desc& layout) {
+  const dnnl_version_t* version = dnnl_version();
+  return fmt::format("oneDNN {}.{}.{} {}", version->major, version->minor, version->patch, describe_layout(layout));
+}
+
+std::shared_ptr<const PackedWeight> packed_weight(WeightStore& store, const std::string& name,
                                                   const dnnl::memory::desc& layout, const dnnl::memory::dims& dims,
                                                   const dnnl::memory::dims& strides) {
-  const auto accepts = [&](const PackedWeight& form) {
-    const auto* packed = dynamic_cast<const OnednnWeight*>(&form);  // another kernel may have packed it otherwise
-    return packed != nullptr && packed->layout() == layout;
-  };
-  const auto make = [&](const Tensor& stored) -> std::shared_ptr<const PackedWeight> {
+  const auto bytes = static_cast<std::int64_t>(layout.get_size());
+  const PackedForm form{layout_name(layout), {{{bytes}, DType::u8, {}}}, layout};
+  return store.packed(name, form, [&](const Tensor& stored) -> std::vector<Tensor> {
     const bool direct = stored.dtype() == DType::f32 || stored.dtype() == DType::bf16;
     const Tensor source = direct ? stored : stored.to_float32();
     const dnnl::memory plain({dims, onednn_dtype(source.dtype()), strides}, onednn_engine(),
                              const_cast<void*>(source.data()));
-    Tensor packed = Tensor::empty({static_cast<std::int64_t>(layout.get_size())}, DType::u8);
+    Tensor packed = Tensor::empty({bytes}, DType::u8);
     dnnl::memory target(layout, onednn_engine(), packed.data());
     dnnl::reorder(plain, target).execute(onednn_stream(), const_cast<dnnl::memory&>(plain), target);
     onednn_stream().wait();
-    return std::make_shared<const OnednnWeight>(layout, std::move(packed));
-  };
-  return std::static_pointer_cast<const OnednnWeight>(store.packed(name, accepts, make));
+    return {packed};
+  });
 }
 
-std::shared_ptr<const OnednnWeight> find_packed_weight(WeightStore& store, const std::string& name) {
-  return std::dynamic_pointer_cast<const OnednnWeight>(store.find_packed(name));
+std::optional<dnnl::memory::desc> packed_layout(WeightStore& store, const std::string& name) {
+  const auto weight = store.find_packed(name);  // another kernel may have packed it otherwise
+  const auto* layout = weight == nullptr ? nullptr : std::any_cast<dnnl::memory::desc>(&weight->form.layout);
+  return layout == nullptr ? std::nullopt : std::optional(*layout);
 }
 
 }  // namespace rondo::cpu

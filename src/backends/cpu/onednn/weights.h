@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <oneapi/dnnl/dnnl.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -29,25 +30,16 @@ auto with_onednn_errors(std::string_view op, const Body& body) {
   }
 }
 
-/// Weights reordered into the layout that a primitive asked for.
-class OnednnWeight final : public PackedWeight {
- public:
-  OnednnWeight(const dnnl::memory::desc& layout, Tensor data) : layout_(layout), data_(std::move(data)) {}
-  std::size_t bytes() const override { return data_.bytes(); }
-  const dnnl::memory::desc& layout() const { return layout_; }
-  void* data() const { return const_cast<void*>(data_.data()); }
+/// A layout as text, with the version of the library that chose it.
+std::string layout_name(const dnnl::memory::desc& layout);
 
- private:
-  dnnl::memory::desc layout_;
-  Tensor data_;
-};
-
-/// The weight in exactly `layout`, packed from its plain form: `plain` describes the stored elements in their order.
-std::shared_ptr<const OnednnWeight> packed_weight(WeightStore& store, const std::string& name,
+/// The weight in exactly `layout`, as its one part: packed from the stored elements, which have these extents and
+/// strides.
+std::shared_ptr<const PackedWeight> packed_weight(WeightStore& store, const std::string& name,
                                                   const dnnl::memory::desc& layout, const dnnl::memory::dims& dims,
                                                   const dnnl::memory::dims& strides);
 
-/// A form that an earlier plan packed for the same weight, or null.
-std::shared_ptr<const OnednnWeight> find_packed_weight(WeightStore& store, const std::string& name);
+/// The layout in which packed_weight() packed the same weight for an earlier plan.
+std::optional<dnnl::memory::desc> packed_layout(WeightStore& store, const std::string& name);
 
 }  // namespace rondo::cpu

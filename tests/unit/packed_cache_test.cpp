@@ -1,0 +1,151 @@
+// Packed weights on disk: found again, told apart, refused when damaged, bounded.
+#include "backends/packed_cache.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "backends/weight_store.h"
+#include "io/safetensors.h"
+#include "rondo/error.h"
+#include "rondo/log.h"
+#include "support/tensors.h"
+
+namespace rondo::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::int64_t kElements = 32768;
+
+class OneWeight final : public WeightSource {
+ public:
+  explicit OneWeight(std::string fingerprint) : fingerprint_(std::move(fingerprint)) {
+    record_.shape = tensor_.shape();
+    record_.dtype = tensor_.dtype();
+  }
+  const std::string& source() const override { return source_; }
+  const TensorRecord* find(const std::string& /*name*/) const override { return &record_; }
+  Tensor tensor(const std::string& /*name*/) const override { return tensor_; }
+  std::vector<std::string> names() const override { return {"w"}; }
+  std::string fingerprint() const override { return fingerprint_; }
+
+ private:
+  std::string source_ = "test";
+  std::string fingerprint_;
+  TensorRecord record_;
+  Tensor tensor_ = random_tensor({kElements}, DType::f32, 1);
+};
+
+class PackedCache : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::temp_directory_path() / ("rondo-packed-cache-" + std::to_string(getpid()));
+    fs::remove_all(folder_);
+    set_log_sink(LogLevel::warning, [this](LogLevel, std::string_view text) { log_ += std::string(text) + "\n"; });
+  }
+  void TearDown() override {
+    set_log_sink(LogLevel::off, {});
+    fs::remove_all(folder_);
+  }
+
+  struct Packed {
+    bool was_made = false;
+    std::shared_ptr<const PackedWeight> weight;
+  };
+  /// What a process of its own would get: the weight doubled, with a part of another dtype beside it.
+  Packed pack(const std::string& fingerprint = "a", const std::string& form = "twice", std::uint64_t limit = 1 << 30) {
+    Packed packed;
+    WeightStore store(std::make_shared<const OneWeight>(fingerprint),
+                      std::make_shared<PackedWeightCache>(folder_, limit));
+    const PackedForm wanted{form, {{{kElements}, DType::f32, {}}, {{3}, DType::s8, {}}}};
+    packed.weight = store.packed("w", wanted, [&](const Tensor& stored) -> std::vector<Tensor> {
+      packed.was_made = true;
+      Tensor twice = Tensor::empty({kElements}, DType::f32);
+      for (std::int64_t i = 0; i < kElements; ++i) twice.as<float>()[i] = 2 * stored.as<float>()[i];
+      return {twice, Tensor::zeros({3}, DType::s8)};
+    });
+    EXPECT_EQ(packed.weight->parts.size(), 2U);
+    EXPECT_FLOAT_EQ(packed.weight->parts[0].as<float>()[7], 2 * OneWeight("").tensor("w").as<float>()[7]);
+    return packed;
+  }
+  std::vector<fs::path> files() const {
+    std::vector<fs::path> found;
+    for (const auto& entry : fs::recursive_directory_iterator(folder_)) {
+      if (entry.is_regular_file()) found.push_back(entry.path());
+    }
+    return found;
+  }
+
+  fs::path folder_;
+  std::string log_;
+};
+
+TEST_F(PackedCache, GivesTheNextProcessWhatOnePacked) {
+  const Packed first = pack();
+  EXPECT_TRUE(first.was_made);
+  EXPECT_TRUE(first.weight->is_mapped);  // the process that packs lets go of its own copy
+  EXPECT_FALSE(pack().was_made);
+  EXPECT_EQ(packed_cache_use(folder_).files, 1U);
+  EXPECT_TRUE(pack("another checkpoint").was_made);
+  EXPECT_TRUE(pack("a", "another form").was_made);
+  EXPECT_TRUE(pack("").was_made);  // a source that cannot be told from others
+  EXPECT_TRUE(pack("").was_made);
+  EXPECT_EQ(files().size(), 3U);
+  EXPECT_EQ(clear_packed_cache(folder_).files, 3U);
+  EXPECT_TRUE(pack().was_made);
+  EXPECT_EQ(log_, "");
+}
+
+TEST_F(PackedCache, PacksAnewWhatIsDamaged) {
+  pack();
+  const fs::path file = files().at(0);
+  const auto whole = fs::file_size(file);
+  for (const std::uintmax_t size : {whole - 1, std::uintmax_t{40}, std::uintmax_t{0}}) {
+    fs::resize_file(file, size);
+    log_.clear();
+    EXPECT_TRUE(pack().was_made) << size;
+    EXPECT_NE(log_.find(file.string()), std::string::npos) << log_;
+    EXPECT_FALSE(pack().was_made) << size;
+  }
+  // Another weight's file under this one's name, and one whose parts have other shapes.
+  pack("a", "another form");
+  for (const fs::path& other : files()) {
+    if (other != file) fs::copy_file(other, file, fs::copy_options::overwrite_existing);
+  }
+  EXPECT_TRUE(pack().was_made);
+  PackedWeightCache cache(folder_, 1 << 30);
+  EXPECT_TRUE(cache.load("a", "weight w; as twice", {{{kElements}, DType::f32, {}}, {{3}, DType::s8, {}}}));
+  EXPECT_FALSE(cache.load("a", "weight w; as twice", {{{kElements}, DType::f32, {}}, {{4}, DType::s8, {}}}));
+  EXPECT_FALSE(cache.load("a", "weight w; as twice", {{{kElements}, DType::f32, {}}}));
+}
+
+TEST_F(PackedCache, KeepsToItsLimit) {
+  constexpr std::uint64_t kTwoFiles = 2 * kElements * sizeof(float) + 4096;
+  pack("a", "first", kTwoFiles);
+  pack("a", "second", kTwoFiles);
+  fs::last_write_time(files().at(0), fs::file_time_type::clock::now() - std::chrono::hours(2));
+  fs::last_write_time(files().at(1), fs::file_time_type::clock::now() - std::chrono::hours(1));
+  EXPECT_FALSE(pack("a", "first", kTwoFiles).was_made);  // used, so that the second is the next to go
+  EXPECT_TRUE(pack("a", "third", kTwoFiles).was_made);
+  EXPECT_LE(packed_cache_use(folder_).bytes, kTwoFiles);
+  EXPECT_FALSE(pack("a", "first", kTwoFiles).was_made);
+  EXPECT_FALSE(pack("a", "third", kTwoFiles).was_made);
+  EXPECT_FALSE(pack("a", "fourth", 1000).weight->is_mapped);  // more than all may take
+}
+
+TEST_F(PackedCache, RefusesAFolderThatCannotBe) {
+  fs::create_directories(folder_);
+  std::ofstream(folder_ / "file") << "x";
+  try {
+    PackedWeightCache cache(folder_ / "file", 1000);
+    FAIL();
+  } catch (const FileError& error) {
+    EXPECT_NE(std::string(error.what()).find("weight-cache: "), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace rondo::test
