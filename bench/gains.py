@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """What each acceleration gains on this machine, alone and together: median denoising step of the bundled model and of a
 FLUX-width block stack, all variants alternated in every round.
 

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Memory and start of several processes that run one model, with packed weights of their own and shared through a weight
 cache: what all of them take together (PSS), and the time to a first picture.
 
@@ -21,7 +22,7 @@ def pss(process):
 
 def first_picture_s(command, folder):
     start = time.perf_counter()
-    subprocess.run([*command, "-p", "red heart", "-o", folder / "first.png"], check=True)
+    subprocess.run([*command, "-p", "red heart", "-o", folder / "first.png"], check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 
@@ -29,7 +30,10 @@ def measure(command, count, folder):
     prompts = folder / "prompts.txt"
     prompts.write_text("red heart\n" * 400)
     running = [
-        subprocess.Popen([*command, "--prompts-file", prompts, "-o", folder / f"{i}-{{index}}.png"]) for i in range(count)
+        subprocess.Popen(
+            [*command, "--prompts-file", prompts, "-o", folder / f"{i}-{{index}}.png"], stdout=subprocess.DEVNULL
+        )
+        for i in range(count)
     ]
     time.sleep(5)
     memory = [pss(process) for process in running]

@@ -171,12 +171,9 @@ Tensor LatentDecoder::run(std::span<const float> latents, std::int64_t height, s
   return session.output("sample").to_float32();
 }
 
-Image LatentDecoder::decode(std::span<const float> latents, std::int64_t rows, std::int64_t columns, bool tiled,
-                            const RunContext& context) {
-  const std::int64_t height = kPatch * rows;
-  const std::int64_t width = kPatch * columns;
+Tensor LatentDecoder::decode_tile(std::span<const float> latents, std::int64_t columns, const Tile& tile,
+                                  const RunContext& context) {
   const std::int64_t channels = config_.latent_channels;
-  const std::int64_t scale = config_.scale();
   const auto scaling = static_cast<float>(config_.scaling_factor);
   const auto shift = static_cast<float>(config_.shift_factor);
   // A token holds channel by channel its patch, row by row.
@@ -185,24 +182,47 @@ Image LatentDecoder::decode(std::span<const float> latents, std::int64_t rows, s
     const std::int64_t source = (token * channels + c) * kPatch * kPatch + y % kPatch * kPatch + x % kPatch;
     return latents[static_cast<std::size_t>(source)] / scaling + shift;
   };
+  std::vector<float> unpacked;
+  unpacked.reserve(static_cast<std::size_t>(tile.height * tile.width * channels));
+  for (std::int64_t y = tile.top; y < tile.top + tile.height; ++y) {
+    for (std::int64_t x = tile.left; x < tile.left + tile.width; ++x) {
+      for (std::int64_t c = 0; c < channels; ++c) unpacked.push_back(latent(y, x, c));
+    }
+  }
+  return run(unpacked, tile.height, tile.width, context);
+}
+
+Image LatentDecoder::decode(std::span<const float> latents, std::int64_t rows, std::int64_t columns, bool tiled,
+                            const RunContext& context, const Pair* pair) {
+  const std::int64_t height = kPatch * rows;
+  const std::int64_t width = kPatch * columns;
+  const std::int64_t scale = config_.scale();
   const std::int64_t tile_height = tiled ? std::min(height, tile_side()) : height;
   const std::int64_t tile_width = tiled ? std::min(width, tile_side()) : width;
   const std::int64_t overlap = tile_side() / 4;
+  std::vector<Tile> tiles;
+  for (const std::int64_t top : tile_starts(height, tile_height, overlap)) {
+    for (const std::int64_t left : tile_starts(width, tile_width, overlap))
+      tiles.push_back({top, left, tile_height, tile_width});
+  }
   constexpr std::int64_t kColours = 3;
   TileBlend blend(height * scale, width * scale, kColours, overlap * scale);
-  for (const std::int64_t top : tile_starts(height, tile_height, overlap)) {
-    for (const std::int64_t left : tile_starts(width, tile_width, overlap)) {
-      std::vector<float> unpacked;
-      unpacked.reserve(static_cast<std::size_t>(tile_height * tile_width * channels));
-      for (std::int64_t y = top; y < top + tile_height; ++y) {
-        for (std::int64_t x = left; x < left + tile_width; ++x) {
-          for (std::int64_t c = 0; c < channels; ++c) unpacked.push_back(latent(y, x, c));
-        }
-      }
-      const Tensor sample = run(unpacked, tile_height, tile_width, context);
-      blend.add({sample.as<float>(), static_cast<std::size_t>(sample.elements())}, top * scale, left * scale,
-                tile_height * scale, tile_width * scale);
+  const auto add = [&](const Tensor& sample, const Tile& tile) {
+    blend.add({sample.as<float>(), static_cast<std::size_t>(sample.elements())}, tile.top * scale, tile.left * scale,
+              tile.height * scale, tile.width * scale);
+  };
+  for (std::size_t i = 0; i < tiles.size(); ++i) {
+    if (pair == nullptr || i + 1 == tiles.size()) {
+      add(decode_tile(latents, columns, tiles[i], context), tiles[i]);
+      continue;
     }
+    Tensor here;
+    Tensor there;
+    run_beside(
+        pair->lane, [&] { here = pair->here.decode_tile(latents, columns, tiles[i], context); },
+        [&] { there = pair->there.decode_tile(latents, columns, tiles[i + 1], pair->context_there); });
+    add(here, tiles[i]);
+    add(there, tiles[++i]);
   }
   const std::vector<float> picture = blend.finish();
   Image image{static_cast<int>(width * scale), static_cast<int>(height * scale), {}};

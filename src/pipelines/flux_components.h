@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "core/lane.h"
 #include "models/autoencoder_kl.h"
 #include "models/clip_text.h"
 #include "models/flux_transformer.h"
@@ -91,15 +92,22 @@ class FluxDenoiser {
 /// The VAE: packed latents -> picture.
 class LatentDecoder {
  public:
-  LatentDecoder instance() const { return {config_, runner_.instance()}; }
+  LatentDecoder instance(int threads = 0) const { return {config_, runner_.instance(threads)}; }
   LatentDecoder(const DiffusersFolder& folder, const ComputeOptions& options);
   const AutoencoderKlConfig& config() const { return config_; }
   /// With `tiled` those of one tile.
   std::uint64_t buffer_bytes(std::int64_t rows, std::int64_t columns, bool tiled) const;
   /// True when a picture of this size is more than one tile.
   bool has_tiles(std::int64_t rows, std::int64_t columns) const;
+  /// Who decodes two tiles at a time, with half of the threads each.
+  struct Pair {
+    LatentDecoder& here;
+    LatentDecoder& there;  // on the lane
+    Lane& lane;
+    RunContext context_there;
+  };
   Image decode(std::span<const float> latents, std::int64_t rows, std::int64_t columns, bool tiled,
-               const RunContext& context);
+               const RunContext& context, const Pair* pair = nullptr);
   const Runner& runner() const { return runner_; }
   Runner& runner() { return runner_; }
 
@@ -107,6 +115,14 @@ class LatentDecoder {
   LatentDecoder(const AutoencoderKlConfig& config, Runner runner) : config_(config), runner_(std::move(runner)) {}
   /// Latents of a tile's side: the size that the model was trained at, at most 512 pixels.
   std::int64_t tile_side() const;
+  struct Tile {
+    std::int64_t top;
+    std::int64_t left;
+    std::int64_t height;
+    std::int64_t width;
+  };
+  /// The picture of some of the packed latents, which are `columns` tokens wide.
+  Tensor decode_tile(std::span<const float> latents, std::int64_t columns, const Tile& tile, const RunContext& context);
   /// Unpacked latents [height, width, channels] -> picture [.., .., 3] from -1 to 1.
   Tensor run(std::span<const float> latents, std::int64_t height, std::int64_t width, const RunContext& context);
 

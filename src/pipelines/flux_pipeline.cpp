@@ -178,21 +178,41 @@ ResolvedTextToImageRequest FluxPipeline::resolve(const TextToImageRequest& reque
   return r;
 }
 
+FluxPipeline::SideBySide* FluxPipeline::lane_parts() {
+  if (side_by_side_ == nullptr) {
+    const int each = threads_ / 2;
+    side_by_side_.reset(new SideBySide{t5_.instance(each), clip_.instance(each), transformer_.instance(each),
+                                       transformer_.instance(each), vae_.instance(each), vae_.instance(each)});
+  }
+  return side_by_side_.get();
+}
+
+FluxPipeline::SideBySide* FluxPipeline::tiles_side_by_side(const ResolvedTextToImageRequest& request,
+                                                           RunReport& report) {
+  if (lanes_ == Lanes::one || threads_ < 2) return nullptr;
+  const auto [rows, columns] = grid_of(request);
+  // Each lane holds a tile's buffers, and a tile that is left over is decoded with all threads.
+  if (lanes_ == Lanes::automatic && 3 * vae_.buffer_bytes(rows, columns, true) > memory_for_buffers()) return nullptr;
+  report.notes.push_back(fmt::format("lanes: two tiles at a time, {} threads each", threads_ / 2));
+  return lane_parts();
+}
+
 FluxPipeline::SideBySide* FluxPipeline::side_by_side(const ResolvedTextToImageRequest& request, RunReport& report) {
   if (lanes_ == Lanes::one || threads_ < 2 || tap_) return nullptr;
   if (lanes_ == Lanes::automatic &&
       (!has_two_branches(request) || cfg_fusion_ != CfgFusion::automatic || step_flops(request) > kMostFlopsForLanes)) {
     return nullptr;
   }
-  const int each = threads_ / 2;
-  if (side_by_side_ == nullptr) {
-    side_by_side_.reset(new SideBySide{t5_.instance(each), clip_.instance(each), transformer_.instance(each),
-                                       transformer_.instance(each)});
-  }
   const bool branches = has_two_branches(request) && cfg_fusion_ != CfgFusion::on;
   report.notes.push_back(fmt::format("lanes: the text encoders{} run side by side, {} threads each",
-                                     branches ? " and both branches" : "", each));
-  return side_by_side_.get();
+                                     branches ? " and both branches" : "", threads_ / 2));
+  return lane_parts();
+}
+
+RunContext FluxPipeline::of_lane(const RunContext& context) {
+  RunContext there = context;
+  there.recorder = context.recorder != nullptr ? &lane_recorder_ : nullptr;
+  return there;
 }
 
 PromptEmbeddings FluxPipeline::encode(const std::string& prompt, const std::string& prompt_2, std::int64_t length,
@@ -201,11 +221,10 @@ PromptEmbeddings FluxPipeline::encode(const std::string& prompt, const std::stri
     return {clip_.encode(prompt, context, report.notes), t5_.encode(prompt_2, length, context, report.notes)};
   PromptEmbeddings embeddings;
   std::vector<std::string> notes;
-  RunContext of_lane = context;
-  of_lane.recorder = context.recorder != nullptr ? &lanes->recorder : nullptr;
+  const RunContext there = of_lane(context);
   run_beside(
       lanes->lane, [&] { embeddings.sequence = lanes->t5.encode(prompt_2, length, context, report.notes); },
-      [&] { embeddings.pooled = lanes->clip.encode(prompt, of_lane, notes); });
+      [&] { embeddings.pooled = lanes->clip.encode(prompt, there, notes); });
   report.notes.insert(report.notes.end(), notes.begin(), notes.end());
   return embeddings;
 }
@@ -221,11 +240,10 @@ std::vector<float> FluxPipeline::predict(std::span<const float> latents, const R
   std::vector<float> velocity;
   std::vector<float> part;
   if (lanes != nullptr && branches.size() == 2 && per_run == 1) {
-    RunContext of_lane = context;
-    of_lane.recorder = context.recorder != nullptr ? &lanes->recorder : nullptr;
+    const RunContext there = of_lane(context);
     run_beside(
         lanes->lane, [&] { velocity = run(lanes->with_prompt, 0, 1, context); },
-        [&] { part = run(lanes->without_prompt, 1, 1, of_lane); });
+        [&] { part = run(lanes->without_prompt, 1, 1, there); });
     velocity.insert(velocity.end(), part.begin(), part.end());
     return velocity;
   }
@@ -257,7 +275,10 @@ std::uint64_t FluxPipeline::memory_for_buffers() const {
 
 void FluxPipeline::check_memory(const ResolvedTextToImageRequest& request) const {
   const bool at_once = (cfg_fusion_ == CfgFusion::on || lanes_ == Lanes::two) && has_two_branches(request);
-  const std::uint64_t needed = buffer_bytes(request, at_once ? 2 : 1, decodes_in_tiles(request));
+  const bool tiled = decodes_in_tiles(request);
+  const auto [rows, columns] = grid_of(request);
+  const std::uint64_t more_tiles = tiled && lanes_ == Lanes::two ? 2 * vae_.buffer_bytes(rows, columns, true) : 0;
+  const std::uint64_t needed = buffer_bytes(request, at_once ? 2 : 1, tiled) + more_tiles;
   const std::uint64_t available = memory_for_buffers();
   if (needed > available) {
     throw Unsupported(fmt::format(
@@ -342,8 +363,8 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
   }
 
   check_memory(request);
+  lane_recorder_ = recorder;  // one clock
   SideBySide* const lanes = side_by_side(request, report);
-  if (lanes != nullptr) lanes->recorder = recorder;  // one clock
 
   std::vector<PromptEmbeddings> branches;
   {
@@ -357,6 +378,7 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
   const std::int64_t per_run = lanes != nullptr && cfg_fusion_ != CfgFusion::on ? 1 : prompts_per_run(request, report);
   const bool tiled = decodes_in_tiles(request);
   if (tiled) report.notes.emplace_back("vae tiling: the picture is decoded in overlapping tiles");
+  SideBySide* const tile_lanes = tiled ? tiles_side_by_side(request, report) : nullptr;
   if (!tiled && vae_tiling_ == VaeTiling::on) report.notes.emplace_back("vae tiling: the picture is one tile");
   release_encoders_when_short(request, per_run, report);
   for (const std::string& note : report.notes) log(LogLevel::info, "{}", note);
@@ -410,18 +432,26 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
     GeneratedImage picture{{}, index, seed};
     {
       const TraceScope scope = stage("decode");
-      picture.image = vae_.decode(latents, rows, columns, tiled, context);
+      if (tile_lanes != nullptr) {
+        const LatentDecoder::Pair pair{tile_lanes->even_tiles, tile_lanes->odd_tiles, tile_lanes->lane,
+                                       of_lane(context)};
+        picture.image = vae_.decode(latents, rows, columns, tiled, context, &pair);
+      } else {
+        picture.image = vae_.decode(latents, rows, columns, tiled, context);
+      }
     }
     deliver(std::move(picture));
   }
   for (const Trace::Event& event : trace.events()) report.stages.push_back({event.name, event.duration_ms});
   report.events = describe_events(recorder.events, 0);
-  if (lanes != nullptr) {
-    for (RunReport::Event& event : describe_events(lanes->recorder.events, 1))
-      report.events.push_back(std::move(event));
-  }
+  for (RunReport::Event& event : describe_events(lane_recorder_.events, 1)) report.events.push_back(std::move(event));
   report.components = {clip_.runner().report(), t5_.runner().report(), transformer_.runner().report(),
                        vae_.runner().report()};
+  if (tile_lanes != nullptr) {
+    const std::uint64_t alone = report.components[3].arena_bytes;  // of the last tile of an odd number
+    report.components[3] = tile_lanes->even_tiles.runner().report();
+    report.components[3].arena_bytes += tile_lanes->odd_tiles.runner().report().arena_bytes + alone;
+  }
   if (lanes != nullptr) {
     report.components[0] = lanes->clip.runner().report();
     report.components[1] = lanes->t5.runner().report();

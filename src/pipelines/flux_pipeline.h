@@ -29,11 +29,18 @@ class FluxPipeline {
     ClipEncoder clip;
     FluxDenoiser with_prompt;
     FluxDenoiser without_prompt;
+    LatentDecoder even_tiles;
+    LatentDecoder odd_tiles;
     Lane lane = {};
-    NodeRecorder recorder = {};  // of the lane
   };
-  /// The parts for two lanes, or null where this request runs on one; says why in the report.
+  /// The parts for two lanes; made when they are first asked for.
+  SideBySide* lane_parts();
+  /// The same, or null where this request's encoders and branches run on one lane; says why in the report.
   SideBySide* side_by_side(const ResolvedTextToImageRequest& request, RunReport& report);
+  /// The same, or null where tiles are decoded one after the other.
+  SideBySide* tiles_side_by_side(const ResolvedTextToImageRequest& request, RunReport& report);
+  /// The context of what runs on the lane.
+  RunContext of_lane(const RunContext& context);
   PromptEmbeddings encode(const std::string& prompt, const std::string& prompt_2, std::int64_t length,
                           const RunContext& context, SideBySide* lanes, RunReport& report);
   /// The velocity of each branch, one after the other.
@@ -77,6 +84,7 @@ class FluxPipeline {
   FluxDenoiser transformer_;
   LatentDecoder vae_;
   std::unique_ptr<SideBySide> side_by_side_;
+  NodeRecorder lane_recorder_;
 };
 
 }  // namespace rondo
