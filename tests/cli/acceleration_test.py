@@ -230,3 +230,38 @@ class AccelerationTest(CommandTest):
         self.assertIn("vae tiling", " ".join(json.loads(report.read_text())["notes"]))  # what is automatic heeds it
         for value in ("x", "-1GB", "0", "1TBB", "99999999999GB"):
             self.assert_fails(self.generate("--memory-limit", value, "-o", "/dev/null"), 2, "--memory-limit")
+
+    def test_weight_cache(self):
+        cache, picture, again = (self.folder / name for name in ("cache", "a.png", "b.png"))
+        self.assertEqual(self.generate("--quantize", "w8a8", "-o", picture).returncode, 0)
+        files = None
+        for _ in range(2):
+            result = self.generate("--quantize", "w8a8", "--weight-cache", cache, "-o", again)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertEqual(pixels(again), pixels(picture))
+            kept = sorted(path for path in cache.rglob("*") if path.is_file())
+            self.assertTrue(kept)
+            self.assertIn(files, (None, kept))  # the second run packs nothing
+            files = kept
+        kept[0].write_bytes(b"damaged")
+        result = self.generate("--quantize", "w8a8", "--weight-cache", cache, "-o", again)
+        self.assertIn(kept[0].name, result.stderr.decode())
+        self.assertEqual(pixels(again), pixels(picture))
+        environment = {**os.environ, "RONDO_WEIGHT_CACHE": str(cache)}
+        self.assertIn(f"{cache}: {len(kept)} packed weights", rondo("cache", "list", env=environment).stdout.decode())
+        self.assertIn(f"removed {len(kept)} packed", rondo("cache", "clear", "--weight-cache", cache).stdout.decode())
+        self.assertEqual([path for path in cache.rglob("*") if path.is_file()], [])
+        self.assert_fails(self.generate("--weight-cache", picture, "-o", "/dev/null"), 1, "weight-cache: ")
+        self.assert_fails(self.generate("--weight-cache-limit", "much", "-o", "/dev/null"), 2, "--weight-cache-limit")
+
+    def test_tiles_on_lanes(self):
+        pictures = []
+        for lanes in (1, 2):
+            report, picture = self.folder / "r.json", self.folder / f"{lanes}.png"
+            result = self.generate("--width", 128, "--height", 128, "--vae-tiling", "on", "--lanes", lanes, "--threads", 2,
+                                   "--dtype", "f32", "-o", picture, "--report", report)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertEqual("two tiles at a time" in str(json.loads(report.read_text())["notes"]), lanes == 2)
+            pictures.append(pixels(picture))
+        most = max(abs(a - b) for rows in zip(*pictures) for a, b in zip(*rows))
+        self.assertLessEqual(most, 1)
