@@ -293,7 +293,8 @@ TEST(Fusion, LinearsOverOneInput) {
     const ValueId narrow = linear(root / "other", x, 24, false);  // no bias: a product of its own
     const ValueId mixed = join_heads(b, b.apply<AttentionOp>({q, k, v}, 0.3, false));
     b.begin_segment("block", 1);
-    b.output("y", add(b, add(b, mixed, narrow), linear(root / "next_block", x, 24)));
+    const ValueId next = linear(root / "next_block", x, 24);
+    b.output("y", add(b, add(b, mixed, narrow), next));
   };
   expect_pass(build, "join-linears",
               {"linear", "slice", "slice", "slice", "reshape", "reshape", "reshape", "linear", "attention", "reshape",
