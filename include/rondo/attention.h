@@ -24,6 +24,10 @@ enum class AttentionOptMode : std::uint8_t { runtime, static_order, manual };
 /// measured is, before its first call.
 enum class TuneMode : std::uint8_t { off, cached, on };
 
+/// In which form attention's operands are multiplied: as they are, or quantised to 8 bits while it runs (int8: queries
+/// and keys with a scale a row, values with a scale a column for every 128 keys; weights in 8 bits as well).
+enum class KvCacheDtype : std::uint8_t { automatic, int8 };
+
 struct AttentionOptions {
   /// What scores are multiplied by; 1 / sqrt(head dim) when not given.
   std::optional<double> scale;
@@ -35,6 +39,10 @@ struct AttentionOptions {
   bool return_lse = false;
   /// A kernel's name: it must be able to, or the call is refused. Empty: RONDO_ATTENTION_BACKEND, else the best.
   std::string backend;
+  KvCacheDtype kv_cache_dtype = KvCacheDtype::automatic;
+  /// Whether queries and keys are turned by random Hadamard matrices before they are quantised, so that outliers
+  /// spread.
+  bool rotate = true;
   AttentionOptMode opt_mode = AttentionOptMode::runtime;
   /// Nothing: as RONDO_TUNE says, cached without it.
   std::optional<TuneMode> tune;
@@ -63,6 +71,10 @@ struct VarlenAttentionOptions {
   bool causal = false;
   bool return_lse = false;
   std::string backend;
+  KvCacheDtype kv_cache_dtype = KvCacheDtype::automatic;
+  /// Whether queries and keys are turned by random Hadamard matrices before they are quantised, so that outliers
+  /// spread.
+  bool rotate = true;
   AttentionOptMode opt_mode = AttentionOptMode::runtime;
   std::optional<TuneMode> tune;
   int threads = 0;

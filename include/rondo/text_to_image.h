@@ -52,6 +52,19 @@ struct LinearQuantizationOptions {
   std::string skip_steps;
 };
 
+/// How the transformer's attention is quantised while it runs.
+struct KvCacheOptions {
+  KvCacheDtype dtype = KvCacheDtype::automatic;
+  /// Steps and layers that stay native, such as "0,1,38-39"; both count from 0, steps over the whole request. Empty:
+  /// none.
+  std::string skip_steps;
+  std::string skip_layers;
+  /// Whether queries and keys are turned by random Hadamard matrices first, so that outliers spread.
+  bool rotate = true;
+  /// What this machine or model cannot do runs native, with a warning, in place of being refused.
+  bool fall_back_to_native = false;
+};
+
 /// What decides how a model runs; fixed when it is opened.
 struct PipelineOptions {
   /// Compute dtype: f32 or bf16. Unset: bf16 where the CPU multiplies it natively, f32 elsewhere.
@@ -74,6 +87,7 @@ struct PipelineOptions {
   /// Whether measured attention kernels are used, or measured where they are not yet. Unset: as RONDO_TUNE says.
   std::optional<TuneMode> tune;
   LinearQuantizationOptions quantization;
+  KvCacheOptions kv_cache;
   /// Bytes that the process may take in all. A request that needs more is refused before any work; what is automatic
   /// (fusion, tiling, releasing text encoders) heeds it. Unset: what the system has available.
   std::optional<std::uint64_t> memory_limit;

@@ -66,6 +66,8 @@ class AttentionKernel {
   virtual std::string_view description() const = 0;
   /// True when softmax weights are rounded to the operands' dtype before they meet the values.
   virtual bool rounds_weights() const { return false; }
+  /// Whether it multiplies operands in this form.
+  virtual bool takes(KvCacheDtype dtype) const { return dtype == KvCacheDtype::automatic; }
   /// Why it cannot run in this process at all, whatever the problem.
   virtual AttentionRefusal unavailable() const { return std::nullopt; }
   virtual AttentionRefusal supports(const AttentionProblem& problem) const = 0;

@@ -1,7 +1,9 @@
 #include "attention/attention_op.h"
 
+#include <algorithm>
 #include <limits>
 
+#include "attention/int8_attention.h"
 #include "attention/reference_attention.h"
 
 namespace rondo {
@@ -41,6 +43,7 @@ std::vector<TensorType> AttentionOp::infer(std::span<const TensorType> inputs) c
 }
 
 void AttentionOp::reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const {
+  if (request_.kv_cache != KvCacheDtype::automatic) return quantized_reference(inputs, outputs);
   const Shape& q = inputs[0].shape;
   const Shape& k = inputs[1].shape;
   const std::int64_t value_dim = inputs[2].shape[3];
@@ -65,6 +68,29 @@ void AttentionOp::reference(std::span<const RefTensor> inputs, std::span<RefTens
       }
     }
   }
+}
+
+void AttentionOp::quantized_reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const {
+  const auto narrow = [](const RefTensor& operand) {
+    Tensor tensor = Tensor::empty(operand.shape, DType::f32);
+    std::copy(operand.values.begin(), operand.values.end(), tensor.as<float>());
+    return tensor;
+  };
+  AttentionCall call{
+      narrow(inputs[0]), narrow(inputs[1]), narrow(inputs[2]), {}, narrow(outputs[0]), {}, {}, 0, false, 1};
+  if (inputs.size() == 4) call.mask = narrow(inputs[3]);
+  call.scale = static_cast<float>(scale_);
+  call.causal = causal_;
+  std::vector<AttentionSequence> sequences;
+  for (std::int64_t b = 0; b < inputs[0].shape[0]; ++b)
+    sequences.push_back({b, 0, inputs[0].shape[1], 0, inputs[1].shape[1]});
+  call.sequences = sequences;
+  reference_int8_runner(request_.rotates)->run(call, {});
+  std::copy_n(call.output.as<float>(), call.output.elements(), outputs[0].values.begin());
+}
+
+bool AttentionOp::falls_back_at(int step) const {
+  return std::binary_search(request_.native_steps.begin(), request_.native_steps.end(), step);
 }
 
 double AttentionOp::flops(std::span<const TensorType> inputs) const {

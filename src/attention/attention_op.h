@@ -1,6 +1,8 @@
 // Scaled dot-product attention as an operator of the graph.
 #pragma once
 
+#include <memory>
+
 #include "attention/attention_request.h"
 #include "ops/operator.h"
 
@@ -11,9 +13,11 @@ namespace rondo {
 /// of Hk. `causal` hides keys after the query, both aligned at the end. A row that sees no key gives 0.
 class AttentionOp final : public Operator {
  public:
-  /// `request` says how the kernel is chosen.
+  /// `request` says how the kernel is chosen, and how operands are quantised on the way (attention/int8_attention.h).
   AttentionOp(double scale, bool causal, AttentionRequest request = {})
-      : scale_(scale), causal_(causal), request_(std::move(request)) {}
+      : scale_(scale), causal_(causal), request_(std::move(request)) {
+    if (!request_.native_steps.empty()) native_ = std::make_unique<AttentionOp>(scale, causal, request_.native());
+  }
   double scale() const { return scale_; }
   bool causal() const { return causal_; }
   const AttentionRequest& request() const { return request_; }
@@ -26,11 +30,16 @@ class AttentionOp final : public Operator {
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
   void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
   double flops(std::span<const TensorType> inputs) const override;
+  const Operator* fallback() const override { return native_.get(); }
+  bool falls_back_at(int step) const override;
 
  private:
+  void quantized_reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const;
+
   double scale_;
   bool causal_;
   AttentionRequest request_;
+  std::unique_ptr<const AttentionOp> native_;
 };
 
 }  // namespace rondo

@@ -36,6 +36,8 @@ struct AttentionProblem {
   bool causal = false;
   bool lse = false;
   bool varlen = false;
+  KvCacheDtype kv_cache = KvCacheDtype::automatic;
+  bool rotates = false;  // of quantised operands
 
   auto operator<=>(const AttentionProblem&) const =
       default;  // NOLINT(modernize-use-nullptr): clang-tidy 14 misreads it
@@ -51,6 +53,10 @@ std::string to_string(const AttentionProblem& problem);
 /// The inverse; q (batch x heads x queries x head dim) is required, every other key has a default. Throws
 /// InvalidArgument, naming the bad word.
 AttentionProblem parse_attention_problem(std::string_view text);
+
+std::string_view kv_cache_dtype_name(KvCacheDtype dtype);
+/// "auto" or "int8". Throws InvalidArgument, naming `source`.
+KvCacheDtype parse_kv_cache_dtype(std::string_view text, std::string_view source);
 
 std::string_view mask_kind_name(MaskKind kind);
 

@@ -35,6 +35,8 @@ AttentionRefusal AttentionRegistry::answer(const AttentionKernel& kernel, const 
                                            std::span<const std::string> disabled) {
   if (std::find(disabled.begin(), disabled.end(), kernel.name()) != disabled.end())
     return "disabled by RONDO_DISABLE_BACKENDS";
+  if (!kernel.takes(problem.kv_cache))
+    return fmt::format("does not take kv_cache={}", kv_cache_dtype_name(problem.kv_cache));
   if (auto refusal = kernel.unavailable()) return refusal;
   return kernel.supports(problem);
 }

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "rondo/attention.h"
 
@@ -14,7 +15,14 @@ struct AttentionRequest {
   std::string backend;
   AttentionOptMode mode = AttentionOptMode::runtime;
   /// Nothing: as RONDO_TUNE says.
-  std::optional<TuneMode> tune;
+  std::optional<TuneMode> tune = std::nullopt;
+  /// How operands are quantised while it runs, and at which steps of a request they are not (sorted).
+  KvCacheDtype kv_cache = KvCacheDtype::automatic;
+  bool rotates = false;
+  std::vector<int> native_steps = {};
+
+  /// The same on operands as they are.
+  AttentionRequest native() const { return {backend, mode, tune}; }
 };
 
 /// "off", "cached" or "on". Throws InvalidArgument, naming `source`.

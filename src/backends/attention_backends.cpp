@@ -1,7 +1,11 @@
 #include "backends/attention_backends.h"
 
+#include <fmt/format.h>
+
 #include "attention/reference_attention.h"
 #include "backends/cpu/attention_kernels.h"
+#include "core/log.h"
+#include "rondo/error.h"
 
 namespace rondo {
 
@@ -14,6 +18,31 @@ AttentionRegistry& attention_registry() {
   }();
   static_cast<void>(filled);
   return registry;
+}
+
+KvCachePolicy settle_kv_cache(KvCachePolicy policy, AttentionProblem layer, int layers) {
+  if (!policy.active()) return policy;
+  if (!policy.skip_layers.empty() && policy.skip_layers.back() >= layers) {
+    throw InvalidArgument(fmt::format("kv-cache-skip-layers: {} is given; the transformer has layers 0 to {}",
+                                      policy.skip_layers.back(), layers - 1));
+  }
+  layer.kv_cache = policy.dtype;
+  layer.rotates = policy.rotates;
+  std::vector<std::string> reasons;
+  for (const auto& kernel : attention_registry().kernels()) {
+    if (!kernel->takes(policy.dtype) || kernel->name() == "reference") continue;
+    const AttentionRefusal refusal = attention_registry().answer(*kernel, layer);
+    if (!refusal) return policy;
+    reasons.push_back(fmt::format("{} {}", kernel->name(), *refusal));
+  }
+  const std::string reason = fmt::format("{}: {}", kv_cache_dtype_name(policy.dtype), fmt::join(reasons, "; "));
+  if (!policy.falls_back) {
+    throw Unsupported(fmt::format("kv-cache-dtype: {}; allowed here is auto, or --kv-cache-fallback native", reason));
+  }
+  log(LogLevel::warning, "kv-cache-dtype: attention runs native: {}", reason);
+  policy.dtype = KvCacheDtype::automatic;
+  policy.fallback_reason = reason;
+  return policy;
 }
 
 AttentionTuner& attention_tuner() {

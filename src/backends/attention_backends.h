@@ -3,11 +3,17 @@
 
 #include "attention/attention_registry.h"
 #include "attention/attention_tuner.h"
+#include "attention/kv_cache_policy.h"
 
 namespace rondo {
 
 /// The CPU's kernels from the first call on; plug-ins add theirs.
 AttentionRegistry& attention_registry();
+
+/// The policy for a transformer of so many layers like this one. Throws InvalidArgument for layers that it does not
+/// have; Unsupported, with the reasons, where no kernel can, unless the policy falls back: then it is native, with a
+/// warning.
+KvCachePolicy settle_kv_cache(KvCachePolicy policy, AttentionProblem layer, int layers);
 
 /// Chooses among them.
 AttentionTuner& attention_tuner();

@@ -27,6 +27,7 @@ void AttentionProblemFlags::add_to(CLI::App& app) {
   app.add_option("--problem", problems_, "such as \"q=1x24x4608x128 kv=4608\" (may be repeated)")->type_name("");
   add_value(app, "--shapes", shapes_, "a file with one problem a line");
   add_value(app, "--dtype", dtype_, "float32, bfloat16 or float16, for every problem");
+  kv_cache_.add_to(app);
   add_value(app, "--threads", threads_, "threads (default: physical cores within affinity and cgroup quota)");
 }
 
@@ -44,6 +45,10 @@ std::vector<AttentionProblem> AttentionProblemFlags::problems() const {
   for (const std::string& text : texts) {
     AttentionProblem problem = parse_attention_problem(text);
     if (dtype_) problem.dtype = parse_dtype(*dtype_);
+    if (kv_cache_.dtype() != KvCacheDtype::automatic) {
+      problem.kv_cache = kv_cache_.dtype();
+      problem.rotates = kv_cache_.rotates();
+    }
     problems.push_back(problem);
   }
   return problems;

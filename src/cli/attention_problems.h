@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "attention/attention_problem.h"
+#include "cli/run_flags.h"
 
 namespace rondo::cli {
 
@@ -22,6 +23,7 @@ class AttentionProblemFlags {
   std::vector<std::string> problems_;
   std::optional<std::string> shapes_;
   std::optional<std::string> dtype_;
+  KvCacheFlags kv_cache_;
   std::optional<std::string> threads_;
 };
 

@@ -17,6 +17,7 @@
 #include "graph/random_weights.h"
 #include "graph/session.h"
 #include "models/flux_transformer.h"
+#include "pipelines/flux_components.h"
 #include "pipelines/plan_options.h"
 
 namespace rondo::cli {
@@ -111,7 +112,8 @@ void run_step(const BenchStepFlags& flags) {
   const std::int64_t runs = bounded("--runs", flags.runs, 5, 1, 1000);
   const PipelineOptions options = flags.run.options();
   shape.dtype = resolve_compute_dtype(options.dtype);
-  const PlanOptions plan_options = rondo::plan_options(options);
+  PlanOptions plan_options = rondo::plan_options(options);
+  plan_options.kv_cache = settle_attention(config, {.dtype = shape.dtype, .plan = plan_options}).plan.kv_cache;
 
   const auto build = [&] { return build_flux_transformer(config, shape, nullptr); };
   Model model(std::make_shared<const RandomWeights>(build()));

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "attention/attention_problem.h"
 #include "attention/attention_request.h"
 #include "core/text.h"
 #include "rondo/error.h"
@@ -20,6 +21,12 @@ Mode parse_mode(const std::string& flag, const std::string& text) {
   if (found == kNames.end())
     throw UsageError(fmt::format("{}: '{}' is given; allowed are auto, on and off", flag, printable(text)));
   return static_cast<Mode>(found - kNames.begin());
+}
+
+bool is_hadamard(const std::string& flag, const std::string& text) {
+  if (text != "none" && text != "hadamard")
+    throw UsageError(fmt::format("{}: '{}' is given; allowed are hadamard and none", flag, printable(text)));
+  return text == "hadamard";
 }
 
 Lanes parse_lanes(const std::string& text) {
@@ -61,12 +68,27 @@ LinearQuantizationOptions QuantizationFlags::options() const {
     options.rules.push_back({rule.substr(0, equals), rule.substr(equals + 1)});
   }
   if (group_) options.group = parse_integer("--quantize-group", *group_);
-  const std::string rotation = rotation_.value_or("none");
-  if (rotation != "none" && rotation != "hadamard")
-    throw UsageError(
-        fmt::format("--quantize-rotation: '{}' is given; allowed are hadamard and none", printable(rotation)));
-  options.rotate = rotation == "hadamard";
+  options.rotate = is_hadamard("--quantize-rotation", rotation_.value_or("none"));
   return options;
+}
+
+void KvCacheFlags::add_to(CLI::App& app) {
+  add_value(app, "--kv-cache-dtype", dtype_,
+            "how attention's operands are quantised while it runs: auto (not at all, the default) or int8");
+  add_value(app, "--quantize-attention-rotation", rotation_,
+            "hadamard (the default) or none: turn queries and keys before they are quantised, so that outliers spread");
+}
+
+KvCacheDtype KvCacheFlags::dtype() const {
+  try {
+    return parse_kv_cache_dtype(dtype_.value_or("auto"), "--kv-cache-dtype");
+  } catch (const InvalidArgument& error) {
+    throw UsageError(error.what());
+  }
+}
+
+bool KvCacheFlags::rotates() const {
+  return is_hadamard("--quantize-attention-rotation", rotation_.value_or("hadamard"));
 }
 
 void RunFlags::add_to(CLI::App& app) {
@@ -99,6 +121,13 @@ void RunFlags::add_to(CLI::App& app) {
             "the transformer's linear layers in w8a8 (8 bits), w8a16 or w4a16 (weights only, for memory) or none "
             "(default: as the checkpoint is stored)");
   quantization_.add_to(app);
+  kv_cache_.add_to(app);
+  add_value(app, "--kv-cache-skip-steps", kv_cache_skip_steps_,
+            "steps whose attention stays as it is, such as 0,1,18-19");
+  add_value(app, "--kv-cache-skip-layers", kv_cache_skip_layers_,
+            "layers of the transformer whose attention stays as it is, such as 0,7");
+  add_value(app, "--kv-cache-fallback", kv_cache_fallback_,
+            "where --kv-cache-dtype is not possible: error (the default) or native");
   add_value(app, "--quantize-skip-steps", quantize_skip_steps_, "steps that run unquantised, such as 0,1,18-19");
   app.add_flag_function(
       "--compile,!--no-compile", [this](std::int64_t times) { compile_ = times > 0; },
@@ -134,6 +163,15 @@ PipelineOptions RunFlags::options(const std::optional<std::string>& stored_dtype
   options.quantization = quantization_.options();
   options.quantization.format = quantize_.value_or("");
   options.quantization.skip_steps = quantize_skip_steps_.value_or("");
+  options.kv_cache.dtype = kv_cache_.dtype();
+  options.kv_cache.rotate = kv_cache_.rotates();
+  options.kv_cache.skip_steps = kv_cache_skip_steps_.value_or("");
+  options.kv_cache.skip_layers = kv_cache_skip_layers_.value_or("");
+  const std::string fallback = kv_cache_fallback_.value_or("error");
+  if (fallback != "error" && fallback != "native")
+    throw UsageError(
+        fmt::format("--kv-cache-fallback: '{}' is given; allowed are error and native", printable(fallback)));
+  options.kv_cache.fall_back_to_native = fallback == "native";
   options.compile = compile_;
   if (passes_) options.only_passes = split_list(*passes_);
   if (passes_ && compile_ == false && !options.only_passes->empty())

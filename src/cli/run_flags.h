@@ -29,6 +29,19 @@ class QuantizationFlags {
   std::optional<std::string> rotation_;
 };
 
+/// Whether and how attention's operands are quantised while it runs.
+class KvCacheFlags {
+ public:
+  void add_to(CLI::App& app);
+  /// Throws UsageError.
+  KvCacheDtype dtype() const;
+  bool rotates() const;
+
+ private:
+  std::optional<std::string> dtype_;
+  std::optional<std::string> rotation_;
+};
+
 /// Everything that changes how a model runs: dtype, threads, attention, fusion, tiling, quantisation, passes.
 class RunFlags {
  public:
@@ -50,6 +63,10 @@ class RunFlags {
   std::optional<std::string> weight_cache_limit_;
   std::optional<std::string> quantize_;
   QuantizationFlags quantization_;
+  KvCacheFlags kv_cache_;
+  std::optional<std::string> kv_cache_skip_steps_;
+  std::optional<std::string> kv_cache_skip_layers_;
+  std::optional<std::string> kv_cache_fallback_;
   std::optional<std::string> quantize_skip_steps_;
   std::optional<bool> compile_;
   std::optional<std::string> passes_;

@@ -112,6 +112,8 @@ AttentionProblem problem_of(const Operands& o, const Options& options) {
   problem.own_scale = options.scale.has_value();
   problem.causal = options.causal;
   problem.lse = options.return_lse;
+  problem.kv_cache = options.kv_cache_dtype;
+  problem.rotates = options.kv_cache_dtype != KvCacheDtype::automatic && options.rotate;
   return problem;
 }
 

@@ -6,6 +6,8 @@ AttentionResult forward(const RandomAttention& operands, AttentionOptions option
   options.scale = operands.scale;
   options.causal = operands.problem.causal;
   options.return_lse = operands.problem.lse;
+  options.kv_cache_dtype = operands.problem.kv_cache;
+  options.rotate = operands.problem.rotates;
   options.layout = AttentionLayout::bsnd;  // the operands are views
   if (!operands.problem.varlen)
     return attention_forward(operands.query, operands.key, operands.value, operands.mask, options);
@@ -16,6 +18,8 @@ AttentionResult forward(const RandomAttention& operands, AttentionOptions option
   varlen.backend = options.backend;
   varlen.opt_mode = options.opt_mode;
   varlen.tune = options.tune;
+  varlen.kv_cache_dtype = options.kv_cache_dtype;
+  varlen.rotate = options.rotate;
   varlen.threads = options.threads;
   const auto packed = [](const Tensor& rows) {
     const Shape& s = rows.shape();

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "graph/passes/attention_selection.h"
+#include "graph/passes/quantize_attention.h"
 #include "graph/passes/quantize_linears.h"
 
 namespace rondo {
@@ -12,6 +13,7 @@ namespace rondo {
 std::vector<PassResult> run_flow(Graph& graph, const PlanOptions& options) {
   request_attention(graph, options.attention);
   std::vector<PassResult> results;
+  if (options.kv_cache.active()) results.push_back(quantize_attention(graph, options.kv_cache));
   if (options.quantization.active()) results.push_back(quantize_linears(graph, options.quantization));
   for (PassResult& result : run_passes(graph, options.passes)) results.push_back(std::move(result));
   return results;
@@ -19,9 +21,9 @@ std::vector<PassResult> run_flow(Graph& graph, const PlanOptions& options) {
 
 std::shared_ptr<const Plan> Model::plan(const std::string& key, const PlanOptions& options,
                                         const std::function<Graph()>& build) {
-  const std::string full_key =
-      fmt::format("{} threads={} passes={} attention:{} quantization:{}", key, options.threads,
-                  options.passes.to_string(), to_string(options.attention), options.quantization.to_string());
+  const std::string full_key = fmt::format("{} threads={} passes={} attention:{} kv cache:{} quantization:{}", key,
+                                           options.threads, options.passes.to_string(), to_string(options.attention),
+                                           options.kv_cache.to_string(), options.quantization.to_string());
   const std::lock_guard lock(mutex_);
   const auto found =
       std::find_if(plans_.begin(), plans_.end(), [&](const auto& entry) { return entry.first == full_key; });

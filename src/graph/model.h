@@ -8,6 +8,7 @@
 #include <string>
 
 #include "attention/attention_request.h"
+#include "attention/kv_cache_policy.h"
 #include "graph/plan.h"
 #include "quantization/quantization_policy.h"
 
@@ -21,6 +22,8 @@ struct PlanOptions {
   AttentionRequest attention;
   /// Which linears are quantised.
   QuantizationPolicy quantization;
+  /// Which attention is.
+  KvCachePolicy kv_cache;
 };
 
 /// Rewrites a graph as the options say: attention, then quantisation, then the compile passes, whatever the order in

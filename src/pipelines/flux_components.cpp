@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "backends/attention_backends.h"
 #include "core/float_formats.h"
 #include "graph/buffer_layout.h"
 #include "models/layers.h"
@@ -93,8 +94,19 @@ Tensor T5Encoder::encode(const std::string& prompt, std::int64_t length, const R
   return session.output("last_hidden_state").to(runner_.dtype());
 }
 
+ComputeOptions settle_attention(const FluxTransformerConfig& config, ComputeOptions options) {
+  AttentionProblem layer;
+  layer.heads = layer.key_heads = config.num_attention_heads;
+  layer.head_dim = layer.value_dim = config.attention_head_dim;
+  layer.dtype = options.dtype;
+  const auto layers = static_cast<int>(config.num_layers + config.num_single_layers);
+  options.plan.kv_cache = settle_kv_cache(std::move(options.plan.kv_cache), layer, layers);
+  return options;
+}
+
 FluxDenoiser::FluxDenoiser(const DiffusersFolder& folder, const ComputeOptions& options)
-    : config_(FluxTransformerConfig::parse(folder.config("transformer"))), runner_("transformer", folder, options) {
+    : config_(FluxTransformerConfig::parse(folder.config("transformer"))),
+      runner_("transformer", folder, settle_attention(config_, options)) {
   const std::array graphs{build_flux_transformer(config_, {1, 1, 1, 1, options.dtype}, &runner_.source())};
   refuse_unknown_tensors(runner_.source(), graphs, [](const std::string&) { return false; });
 }

@@ -63,6 +63,9 @@ struct PromptEmbeddings {
   Tensor sequence;
 };
 
+/// The options with attention's quantisation settled for this transformer. Throws as settle_kv_cache.
+ComputeOptions settle_attention(const FluxTransformerConfig& config, ComputeOptions options);
+
 /// The denoiser: packed latents and a prompt -> velocity.
 class FluxDenoiser {
  public:

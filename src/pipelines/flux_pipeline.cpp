@@ -178,6 +178,18 @@ ResolvedTextToImageRequest FluxPipeline::resolve(const TextToImageRequest& reque
   return r;
 }
 
+void FluxPipeline::note_attention(const ResolvedTextToImageRequest& request, RunReport& report) const {
+  const KvCachePolicy& policy = transformer_.runner().kv_cache();
+  if (!policy.active() && policy.fallback_reason.empty()) return;
+  const std::int64_t layers = transformer_.config().num_layers + transformer_.config().num_single_layers;
+  report.notes.push_back(
+      fmt::format("attention: {}; {} layers, {} steps", policy.to_string(), layers, request.num_inference_steps));
+  if (!policy.skip_steps.empty() && policy.skip_steps.back() >= request.num_inference_steps) {
+    report.notes.push_back(fmt::format("kv-cache-skip-steps: {} lies beyond the request's steps, 0 to {}",
+                                       policy.skip_steps.back(), request.num_inference_steps - 1));
+  }
+}
+
 FluxPipeline::SideBySide* FluxPipeline::lane_parts() {
   if (side_by_side_ == nullptr) {
     const int each = threads_ / 2;
@@ -360,6 +372,7 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
                                        skip_steps_.back(), request.num_inference_steps - 1));
   }
 
+  note_attention(request, report);
   check_memory(request);
   lane_recorder_ = recorder;  // one clock
   SideBySide* const lanes = side_by_side(request, report);

@@ -59,6 +59,7 @@ class Runner {
 
   const WeightSource& source() const { return shared_->source(); }
   DType dtype() const { return options_.dtype; }
+  const KvCachePolicy& kv_cache() const { return options_.plan.kv_cache; }
   /// The session for this key, made from `build` when the last one was for another.
   Session& session(const std::string& key, const std::function<Graph()>& build);
   /// Runs the last session.

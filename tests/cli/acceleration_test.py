@@ -265,3 +265,33 @@ class AccelerationTest(CommandTest):
             pictures.append(pixels(picture))
         most = max(abs(a - b) for rows in zip(*pictures) for a, b in zip(*rows))
         self.assertLessEqual(most, 1)
+
+    def test_quantised_attention(self):
+        flags = json.loads(rondo("bench", "step", "--preset", "emoji", "--width", 64, "--height", 64, "--runs", 1, "--json").stdout)
+        native, quantised, again = (self.folder / name for name in ("a.png", "b.png", "c.png"))
+        self.assertEqual(self.generate("-o", native).returncode, 0)
+        if not flags["cpu_level"].startswith(("avx512_",)):
+            self.assert_fails(self.generate("--kv-cache-dtype", "int8", "-o", "/dev/null"), 1, "kv-cache-dtype: int8", "flash-int8 needs")
+            result = self.generate("--kv-cache-dtype", "int8", "--kv-cache-fallback", "native", "-o", again)
+            self.assertIn("attention runs native", result.stderr.decode())
+            self.assertEqual(pixels(again), pixels(native))
+            return
+        report = self.folder / "r.json"
+        result = self.generate("--kv-cache-dtype", "int8", "-o", quantised, "--report", report)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        told = json.loads(report.read_text())
+        self.assertIn("attention: int8 rotated", str(told["notes"]))
+        self.assertIn("flash-int8", str(told["components"][2]["kernels"]))
+        self.assertNotEqual(pixels(quantised), pixels(native))
+        found = rondo("eval", "picture", native, quantised).stdout.decode()
+        self.assertGreaterEqual(float(found.split()[1]), 30)
+        for skip in (["--kv-cache-skip-steps", "0,1"], ["--kv-cache-skip-layers", "0-2,3-7"]):  # then nothing is quantised
+            self.assertEqual(self.generate("--kv-cache-dtype", "int8", *skip, "-o", again).returncode, 0)
+            self.assertEqual(pixels(again), pixels(native), skip)
+        for flag, value, part in (("--kv-cache-skip-layers", "8", "layers 0 to 7"), ("--kv-cache-skip-layers", "4-2", "'4-2'"),
+                                  ("--kv-cache-skip-steps", "-1", "'-1'"), ("--kv-cache-skip-steps", "x", "'x'")):
+            self.assert_fails(self.generate("--kv-cache-dtype", "int8", f"{flag}={value}", "-o", "/dev/null"), 2, flag[2:], part)
+        for flag in ("--kv-cache-dtype", "--kv-cache-fallback", "--quantize-attention-rotation"):
+            self.assert_fails(self.generate(flag, "fp4", "-o", "/dev/null"), 2, flag, "fp4")
+        rows = json.loads(rondo("bench", "attention", "--problem", "q=1x2x128x64", "--kv-cache-dtype", "int8", "--check", "--runs", 1, "--json").stdout)
+        self.assertEqual((rows[0]["kernel"], rows[0]["failure"]), ("flash-int8", ""))

@@ -13,6 +13,7 @@
 #include "backends/attention_backends.h"
 #include "core/cpu_level.h"
 #include "functional/random_forward.h"
+#include "support/random_problem.h"
 #include "support/tensors.h"
 
 namespace rondo::test {
@@ -59,51 +60,6 @@ void expect_lse_near(const Tensor& actual, const Tensor& expected, const std::st
   }
 }
 
-/// Problems of every kind, their operands, and the call that gives the float64 result.
-class RandomProblem {
- public:
-  explicit RandomProblem(std::uint64_t seed) : engine_(static_cast<std::uint32_t>(seed)) {
-    problem.batch = pick({1, 1, 2, 3});
-    problem.key_heads = pick({1, 2, 3});
-    problem.heads = problem.key_heads * pick({1, 1, 2, 4});
-    problem.queries = pick({1, 2, 17, 33, 64, 129});
-    problem.keys = pick({1, 3, 17, 129, 192, 193, 300, 1000});
-    problem.head_dim = problem.value_dim = pick({1, 8, 40, 64, 72, 96, 128, 256});
-    if (engine_() % 4 == 0) problem.value_dim = pick({1, 8, 40, 80, 256});
-    problem.dtype = std::array{DType::f32, DType::bf16, DType::f16}[engine_() % 3];
-    problem.layout = engine_() % 2 == 0 ? AttentionLayout::bsnd : AttentionLayout::bnsd;
-    problem.own_scale = engine_() % 2 == 0;
-    problem.causal = engine_() % 3 == 0;
-    problem.lse = engine_() % 2 == 0;
-    problem.varlen = engine_() % 5 == 0;
-    if (!problem.varlen && engine_() % 2 == 0) {
-      problem.mask = engine_() % 2 == 0 ? MaskKind::boolean : MaskKind::additive;
-      problem.mask_batch = engine_() % 3 == 0;
-      problem.mask_heads = engine_() % 3 == 0;
-      problem.mask_queries = engine_() % 3 != 0;
-    }
-    sample.seed = seed;
-    sample.padding = pick({0, 0, 1, 8});
-    // Scores of 0.01, 1, 25 and more; products that are subnormal, and the largest that the dtype holds well.
-    sample.spread = std::array{0.1, 1.0, 1.0, 5.0, 1e-20, 30.0}[engine_() % (problem.dtype == DType::f16 ? 4 : 6)];
-  }
-
-  /// The command that repeats it.
-  std::string command(const std::string& backend) const {
-    return fmt::format(
-        "rondo bench attention --problem \"{}\" --seed {} --spread {} --padding {} --backend {} --check --runs 1",
-        to_string(problem), sample.seed, sample.spread, sample.padding, backend);
-  }
-
-  AttentionProblem problem;
-  AttentionSample sample;
-
- private:
-  std::int64_t pick(std::initializer_list<std::int64_t> values) { return values.begin()[engine_() % values.size()]; }
-
-  std::mt19937 engine_;
-};
-
 // Each level draws problems of its own: together they are thousands.
 TEST(Attention, RandomProblemsAgreeWithFloat64) {
   constexpr std::uint64_t kProblems = kSanitized ? 60 : 500;
@@ -122,7 +78,7 @@ TEST(Attention, RandomProblemsAgreeWithFloat64) {
       options.backend = kernel->name();
       if (options.backend == "reference" || attention_registry().answer(*kernel, random.problem)) continue;
       const AttentionTolerance tolerance =
-          attention_tolerance(random.problem.dtype, kernel->rounds_weights(), largest_score);
+          attention_tolerance(random.problem.dtype, random.problem.kv_cache, kernel->rounds_weights(), largest_score);
       const AttentionResult actual = forward(operands, options);
       EXPECT_EQ(actual.lse.defined(), random.problem.lse);
       EXPECT_EQ(compare_attention(actual, expected, tolerance).failure, "") << random.command(options.backend);
@@ -150,7 +106,7 @@ TEST(Attention, EveryTilingAgreesWithFloat64) {
           Tensor scratch = Tensor::empty({static_cast<std::int64_t>(runner->scratch_bytes())}, DType::u8);
           runner->run(actual, {scratch.as<std::byte>(), scratch.bytes()});
           EXPECT_EQ(compare_attention({actual.output, actual.lse}, {expected.output, expected.lse},
-                                      attention_tolerance(dtype, kernel->rounds_weights(), 1))
+                                      attention_tolerance(dtype, problem.kv_cache, kernel->rounds_weights(), 1))
                         .failure,
                     "")
               << kernel->name() << " key_block " << tiling.key_block << " chunk " << tiling.chunk << ": " << text;
@@ -228,10 +184,10 @@ TEST(Attention, TheLowestNumberHidesNothingWhereAllHaveIt) {
       if (answer.refusal) continue;
       options.backend = answer.name;
       const bool rounds = attention_registry().find(answer.name, "test")->rounds_weights();
-      EXPECT_EQ(
-          compare_attention(attention_forward(q, k, k, mask, options), expected, attention_tolerance(dtype, rounds, 1))
-              .failure,
-          "")
+      EXPECT_EQ(compare_attention(attention_forward(q, k, k, mask, options), expected,
+                                  attention_tolerance(dtype, KvCacheDtype::automatic, rounds, 1))
+                    .failure,
+                "")
           << answer.name;
     }
   }

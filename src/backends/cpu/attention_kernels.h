@@ -14,6 +14,7 @@ std::vector<std::shared_ptr<const AttentionKernel>> attention_kernels();
 std::shared_ptr<const AttentionKernel> flash_amx_attention_kernel();
 std::shared_ptr<const AttentionKernel> flash_bf16_attention_kernel();
 std::shared_ptr<const AttentionKernel> flash_attention_kernel();
+std::shared_ptr<const AttentionKernel> flash_int8_attention_kernel();
 std::shared_ptr<const AttentionKernel> onednn_attention_kernel();
 
 }  // namespace rondo::cpu

@@ -11,31 +11,15 @@
 //   kOverlaps           whether products run beside vector instructions; then also begin(), step() and store()
 #pragma once
 
-#include <immintrin.h>
-
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <limits>
-
 #include "backends/cpu/flash_bf16.h"
+#include "backends/cpu/flash_blocks-inl.h"
 
 namespace rondo::cpu {
 namespace {
 
-constexpr std::int64_t kBlock = 32;  // queries
-constexpr std::int64_t kStep = 32;   // keys whose scores are computed together
 constexpr std::int64_t kTile = 512;  // elements of a bfloat16 tile, 16 rows of 64 bytes
 // Weights may grow to 2^8 before sums are rescaled to a new largest score: rescaling is rare, precision is the same.
 constexpr float kSlack = 8.0F;
-constexpr float kTiny = std::numeric_limits<float>::min();
-constexpr float kLowest = -std::numeric_limits<float>::infinity();
-constexpr float kLog2E = 1.44269504088896340736F;
-constexpr float kLn2 = 0.69314718055994530942F;
-
-using Bits = std::uint16_t;  // bfloat16
-
-constexpr std::int64_t round_up(std::int64_t value, std::int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 struct Scratch {
   Scratch(std::byte* base, const FlashTiling& tiling, std::int64_t head_dim, std::int64_t value_dim)
@@ -67,69 +51,23 @@ struct Scratch {
   std::int64_t bytes = 0;
 };
 
-// Plain arrays and loops: a template of the standard library that is not inlined might be linked, as compiled here,
-// into code for lesser CPUs.
-using Rows = __m512i[16];
-
-inline void fill(float* target, std::int64_t count, float value) {
-  for (std::int64_t i = 0; i < count; ++i) target[i] = value;
-}
-
-/// Transposes 16 x 16 elements of 32 bits.
-inline void transpose(Rows& x) {
-  Rows y;
-  for (int i = 0; i < 16; i += 2) {
-    y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
-    y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
-  }
-  for (int i = 0; i < 16; i += 4) {
-    x[i] = _mm512_unpacklo_epi64(y[i], y[i + 2]);
-    x[i + 1] = _mm512_unpackhi_epi64(y[i], y[i + 2]);
-    x[i + 2] = _mm512_unpacklo_epi64(y[i + 1], y[i + 3]);
-    x[i + 3] = _mm512_unpackhi_epi64(y[i + 1], y[i + 3]);
-  }
-  for (int i = 0; i < 4; ++i) {
-    y[i] = _mm512_shuffle_i32x4(x[i], x[i + 4], 0x88);
-    y[i + 4] = _mm512_shuffle_i32x4(x[i], x[i + 4], 0xdd);
-    y[i + 8] = _mm512_shuffle_i32x4(x[i + 8], x[i + 12], 0x88);
-    y[i + 12] = _mm512_shuffle_i32x4(x[i + 8], x[i + 12], 0xdd);
-  }
-  for (int i = 0; i < 4; ++i) {
-    x[i] = _mm512_shuffle_i32x4(y[i], y[i + 8], 0x88);
-    x[i + 8] = _mm512_shuffle_i32x4(y[i], y[i + 8], 0xdd);
-    x[i + 4] = _mm512_shuffle_i32x4(y[i + 4], y[i + 12], 0x88);
-    x[i + 12] = _mm512_shuffle_i32x4(y[i + 4], y[i + 12], 0xdd);
-  }
-}
-
 /// The first `count` (at most 32) elements of a row, then zeros.
 inline __m512i load_row(const Bits* row, std::int64_t count) {
   const __mmask32 mask = count >= 32 ? ~__mmask32{0} : (__mmask32{1} << count) - 1;
   return _mm512_maskz_loadu_epi16(mask, row);
 }
 
-/// 2^x for x up to some 10, relative error 7.5e-5: finer than bfloat16.
-inline __m512 exp2_rough(__m512 x) {
-  const __m512 part = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF);  // x - floor(x)
-  __m512 p = _mm512_set1_ps(7.80245195e-2F);
-  p = _mm512_fmadd_ps(p, part, _mm512_set1_ps(2.26067178e-1F));
-  p = _mm512_fmadd_ps(p, part, _mm512_set1_ps(6.95833522e-1F));
-  p = _mm512_fmadd_ps(p, part, _mm512_set1_ps(9.99925221e-1F));
-  return _mm512_scalef_ps(p, x);  // p * 2^floor(x)
-}
-
 template <class Products>
-class FlashBf16 {
+class FlashBf16 : FlashBlocks {
  public:
   FlashBf16(const FlashHeads& heads, const FlashTiling& tiling, std::byte* memory)
-      : h_(heads),
+      : FlashBlocks(heads),
         s_(memory, tiling, heads.head_dim, heads.value_dim),
         // A tiny scale in place of 0 keeps hidden scores at -infinity.
         factor_((heads.scale < 0    ? -heads.scale
                  : heads.scale != 0 ? heads.scale
                                     : kTiny) *
                 kLog2E),
-        adds_mask_(heads.mask != nullptr && heads.mask_dtype != DType::boolean),
         weight_factor_(adds_mask_ ? 1.0F : factor_) {}
 
   void run(std::int64_t first, std::int64_t last) {
@@ -153,12 +91,6 @@ class FlashBf16 {
   }
 
  private:
-  struct Block {
-    std::int64_t head;
-    std::int64_t first;
-    std::int64_t count;
-  };
-
   /// Pairs of keys of a step, times the two halves of its queries.
   static constexpr std::int64_t kPairs = kStep / 2 * 2;
 
@@ -168,15 +100,6 @@ class FlashBf16 {
     __m512 total[2];
   };
 
-  Block block(std::int64_t index) const {
-    const std::int64_t blocks = (h_.queries + kBlock - 1) / kBlock;
-    const std::int64_t first = index % blocks * kBlock;
-    return {index / blocks, first, std::min(kBlock, h_.queries - first)};
-  }
-  std::int64_t visible_keys(const Block& q) const {
-    if (!h_.causal) return h_.keys;
-    return std::clamp<std::int64_t>(q.first + q.count + h_.keys - h_.queries, 0, h_.keys);
-  }
   Bits* queries_of(std::int64_t slot) const { return s_.queries + slot * s_.width * kBlock; }
   float* sums_of(std::int64_t slot) const { return s_.sums + slot * s_.value_width * kBlock; }
   float* center_of(std::int64_t slot) const { return s_.center + slot * kBlock; }
@@ -251,7 +174,8 @@ class FlashBf16 {
     std::int64_t pending = 0;  // weights from here on are not yet in the sums
     score(slot, 0);
     for (std::int64_t j = 0; j < count; j += kStep) {
-      hide(q, key + j, std::min(kStep, count - j));
+      const __m512 factor[2] = {_mm512_set1_ps(factor_), _mm512_set1_ps(factor_)};
+      hide(s_.scores, q, key + j, std::min(kStep, count - j), factor);
       if (raises_center(slot)) {
         add_values(slot, pending, j);
         pending = j;
@@ -292,84 +216,6 @@ class FlashBf16 {
       Products::step(keys + t * kTile, half, queries + t * kTile, half);
       weigh(weighing, kPairs * t / tiles, kPairs * (t + 1) / tiles);
     }
-  }
-
-  /// -infinity where a query does not see a key; `key` is the first of `count` keys of the step.
-  void hide(const Block& q, std::int64_t key, std::int64_t count) const {
-    const __m512 hidden = _mm512_set1_ps(kLowest);
-    if (adds_mask_) {
-      add_mask(q, key, count);
-    } else if (h_.mask != nullptr) {
-      apply_boolean_mask(q, key, count);
-    }
-    for (std::int64_t j = count; j < kStep; ++j) {
-      _mm512_store_ps(s_.scores + j * kBlock, hidden);
-      _mm512_store_ps(s_.scores + j * kBlock + 16, hidden);
-    }
-    const std::int64_t shift = h_.keys - h_.queries;
-    if (!h_.causal || key + count - 1 <= q.first + shift) return;
-    for (std::int64_t j = 0; j < count; ++j) {
-      // Query q.first + i sees the key when i is at least this.
-      const std::int64_t first_to_see = std::clamp<std::int64_t>(key + j - shift - q.first, 0, kBlock);
-      const std::uint32_t blind = first_to_see == 32 ? ~0U : (1U << first_to_see) - 1;
-      _mm512_mask_store_ps(s_.scores + j * kBlock, static_cast<__mmask16>(blind), hidden);
-      _mm512_mask_store_ps(s_.scores + j * kBlock + 16, static_cast<__mmask16>(blind >> 16), hidden);
-    }
-  }
-
-  /// The mask's row of query `query` of the block, from `key` on.
-  template <class T>
-  const T* mask_row(const Block& q, std::int64_t query, std::int64_t key) const {
-    const std::int64_t row = std::min(q.first + query, h_.queries - 1);
-    return static_cast<const T*>(h_.mask) + q.head * h_.mask_head_stride + row * h_.mask_query_stride + key;
-  }
-
-  void apply_boolean_mask(const Block& q, std::int64_t key, std::int64_t count) const {
-    const __m512 hidden = _mm512_set1_ps(kLowest);
-    const __mmask32 real = count >= 32 ? ~__mmask32{0} : (__mmask32{1} << count) - 1;
-    for (std::int64_t v = 0; v < 2; ++v) {
-      alignas(64) std::uint32_t kept[16];  // bit j: the query sees key j
-      for (std::int64_t r = 0; r < 16; ++r) {
-        const __m256i bytes = _mm256_maskz_loadu_epi8(real, mask_row<bool>(q, v * 16 + r, key));
-        kept[r] = _mm256_test_epi8_mask(bytes, bytes);
-      }
-      const __m512i bits = _mm512_load_si512(kept);
-      for (std::int64_t j = 0; j < count; ++j) {
-        const __mmask16 blind = _mm512_testn_epi32_mask(bits, _mm512_set1_epi32(static_cast<int>(1U << j)));
-        _mm512_mask_store_ps(s_.scores + j * kBlock + v * 16, blind, hidden);
-      }
-    }
-  }
-
-  /// scores = factor * score + mask, to the base of 2
-  void add_mask(const Block& q, std::int64_t key, std::int64_t count) const {
-    const __m512 factor = _mm512_set1_ps(factor_);
-    for (std::int64_t first = 0; first < count; first += 16) {
-      const std::int64_t columns = std::min<std::int64_t>(16, count - first);
-      const auto real = static_cast<__mmask16>((1U << columns) - 1);
-      for (std::int64_t v = 0; v < 2; ++v) {
-        Rows x;
-        for (std::int64_t r = 0; r < 16; ++r) x[r] = _mm512_castps_si512(load_mask(q, v * 16 + r, key + first, real));
-        transpose(x);
-        for (std::int64_t j = 0; j < columns; ++j) {
-          float* score = s_.scores + (first + j) * kBlock + v * 16;
-          // What is finite stays so, as in flash_attention.cpp.
-          const __m512 given = _mm512_castsi512_ps(x[j]);
-          const __mmask16 seen = _mm512_cmp_ps_mask(given, _mm512_set1_ps(kLowest), _CMP_NEQ_UQ);
-          const __m512 scaled = _mm512_mul_ps(given, _mm512_set1_ps(kLog2E));
-          const __m512 added =
-              _mm512_mask_max_ps(given, seen, _mm512_set1_ps(-std::numeric_limits<float>::max()), scaled);
-          _mm512_store_ps(score, _mm512_fmadd_ps(_mm512_load_ps(score), factor, added));
-        }
-      }
-    }
-  }
-
-  __m512 load_mask(const Block& q, std::int64_t query, std::int64_t key, __mmask16 real) const {
-    if (h_.mask_dtype == DType::f32) return _mm512_maskz_loadu_ps(real, mask_row<float>(q, query, key));
-    const __m256i narrow = _mm256_maskz_loadu_epi16(real, mask_row<Bits>(q, query, key));
-    if (h_.mask_dtype == DType::f16) return _mm512_cvtph_ps(narrow);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
   }
 
   __m512 largest(std::int64_t v) const {
@@ -487,10 +333,8 @@ class FlashBf16 {
     }
   }
 
-  const FlashHeads& h_;
   const Scratch s_;
   const float factor_;
-  const bool adds_mask_;
   const float weight_factor_;  // what scores are multiplied by when they become weights
   __m512 largest_[2] = {};
 };

@@ -1,0 +1,25 @@
+#include "attention/kv_cache_policy.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "attention/attention_problem.h"
+
+namespace rondo {
+
+bool KvCachePolicy::skips_layer(int layer) const {
+  return std::binary_search(skip_layers.begin(), skip_layers.end(), layer);
+}
+
+std::string KvCachePolicy::to_string() const {
+  if (!fallback_reason.empty()) return fmt::format("native: {}", fallback_reason);
+  if (!active()) return "native";
+  std::string text(kv_cache_dtype_name(dtype));
+  if (rotates) text += " rotated";
+  if (!skip_layers.empty()) text += fmt::format(", native in layers {}", fmt::join(skip_layers, ","));
+  if (!skip_steps.empty()) text += fmt::format(", native at steps {}", fmt::join(skip_steps, ","));
+  return text;
+}
+
+}  // namespace rondo

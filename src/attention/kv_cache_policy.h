@@ -1,0 +1,29 @@
+// Which attention layers run on quantised operands, and at which steps.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "rondo/attention.h"
+
+namespace rondo {
+
+/// Attention runs native at a step that `skip_steps` names or in a layer that `skip_layers` names; both count from 0,
+/// steps over the whole request, layers over one transformer; both are sorted.
+struct KvCachePolicy {
+  KvCacheDtype dtype = KvCacheDtype::automatic;
+  bool rotates = true;
+  std::vector<int> skip_steps;
+  std::vector<int> skip_layers;
+  /// What the device or the model cannot do runs native, with a warning, in place of being refused.
+  bool falls_back = false;
+  /// Why it fell back; empty for most.
+  std::string fallback_reason = {};
+
+  bool active() const { return dtype != KvCacheDtype::automatic; }
+  bool skips_layer(int layer) const;
+  /// "int8 rotated, native in layers 0,7 and at steps 0,1": part of a plan's key.
+  std::string to_string() const;
+};
+
+}  // namespace rondo

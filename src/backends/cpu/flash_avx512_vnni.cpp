@@ -1,0 +1,455 @@
+// Flash attention in 8 bits with the dot products of AVX-512 VNNI. Compiled for that level alone; called only where the
+// CPU has it.
+//
+// Scores stand transposed, [keys][queries], as in the other flash kernels, so that queries are what the lanes hold:
+// they are the unsigned operand (their zero is 128, which is taken from the sums by a constant for each key), keys and
+// values the signed one. Keys and values are quantised and packed once for all chunks of queries.
+//
+// Budget at head dim 128 on Zen 4 (a dot product of 64 multiply-adds a cycle): a vector of 16 scores takes 64 of them
+// in the two products, where bfloat16 takes 128; softmax and rounding to integers take some 17 instructions more, which
+// partly run beside.
+#include "backends/cpu/flash_int8.h"
+
+#include <cstring>
+
+#include "attention/int8_limits.h"
+#include "backends/cpu/flash_blocks-inl.h"
+
+namespace rondo::cpu {
+namespace {
+
+constexpr std::int64_t kKeys = kKeysOfBlock;
+constexpr std::int64_t kRows = 8;   // rows of sums that are kept in registers
+constexpr std::int64_t kGroup = 4;  // elements of one lane's dot product
+constexpr std::uint8_t kZero = 128;
+constexpr float kLog2Weights = 7.99435343685886F;  // log2(kWeightLimit)
+
+/// One block of keys and values.
+struct Packed {
+  Packed(std::byte* base, std::int64_t head_dim, std::int64_t value_dim)
+      : width(round_up(head_dim, kGroup)), value_width(round_up(value_dim, kRows)) {
+    const auto take = [&]<typename T>(T*& part, std::int64_t count) {
+      part = base == nullptr ? nullptr : reinterpret_cast<T*>(base + bytes);
+      bytes += round_up(count * static_cast<std::int64_t>(sizeof(T)), 64);
+    };
+    take(keys, kKeys * width);
+    take(values, kKeys * value_width);
+    take(zeros, kKeys);
+    take(key_scales, kKeys);
+    take(value_scales, value_width);
+  }
+  std::int64_t width;
+  std::int64_t value_width;
+  std::int8_t* keys;    // [key][d]
+  std::int8_t* values;  // [key / 4][column][4 keys]
+  std::int32_t* zeros;  // what a key's sums begin with: -128 times the sum of its elements
+  float* key_scales;
+  float* value_scales;
+  std::int64_t bytes = 0;
+};
+
+struct Scratch {
+  Scratch(std::byte* base, std::int64_t head_dim, std::int64_t value_dim)
+      : width(round_up(head_dim, kGroup)), value_width(round_up(value_dim, 16)) {
+    const auto take = [&]<typename T>(T*& part, std::int64_t count) {
+      part = base == nullptr ? nullptr : reinterpret_cast<T*>(base + bytes);
+      bytes += round_up(count * static_cast<std::int64_t>(sizeof(T)), 64);
+    };
+    take(row, round_up(std::max(head_dim, value_dim), 16));
+    take(narrow, round_up(head_dim, 64));
+    take(queries, width * kBlock);
+    take(scores, kKeys * kBlock);
+    take(weights, kKeys * kBlock);
+    take(sums, value_width * kBlock);
+    take(factor, kBlock);
+    take(center, kBlock);
+    take(total, kBlock);
+    take(used, kBlock);
+  }
+  std::int64_t width;
+  std::int64_t value_width;
+  float* row;             // one query, or key, as floats
+  std::int8_t* narrow;    // the same in 8 bits
+  std::uint8_t* queries;  // [d / 4][32 queries][4]
+  float* scores;          // [128 keys][32 queries]
+  std::uint8_t* weights;  // [key / 4][32 queries][4 keys]
+  float* sums;            // [value_width][32 queries]
+  float* factor;          // what a query's scores are multiplied by (base 2)
+  float* center;          // the largest score so far
+  float* total;           // sum of exact weights
+  float* used;            // sum of rounded ones
+  std::int64_t bytes = 0;
+};
+
+inline __mmask16 lanes(std::int64_t count) {
+  return count >= 16 ? static_cast<__mmask16>(0xffff) : static_cast<__mmask16>((1U << count) - 1);
+}
+
+/// `count` (at most 16) elements as floats, then zeros.
+inline __m512 load_floats(DType dtype, const void* row, std::int64_t first, std::int64_t count) {
+  const __mmask16 real = lanes(count);
+  if (dtype == DType::f32) return _mm512_maskz_loadu_ps(real, static_cast<const float*>(row) + first);
+  const __m256i narrow = _mm256_maskz_loadu_epi16(real, static_cast<const Bits*>(row) + first);
+  if (dtype == DType::f16) return _mm512_cvtph_ps(narrow);
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
+}
+
+inline void store_floats(DType dtype, __m512 values, void* row, std::int64_t first, std::int64_t count) {
+  const __mmask16 real = lanes(count);
+  if (dtype == DType::f32) {
+    _mm512_mask_storeu_ps(static_cast<float*>(row) + first, real, values);
+    return;
+  }
+  __m256i narrow;
+  if (dtype == DType::f16) {
+    narrow = _mm512_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  } else {  // to nearest even; a NaN stays one
+    const __m512i bits = _mm512_castps_si512(values);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    const __mmask16 nan = _mm512_cmp_ps_mask(values, values, _CMP_UNORD_Q);
+    narrow = _mm512_cvtepi32_epi16(
+        _mm512_srli_epi32(_mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc00000)), 16));
+  }
+  _mm256_mask_storeu_epi16(static_cast<Bits*>(row) + first, real, narrow);
+}
+
+inline const void* element(DType dtype, const void* base, std::int64_t index) {
+  const std::int64_t size = dtype == DType::f32 ? 4 : 2;
+  return static_cast<const std::byte*>(base) + index * size;
+}
+
+/// The low bytes of four vectors, which have nothing above them, side by side in each lane.
+inline __m512i join_bytes(const __m512i* whole) {
+  const __m512i low = _mm512_or_si512(whole[0], _mm512_slli_epi32(whole[1], 8));
+  return _mm512_or_si512(low, _mm512_or_si512(_mm512_slli_epi32(whole[2], 16), _mm512_slli_epi32(whole[3], 24)));
+}
+
+/// One stage of a Walsh-Hadamard transform inside vectors: lanes `distance` apart become their sum and difference.
+template <int kDistance>
+inline __m512 butterfly(__m512 x) {
+  __m512 other;
+  if constexpr (kDistance == 1) other = _mm512_permute_ps(x, 0xb1);
+  if constexpr (kDistance == 2) other = _mm512_permute_ps(x, 0x4e);
+  if constexpr (kDistance == 4) other = _mm512_shuffle_f32x4(x, x, 0xb1);
+  if constexpr (kDistance == 8) other = _mm512_shuffle_f32x4(x, x, 0x4e);
+  __mmask16 upper = 0;
+  for (int i = 0; i < 16; ++i) upper = static_cast<__mmask16>(upper | ((i & kDistance) != 0 ? 1U << i : 0U));
+  return _mm512_mask_sub_ps(_mm512_add_ps(x, other), upper, other, x);
+}
+
+/// As rotate_head(), signs applied before: `row` is aligned.
+inline void turn(float* row, std::int64_t width) {
+  for (std::int64_t first = 0; first < width;) {
+    std::int64_t part = 1;
+    while (part * 2 <= width - first) part *= 2;
+    float* values = row + first;
+    const float norm = 1.0F / std::sqrt(static_cast<float>(part));
+    if (part < 16) {
+      for (std::int64_t i = 0; i < part; ++i) values[i] *= norm;
+      for (std::int64_t distance = 1; distance < part; distance *= 2) {
+        for (std::int64_t i = 0; i < part; ++i) {
+          if ((i & distance) != 0) continue;
+          const float a = values[i];
+          values[i] = a + values[i + distance];
+          values[i + distance] = a - values[i + distance];
+        }
+      }
+    } else {
+      for (std::int64_t i = 0; i < part; i += 16) {
+        const __m512 scaled = _mm512_mul_ps(_mm512_loadu_ps(values + i), _mm512_set1_ps(norm));
+        _mm512_storeu_ps(values + i, butterfly<8>(butterfly<4>(butterfly<2>(butterfly<1>(scaled)))));
+      }
+      for (std::int64_t distance = 16; distance < part; distance *= 2) {
+        for (std::int64_t i = 0; i < part; i += 16) {
+          if ((i & distance) != 0) continue;
+          const __m512 a = _mm512_loadu_ps(values + i);
+          const __m512 b = _mm512_loadu_ps(values + i + distance);
+          _mm512_storeu_ps(values + i, _mm512_add_ps(a, b));
+          _mm512_storeu_ps(values + i + distance, _mm512_sub_ps(a, b));
+        }
+      }
+    }
+    first += part;
+  }
+}
+
+/// A query or key, times `direction` (1 or -1), in 8 bits, up to a multiple of 16 elements of which those from head_dim
+/// on are 0; returns its scale.
+inline float quantize_head(DType dtype, const void* source, std::int64_t head_dim, const float* signs, float direction,
+                           float* row, std::int8_t* narrow) {
+  for (std::int64_t d = 0; d < head_dim; d += 16) {
+    __m512 x = load_floats(dtype, source, d, head_dim - d);
+    if (signs != nullptr) x = _mm512_mul_ps(x, _mm512_loadu_ps(signs + d));
+    _mm512_storeu_ps(row + d, x);
+  }
+  if (signs != nullptr) turn(row, head_dim);
+  // Magnitudes compared as bits: NaN stands above infinity, infinity above all numbers.
+  __m512i most = _mm512_setzero_si512();
+  for (std::int64_t d = 0; d < head_dim; d += 16) {
+    const __m512 x = _mm512_maskz_loadu_ps(lanes(head_dim - d), row + d);
+    most = _mm512_max_epi32(most, _mm512_castps_si512(_mm512_abs_ps(x)));
+  }
+  const float largest = _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(_mm512_reduce_max_epi32(most))));
+  const bool has_scale = largest > kLeastMagnitude && largest <= std::numeric_limits<float>::max();
+  const __m512 inverse = _mm512_set1_ps(has_scale ? direction * static_cast<float>(kInt8Limit) / largest : 0.0F);
+  for (std::int64_t d = 0; d < head_dim; d += 16) {
+    const __m512 x = _mm512_maskz_loadu_ps(lanes(head_dim - d), row + d);
+    const __m512i whole =
+        _mm512_maskz_mov_epi32(lanes(has_scale ? 16 : 0), _mm512_cvtps_epi32(_mm512_mul_ps(x, inverse)));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(narrow + d), _mm512_cvtsepi32_epi8(whole));
+  }
+  return largest / static_cast<float>(kInt8Limit);
+}
+
+/// Sums of 4 x `steps` products for `rows` (a multiple of 8) rows of `a` and 32 columns of `b` [step][32][4].
+/// finish(row, half of the columns, sums) takes each vector of them; row r begins with init[r].
+template <class Finish>
+inline void multiply(const std::int8_t* a, std::int64_t row_stride, std::int64_t step_stride, const std::uint8_t* b,
+                     std::int64_t steps, std::int64_t rows, const std::int32_t* init, const Finish& finish) {
+  for (std::int64_t first = 0; first < rows; first += kRows) {
+    __m512i sums[kRows][2];
+    for (std::int64_t r = 0; r < kRows; ++r)
+      sums[r][0] = sums[r][1] = init == nullptr ? _mm512_setzero_si512() : _mm512_set1_epi32(init[first + r]);
+    const std::int8_t* rows_of_a = a + first * row_stride;
+    for (std::int64_t step = 0; step < steps; ++step) {
+      const __m512i left = _mm512_load_si512(b + step * 128);
+      const __m512i right = _mm512_load_si512(b + step * 128 + 64);
+      for (std::int64_t r = 0; r < kRows; ++r) {
+        const void* group = rows_of_a + r * row_stride + step * step_stride;
+        const __m512i x = _mm512_set1_epi32(*static_cast<const std::int32_t*>(group));
+        sums[r][0] = _mm512_dpbusd_epi32(sums[r][0], left, x);
+        sums[r][1] = _mm512_dpbusd_epi32(sums[r][1], right, x);
+      }
+    }
+    for (std::int64_t r = 0; r < kRows; ++r) {
+      finish(first + r, 0, sums[r][0]);
+      finish(first + r, 1, sums[r][1]);
+    }
+  }
+}
+
+class FlashInt8 : FlashBlocks {
+ public:
+  FlashInt8(const FlashHeads& heads, const float* signs, std::byte* memory)
+      : FlashBlocks(heads), s_(memory, heads.head_dim, heads.value_dim), signs_(signs) {}
+
+  void run(const std::byte* packed, std::int64_t first, std::int64_t last) {
+    for (std::int64_t b = first; b < last; ++b) {
+      const Block q = block(b);
+      load_queries(q);
+      const std::int64_t visible = visible_keys(q);
+      const std::byte* next = packed;
+      for (std::int64_t key = 0; key < visible; key += kKeys) {
+        const Packed keys(const_cast<std::byte*>(next), h_.head_dim, h_.value_dim);
+        attend(q, keys, key, std::min(kKeys, visible - key));
+        next += keys.bytes;
+      }
+      store_result(q);
+    }
+  }
+
+ private:
+  void load_queries(const Block& q) {
+    const float scale = (h_.scale == 0 ? kTiny : std::abs(h_.scale)) * kLog2E;
+    // A negative scale turns the queries around, so that the largest score is also the largest product.
+    const float direction = h_.scale < 0 ? -1.0F : 1.0F;
+    for (std::int64_t i = 0; i < kBlock; ++i) {
+      const std::int64_t index = q.head * h_.query_head_stride + (q.first + std::min(i, q.count - 1)) * h_.query_stride;
+      const float own = quantize_head(h_.dtype, element(h_.dtype, h_.query, index), h_.head_dim, signs_, direction,
+                                      s_.row, s_.narrow);
+      for (std::int64_t d = 0; d < s_.width; d += kGroup) {
+        std::uint32_t group = 0;
+        std::memcpy(&group, s_.narrow + d, sizeof group);
+        group ^= 0x80808080U;  // from signed to unsigned around kZero
+        std::memcpy(s_.queries + (d / kGroup * kBlock + i) * kGroup, &group, sizeof group);
+      }
+      // A tiny factor in place of 0 keeps hidden scores at -infinity.
+      const float factor = own * scale;
+      s_.factor[i] = factor < kTiny ? kTiny : factor;
+    }
+    fill(s_.sums, s_.value_width * kBlock, 0.0F);
+    fill(s_.center, kBlock, kLowest);
+    fill(s_.total, kBlock, 0.0F);
+    fill(s_.used, kBlock, 0.0F);
+  }
+
+  void attend(const Block& q, const Packed& keys, std::int64_t key, std::int64_t count) {
+    multiply(keys.keys, keys.width, kGroup, s_.queries, keys.width / kGroup, round_up(count, kRows), keys.zeros,
+             [&](std::int64_t row, std::int64_t v, __m512i sums) {
+               const __m512 score = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_set1_ps(keys.key_scales[row]));
+               _mm512_store_ps(s_.scores + row * kBlock + v * 16, score);
+             });
+    const __m512 own[2] = {_mm512_load_ps(s_.factor), _mm512_load_ps(s_.factor + 16)};
+    for (std::int64_t j = 0; j < round_up(count, kRows); j += kStep)
+      hide(s_.scores + j * kBlock, q, key + j, std::min(kStep, std::max<std::int64_t>(0, count - j)), own);
+    __m512 share[2];
+    for (std::int64_t v = 0; v < 2; ++v) share[v] = weigh(v, count, adds_mask_ ? _mm512_set1_ps(1.0F) : own[v]);
+    add_values(keys, count, share);
+  }
+
+  /// Weights of one half of the queries in 8 bits, relative to the block's own largest score; returns what the block's
+  /// sums are multiplied by.
+  __m512 weigh(std::int64_t v, std::int64_t count, __m512 factor) {
+    const float* scores = s_.scores + v * 16;
+    const std::int64_t padded = round_up(count, kGroup);  // what is beyond `count` is hidden
+    __m512 a = _mm512_load_ps(scores);
+    __m512 b = a;
+    for (std::int64_t j = 0; j < padded; j += 2) {  // a NaN stays
+      a = _mm512_max_ps(_mm512_load_ps(scores + j * kBlock), a);
+      b = _mm512_max_ps(_mm512_load_ps(scores + (j + 1) * kBlock), b);
+    }
+    const __m512 largest = _mm512_mul_ps(_mm512_max_ps(a, b), factor);
+    const __m512 lowest = _mm512_set1_ps(kLowest);
+    // Where nothing is visible any finite number makes every weight 0.
+    const __mmask16 visible = _mm512_cmp_ps_mask(largest, lowest, _CMP_NEQ_UQ);
+    const __m512 shift =
+        _mm512_sub_ps(_mm512_maskz_mov_ps(visible, largest), _mm512_set1_ps(kLog2Weights));  // weights up to 255
+    __m512 exact = _mm512_setzero_ps();
+    __m512i used = _mm512_setzero_si512();
+    std::uint8_t* target = s_.weights + v * 64;
+    for (std::int64_t j = 0; j < padded; j += kGroup) {
+      __m512i whole[kGroup];
+      for (int k = 0; k < kGroup; ++k) {
+        const __m512 score = _mm512_load_ps(scores + (j + k) * kBlock);
+        const __m512 weight = exp2_rough(_mm512_fmsub_ps(score, factor, shift));
+        exact = _mm512_add_ps(exact, weight);
+        whole[k] = _mm512_min_epi32(_mm512_cvtps_epi32(weight), _mm512_set1_epi32(kWeightLimit));
+      }
+      const __m512i group = join_bytes(whole);
+      used = _mm512_dpbusd_epi32(used, group, _mm512_set1_epi32(0x01010101));
+      _mm512_store_si512(target + j / kGroup * 128, group);
+    }
+
+    float* center = s_.center + v * 16;
+    float* total = s_.total + v * 16;
+    float* sum = s_.used + v * 16;
+    const __m512 before = _mm512_load_ps(center);
+    const __m512 after = _mm512_max_ps(before, largest);  // the second where one is NaN
+    const __mmask16 begun = _mm512_cmp_ps_mask(before, lowest, _CMP_NEQ_UQ);
+    const __m512 shrink = _mm512_maskz_mov_ps(begun, exp2_rough(_mm512_sub_ps(before, after)));
+    const __m512 share = _mm512_maskz_mov_ps(visible, exp2_rough(_mm512_sub_ps(largest, after)));
+    _mm512_store_ps(center, after);
+    _mm512_store_ps(total, _mm512_fmadd_ps(_mm512_load_ps(total), shrink, _mm512_mul_ps(exact, share)));
+    _mm512_store_ps(sum, _mm512_fmadd_ps(_mm512_load_ps(sum), shrink, _mm512_mul_ps(_mm512_cvtepi32_ps(used), share)));
+    const __mmask16 raised = _mm512_cmp_ps_mask(before, after, _CMP_NEQ_UQ) & begun;
+    if (raised != 0) {
+      for (std::int64_t c = 0; c < s_.value_width; ++c) {
+        float* sums = s_.sums + c * kBlock + v * 16;
+        _mm512_store_ps(sums, _mm512_mul_ps(_mm512_load_ps(sums), shrink));
+      }
+    }
+    return share;
+  }
+
+  void add_values(const Packed& keys, std::int64_t count, const __m512* share) {
+    multiply(keys.values, kGroup, keys.value_width * kGroup, s_.weights, (count + kGroup - 1) / kGroup,
+             keys.value_width, nullptr, [&](std::int64_t row, std::int64_t v, __m512i sums) {
+               float* target = s_.sums + row * kBlock + v * 16;
+               const __m512 factor = _mm512_mul_ps(share[v], _mm512_set1_ps(keys.value_scales[row]));
+               _mm512_store_ps(target, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), factor, _mm512_load_ps(target)));
+             });
+  }
+
+  void store_result(const Block& q) const {
+    for (std::int64_t v = 0; v * 16 < q.count; ++v) {
+      const std::int64_t rows = std::min<std::int64_t>(16, q.count - v * 16);
+      for (std::int64_t c = 0; c < h_.value_dim; c += 16) {
+        Rows x;
+        for (std::int64_t r = 0; r < 16; ++r) x[r] = _mm512_load_si512(s_.sums + (c + r) * kBlock + v * 16);
+        transpose(x);
+        for (std::int64_t r = 0; r < rows; ++r) {
+          const float used = s_.used[v * 16 + r];
+          const float total = s_.total[v * 16 + r];  // of what is no number no integer tells
+          const __m512 inverse = _mm512_set1_ps(std::isnan(total) ? total : used == 0 ? 0.0F : 1.0F / used);
+          const std::int64_t index = q.head * h_.output_head_stride + (q.first + v * 16 + r) * h_.output_stride;
+          store_floats(h_.dtype, _mm512_mul_ps(_mm512_castsi512_ps(x[r]), inverse),
+                       const_cast<void*>(element(h_.dtype, h_.output, index)), c, h_.value_dim - c);
+        }
+      }
+      if (h_.lse == nullptr) continue;
+      for (std::int64_t r = 0; r < rows; ++r) {
+        const float total = s_.total[v * 16 + r];
+        const float center = s_.center[v * 16 + r];
+        h_.lse[q.head * h_.lse_head_stride + (q.first + v * 16 + r) * h_.lse_stride] =
+            total == 0 ? kLowest : (center - kLog2Weights) * kLn2 + std::log(total);
+      }
+    }
+  }
+
+  const Scratch s_;
+  const float* signs_;
+};
+
+void pack_keys(const FlashHeads& h, const float* signs, std::int64_t key, std::int64_t count, const Packed& target) {
+  alignas(64) float row[kFlashInt8WidestHead];
+  alignas(64) std::int8_t narrow[kFlashInt8WidestHead + 16];
+  for (std::int64_t j = 0; j < kKeys; ++j) {
+    std::int8_t* keys = target.keys + j * target.width;
+    target.zeros[j] = 0;
+    target.key_scales[j] = 0;
+    for (std::int64_t d = 0; d < target.width; ++d) keys[d] = 0;
+    if (j >= count) continue;
+    target.key_scales[j] =
+        quantize_head(h.dtype, element(h.dtype, h.key, (key + j) * h.key_stride), h.head_dim, signs, 1.0F, row, narrow);
+    std::int32_t sum = 0;
+    for (std::int64_t d = 0; d < h.head_dim; ++d) {
+      keys[d] = narrow[d];
+      sum += narrow[d];
+    }
+    target.zeros[j] = -static_cast<std::int32_t>(kZero) * sum;
+  }
+}
+
+void pack_values(const FlashHeads& h, std::int64_t key, std::int64_t count, const Packed& target) {
+  for (std::int64_t c = 0; c < target.value_width; c += 16) {
+    const std::int64_t columns = std::min<std::int64_t>(16, h.value_dim - c);
+    const auto load = [&](std::int64_t j) {
+      if (j >= count || columns <= 0) return _mm512_setzero_ps();
+      return load_floats(h.dtype, element(h.dtype, h.value, (key + j) * h.value_stride), c, columns);
+    };
+    __m512i most = _mm512_setzero_si512();
+    for (std::int64_t j = 0; j < count; ++j) most = _mm512_max_epi32(most, _mm512_castps_si512(_mm512_abs_ps(load(j))));
+    const __m512 largest = _mm512_castsi512_ps(most);
+    const __mmask16 has_scale =
+        _mm512_cmp_ps_mask(largest, _mm512_set1_ps(kLeastMagnitude), _CMP_GT_OQ) &
+        _mm512_cmp_ps_mask(largest, _mm512_set1_ps(std::numeric_limits<float>::max()), _CMP_LE_OQ);
+    const __m512 inverse = _mm512_maskz_div_ps(has_scale, _mm512_set1_ps(kInt8Limit), largest);
+    const __mmask16 stored = lanes(target.value_width - c);
+    _mm512_mask_storeu_ps(target.value_scales + c, stored,
+                          _mm512_mul_ps(largest, _mm512_set1_ps(1.0F / static_cast<float>(kInt8Limit))));
+    for (std::int64_t j = 0; j < kKeys; j += kGroup) {
+      __m512i whole[kGroup];
+      for (int k = 0; k < kGroup; ++k) {
+        const __m512i value = _mm512_maskz_cvtps_epi32(has_scale, _mm512_mul_ps(load(j + k), inverse));
+        whole[k] = _mm512_and_si512(value, _mm512_set1_epi32(0xff));
+      }
+      _mm512_mask_storeu_epi32(target.values + (j / kGroup * target.value_width + c) * kGroup, stored,
+                               join_bytes(whole));
+    }
+  }
+}
+
+}  // namespace
+
+std::size_t flash_int8_block_bytes(std::int64_t head_dim, std::int64_t value_dim) {
+  return static_cast<std::size_t>(Packed(nullptr, head_dim, value_dim).bytes);
+}
+
+void flash_int8_pack(const FlashHeads& heads, const float* signs, std::int64_t key, std::byte* target) {
+  const Packed packed(target, heads.head_dim, heads.value_dim);
+  const std::int64_t count = std::min(kKeys, heads.keys - key);
+  pack_keys(heads, signs, key, count, packed);
+  pack_values(heads, key, count, packed);
+}
+
+std::size_t flash_int8_scratch_bytes(std::int64_t head_dim, std::int64_t value_dim) {
+  return static_cast<std::size_t>(Scratch(nullptr, head_dim, value_dim).bytes);
+}
+
+void flash_int8(const FlashHeads& heads, const float* signs, const std::byte* packed, std::int64_t first,
+                std::int64_t last, std::byte* scratch) {
+  FlashInt8(heads, signs, scratch).run(packed, first, last);
+}
+
+}  // namespace rondo::cpu
