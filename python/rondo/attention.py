@@ -77,10 +77,13 @@ def _prepare(
     layout: Optional[str] = None,
     backend: Optional[str] = None,
     threads: Optional[int] = None,
+    kv_cache_dtype: str = "auto",
+    rotate: bool = True,
 ) -> tuple[Operands, tuple[Any, ...]]:
     """The operands of a call, checked, and the arguments that the extension takes for it."""
     fused, head_first = switch(function, "fused", fused), switch(function, "head_first", head_first)
     causal, return_lse = switch(function, "causal", causal), switch(function, "return_lse", return_lse)
+    rotate = switch(function, "rotate", rotate)
     kind = _choose_layout(function, head_first, input_layout)
     if layout is not None and layout not in _LAYOUTS:
         raise ValueError(f"{function}: layout '{layout}' is given; allowed are {', '.join(_LAYOUTS)}")
@@ -89,6 +92,7 @@ def _prepare(
     _lay_out(operands, ("query", "key", "value"), kind, layout)
     arrays = (operands["query"], operands["key"], operands["value"], operands["attn_mask"])
     settings = (scale, causal, kind, num_heads or 0, return_lse, mode, name, thread_count(threads))
+    settings += (kv_cache_dtype, rotate)
     return operands, (*arrays, *settings)
 
 
@@ -110,6 +114,8 @@ def attention_forward(
     layout: Optional[str] = None,
     backend: Optional[str] = None,
     threads: Optional[int] = None,
+    kv_cache_dtype: str = "auto",
+    rotate: bool = True,
 ) -> Any:
     """softmax(scale * query key^T + attn_mask) value, per head (Vaswani et al., 2017).
 
@@ -127,6 +133,8 @@ def attention_forward(
     op_type, backend: a kernel's name as ``rondo backends`` lists them; MindIE-SD's own names mean the best one here.
     layout: the memory layout in which the kernel runs; operands that lie otherwise are copied.
     threads: RONDO_THREADS, else the physical cores, when not given.
+    kv_cache_dtype: "auto" multiplies operands as they are; "int8" quantises them on the way (needs AVX-512 VNNI).
+    rotate: whether queries and keys are turned by random Hadamard matrices before they are quantised.
 
     Returns an array of query's kind, shape (with value's head dim) and dtype. Raises ValueError for operands that do
     not fit, TypeError for what is no array, NotImplementedError when the named kernel cannot run the problem,
@@ -135,7 +143,7 @@ def attention_forward(
     operands, arguments = _prepare(
         "attention_forward", query, key, value, attn_mask, scale, fused=fused, head_first=head_first, causal=causal,
         input_layout=input_layout, num_heads=num_heads, return_lse=return_lse, opt_mode=opt_mode, op_type=op_type,
-        layout=layout, backend=backend, threads=threads,
+        layout=layout, backend=backend, threads=threads, kv_cache_dtype=kv_cache_dtype, rotate=rotate,
     )  # fmt: skip
     out, lse = _rondo.attention_forward(*arguments)
     return (operands.take(out), operands.take(lse)) if return_lse else operands.take(out)
@@ -185,12 +193,14 @@ def attention_forward_varlen(
     backend: Optional[str] = None,
     *,
     threads: Optional[int] = None,
+    kv_cache_dtype: str = "auto",
+    rotate: bool = True,
 ) -> Any:
     """Attention over sequences packed one behind the other.
 
     q: [Tq, N, D]; k: [Tk, Nk, D]; v: [Tk, Nk, Dv]. Sequence i has queries cu_seqlens_q[i] to cu_seqlens_q[i + 1] and
     keys likewise; a sequence may be empty. max_seqlen_*, where given, must not be less than the longest sequence.
-    dropout_p other than 0 is refused. Returns [Tq, N, Dv], with return_lse also lse [N, Tq] float32. Raises as
+    dropout_p other than 0 is refused; kv_cache_dtype and rotate as in attention_forward. Returns [Tq, N, Dv], with return_lse also lse [N, Tq] float32. Raises as
     attention_forward.
     """
     function = "attention_forward_varlen"
@@ -206,8 +216,8 @@ def attention_forward_varlen(
     operands = Operands(function, q=q, k=k, v=v)
     out, lse = _rondo.attention_forward_varlen(
         operands["q"], operands["k"], operands["v"], cu_q, cu_k, softmax_scale, causal, return_lse, backend or "",
-        thread_count(threads),
-    )
+        thread_count(threads), kv_cache_dtype, switch(function, "rotate", rotate),
+    )  # fmt: skip
     return (operands.take(out), operands.take(lse)) if return_lse else operands.take(out)
 
 
