@@ -51,7 +51,7 @@ SHAPES = [
     Shape(24, 64, 4096, 4096), Shape(2, 64, 77, 77), Shape(12, 128, 1024, 1024, lengths=tuple(range(128, 1025, 128))),
     Shape(12, 128, 1024, 1024, mask=True),
 ]  # fmt: skip
-COLOURS = {"rondo": "#2563eb", "torch": "#f97316", "openvino": "#7c3aed", "onnxruntime": "#64748b"}
+COLOURS = {"rondo": "#2563eb", "rondo int8": "#0d9488", "torch": "#f97316", "openvino": "#7c3aed", "onnxruntime": "#64748b"}
 
 
 def installed(name):
@@ -99,6 +99,13 @@ def onnxruntime_runner(onnxruntime, operands, shape, threads):
     return lambda: session.run(None, feeds)
 
 
+def takes_int8(dtype):
+    """Beside bfloat16, where the CPU has it: keys, values and all quantised in every call, with rotation."""
+    x = torch.zeros(1, 1, 1, 64)
+    answers = dict(rondo.attention_backends(x, x, x, kv_cache_dtype="int8"))
+    return dtype == torch.bfloat16 and answers["flash-int8"] is None
+
+
 def packed_runners(shape, dtype):
     """Sequences of mixed lengths: one call of Rondo's; torch has none for the CPU and takes them one by one."""
     operands = [torch.randn(sum(shape.lengths), shape.heads, shape.width).to(dtype) for _ in range(3)]
@@ -110,10 +117,11 @@ def packed_runners(shape, dtype):
             parts = (x[None, begin:end].transpose(1, 2) for x in operands)
             torch.nn.functional.scaled_dot_product_attention(*parts)
 
-    return {
-        "rondo": lambda: rondo.attention_forward_varlen(*operands, boundaries, boundaries, longest, longest),
-        "torch": one_by_one,
-    }
+    def packed(**options):
+        return rondo.attention_forward_varlen(*operands, boundaries, boundaries, longest, longest, **options)
+
+    int8 = {"rondo int8": lambda: packed(kv_cache_dtype="int8")} if takes_int8(dtype) else {}
+    return {"rondo": packed, **int8, "torch": one_by_one}
 
 
 def runners(shape, dtype, threads):
@@ -123,8 +131,14 @@ def runners(shape, dtype, threads):
     operands = [torch.randn(1, shape.heads, count, shape.width).to(dtype) for count in tokens]
     mask = torch.rand(1, 1, shape.queries, shape.keys) > 1 / 3 if shape.mask else None
     torch_attention = torch.nn.functional.scaled_dot_product_attention
+
+    def own(**options):
+        return rondo.attention_forward(*operands, mask, head_first=True, causal=shape.causal, **options)
+
+    int8 = {"rondo int8": lambda: own(kv_cache_dtype="int8")} if takes_int8(dtype) else {}
     result = {
-        "rondo": lambda: rondo.attention_forward(*operands, mask, head_first=True, causal=shape.causal),
+        "rondo": own,
+        **int8,
         "torch": lambda: torch_attention(*operands, attn_mask=mask, is_causal=shape.causal),
     }
     if openvino := installed("openvino"):

@@ -9,6 +9,7 @@
 #include "cli/model_folder.h"
 #include "cli/run_flags.h"
 #include "io/png.h"
+#include "pipelines/attention_evaluation.h"
 #include "pipelines/linear_evaluation.h"
 
 namespace rondo::cli {
@@ -16,22 +17,60 @@ namespace {
 
 using nlohmann::json;
 
-struct EvalLinearsFlags {
+/// A run whose operands are looked at.
+struct EvalRunFlags {
   std::optional<std::string> model;
   std::optional<std::string> prompt;
   std::optional<std::string> seed;
   std::optional<std::string> steps;
   bool as_json = false;
   RunFlags run;
+
+  void add_to(CLI::App& app) {
+    add_value(app, "--model", model, "folder in diffusers layout (default: the bundled model)");
+    add_value(app, "-p,--prompt", prompt, "what to draw (default: red heart)");
+    add_value(app, "--seed", seed, "default 1");
+    add_value(app, "--num-inference-steps", steps, "denoising steps (default: the model's)");
+    app.add_flag("--json", as_json, "print one JSON object");
+    run.add_to(app);
+  }
+
+  TextToImageRequest request() const {
+    TextToImageRequest request;
+    request.prompt = prompt.value_or("red heart");
+    request.seed = seed ? parse_unsigned("--seed", *seed) : 1;
+    if (steps) request.num_inference_steps = parse_integer("--num-inference-steps", *steps);
+    return request;
+  }
 };
 
-void eval_linears(const EvalLinearsFlags& flags) {
-  TextToImageRequest request;
-  request.prompt = flags.prompt.value_or("red heart");
-  request.seed = flags.seed ? parse_unsigned("--seed", *flags.seed) : 1;
-  if (flags.steps) request.num_inference_steps = parse_integer("--num-inference-steps", *flags.steps);
+void eval_attention(const EvalRunFlags& flags) {
+  const std::vector<EvaluatedAttention> found = evaluate_attention(
+      choose_model_folder(flags.model), flags.run.options(), flags.request(), &cancel_on_interrupt());
+  if (flags.as_json) {
+    json rows = json::array();
+    for (const EvaluatedAttention& row : found) {
+      rows.push_back({{"layer", row.layer},
+                      {"kv_cache_dtype", "int8"},
+                      {"rotation", row.rotated ? "hadamard" : "none"},
+                      {"cosine", row.cosine},
+                      {"relative_l2", row.relative_l2},
+                      {"max_error", row.max_error}});
+    }
+    fmt::print("{}\n", json{{"schema_version", 1}, {"layers", rows}}.dump());
+    return;
+  }
+  fmt::print("{:<22} {:<8} {:<10} {:>10} {:>12} {:>10}\n", "layer (worst step)", "dtype", "rotation", "cosine",
+             "relative L2", "max error");
+  for (const EvaluatedAttention& row : found) {
+    fmt::print("{:<22} {:<8} {:<10} {:>10.6f} {:>12.5f} {:>10.4f}\n", row.layer, "int8",
+               row.rotated ? "hadamard" : "none", row.cosine, row.relative_l2, row.max_error);
+  }
+}
+
+void eval_linears(const EvalRunFlags& flags) {
   const LinearEvaluation result =
-      evaluate_linears(choose_model_folder(flags.model), flags.run.options(), request, &cancel_on_interrupt());
+      evaluate_linears(choose_model_folder(flags.model), flags.run.options(), flags.request(), &cancel_on_interrupt());
   if (flags.as_json) {
     json layers = json::array();
     for (const EvaluatedLayer& layer : result.layers) {
@@ -63,14 +102,15 @@ void add_eval_command(CLI::App& app) {
   command->require_subcommand(1);
   CLI::App* linears =
       command->add_subcommand("linears", "Quantised linear layers against unquantised ones, in a real run");
-  auto flags = std::make_shared<EvalLinearsFlags>();
-  add_value(*linears, "--model", flags->model, "folder in diffusers layout (default: the bundled model)");
-  add_value(*linears, "-p,--prompt", flags->prompt, "what to draw (default: red heart)");
-  add_value(*linears, "--seed", flags->seed, "default 1");
-  add_value(*linears, "--num-inference-steps", flags->steps, "denoising steps (default: the model's)");
-  linears->add_flag("--json", flags->as_json, "print one JSON object");
-  flags->run.add_to(*linears);
+  auto flags = std::make_shared<EvalRunFlags>();
+  flags->add_to(*linears);
   linears->callback([flags] { eval_linears(*flags); });
+
+  CLI::App* attention =
+      command->add_subcommand("attention", "Attention in 8 bits against attention as it is, in a real run");
+  auto attention_flags = std::make_shared<EvalRunFlags>();
+  attention_flags->add_to(*attention);
+  attention->callback([attention_flags] { eval_attention(*attention_flags); });
 
   CLI::App* pictures = command->add_subcommand("picture", "Two pictures: PSNR and SSIM");
   auto names = std::make_shared<std::pair<std::string, std::string>>();

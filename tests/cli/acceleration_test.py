@@ -295,3 +295,15 @@ class AccelerationTest(CommandTest):
             self.assert_fails(self.generate(flag, "fp4", "-o", "/dev/null"), 2, flag, "fp4")
         rows = json.loads(rondo("bench", "attention", "--problem", "q=1x2x128x64", "--kv-cache-dtype", "int8", "--check", "--runs", 1, "--json").stdout)
         self.assertEqual((rows[0]["kernel"], rows[0]["failure"]), ("flash-int8", ""))
+
+    def test_eval_attention(self):
+        for environment in (None, {**os.environ, "RONDO_CPU_LEVEL": "avx2"}):  # with a kernel, and by the model alone
+            result = rondo("eval", "attention", "--json", "--num-inference-steps", 2, env=environment)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            rows = json.loads(result.stdout)["layers"]
+            self.assertEqual([row["layer"] for row in rows[::2]], [*map(str, range(8)), "outliers"])
+            for rotated, plain in zip(rows[::2], rows[1::2]):
+                self.assertEqual((rotated["rotation"], plain["rotation"]), ("hadamard", "none"))
+                self.assertGreaterEqual(rotated["cosine"], 0.999)
+                self.assertLessEqual(rotated["relative_l2"], 0.05)
+        self.assertLess(plain["cosine"], rotated["cosine"])  # of outliers
