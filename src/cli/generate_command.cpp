@@ -22,6 +22,7 @@
 #include "core/trace.h"
 #include "io/output_file.h"
 #include "io/png.h"
+#include "pipelines/attention_evaluation.h"
 #include "pipelines/instance_pool.h"
 #include "rondo/error.h"
 #include "rondo/version.h"
@@ -243,11 +244,33 @@ void run_prompts(const GenerateFlags& flags, const TextToImageRequest& given, co
   if (failed > 0) throw Error(fmt::format("{} of {} pictures failed", failed, results.size()));
 }
 
+/// "auto:0.999" for --kv-cache-skip-layers: the layers that would fall below this cosine, by a run with native
+/// attention.
+void choose_native_layers(const GenerateFlags& flags, const TextToImageRequest& given, const std::string& model,
+                          PipelineOptions& options) {
+  constexpr std::string_view kAutomatic = "auto:";
+  std::string& layers = options.kv_cache.skip_layers;
+  if (!layers.starts_with(kAutomatic)) return;
+  const double least = parse_number("--kv-cache-skip-layers", layers.substr(kAutomatic.size()));
+  if (!(least > 0 && least <= 1))
+    throw UsageError(fmt::format(
+        "--kv-cache-skip-layers: '{}' is given; allowed is auto: and a cosine above 0, up to 1", printable(layers)));
+  if (options.kv_cache.dtype == KvCacheDtype::automatic)
+    throw UsageError("--kv-cache-skip-layers: auto: is given without --kv-cache-dtype int8");
+  TextToImageRequest request = given;
+  if (flags.prompts_file) request.prompt = read_prompts(*flags.prompts_file).front();
+  const bool rotated = options.kv_cache.rotate;
+  layers = layers_below(evaluate_attention(model, options, request, &cancel_on_interrupt()), rotated, least);
+  print_error("note: attention: layers that stay native for a cosine of {}: {}\n", least,
+              layers.empty() ? "none" : layers);
+}
+
 void run(const GenerateFlags& flags) {
   const Trace clock;
   const StoredRequest stored = collect_request(flags);
   const std::string model = choose_model_folder(flags.model ? flags.model : stored.model);
   PipelineOptions options = flags.run.options(stored.dtype);
+  choose_native_layers(flags, stored.request, model, options);
   options.trace = flags.trace.has_value();
   if (flags.prompts_file) return run_prompts(flags, stored.request, model, options);
   TextToImagePipeline pipeline = TextToImagePipeline::open(model, options);

@@ -125,7 +125,8 @@ void RunFlags::add_to(CLI::App& app) {
   add_value(app, "--kv-cache-skip-steps", kv_cache_skip_steps_,
             "steps whose attention stays as it is, such as 0,1,18-19");
   add_value(app, "--kv-cache-skip-layers", kv_cache_skip_layers_,
-            "layers of the transformer whose attention stays as it is, such as 0,7");
+            "layers of the transformer whose attention stays as it is, such as 0,7; with generate also auto:0.999: "
+            "those whose cosine would be less, by a run of its own");
   add_value(app, "--kv-cache-fallback", kv_cache_fallback_,
             "where --kv-cache-dtype is not possible: error (the default) or native");
   add_value(app, "--quantize-skip-steps", quantize_skip_steps_, "steps that run unquantised, such as 0,1,18-19");

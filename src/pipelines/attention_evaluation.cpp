@@ -17,6 +17,8 @@
 namespace rondo {
 namespace {
 
+constexpr std::string_view kOutliers = "outliers";
+
 std::span<const float> values_of(const Tensor& tensor) {
   return {tensor.as<float>(), static_cast<std::size_t>(tensor.elements())};
 }
@@ -78,7 +80,7 @@ std::array<EvaluatedAttention, 2> evaluate_outliers(int threads) {
   AttentionOptions options;
   options.scale = 1.0 / 2000;
   options.threads = threads;
-  auto found = both_ways("outliers");
+  auto found = both_ways(std::string(kOutliers));
   compare(operands[0], operands[1], operands[2], options, found);
   return found;
 }
@@ -115,6 +117,14 @@ std::vector<EvaluatedAttention> evaluate_attention(const std::string& folder, co
   std::vector<EvaluatedAttention> result;
   for (const auto& layer : layers) result.insert(result.end(), layer.begin(), layer.end());
   return result;
+}
+
+std::string layers_below(const std::vector<EvaluatedAttention>& found, bool rotated, double least) {
+  std::vector<std::string_view> layers;
+  for (const EvaluatedAttention& row : found) {
+    if (row.rotated == rotated && row.layer != kOutliers && row.cosine < least) layers.push_back(row.layer);
+  }
+  return fmt::format("{}", fmt::join(layers, ","));
 }
 
 }  // namespace rondo

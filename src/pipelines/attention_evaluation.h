@@ -26,4 +26,7 @@ struct EvaluatedAttention {
 std::vector<EvaluatedAttention> evaluate_attention(const std::string& folder, const PipelineOptions& options,
                                                    const TextToImageRequest& request, const std::atomic<bool>* cancel);
 
+/// The layers whose cosine lies below `least`, as --kv-cache-skip-layers takes them: "1,4"; empty when there is none.
+std::string layers_below(const std::vector<EvaluatedAttention>& found, bool rotated, double least);
+
 }  // namespace rondo

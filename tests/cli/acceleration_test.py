@@ -307,3 +307,13 @@ class AccelerationTest(CommandTest):
                 self.assertGreaterEqual(rotated["cosine"], 0.999)
                 self.assertLessEqual(rotated["relative_l2"], 0.05)
         self.assertLess(plain["cosine"], rotated["cosine"])  # of outliers
+
+    def test_native_layers_by_cosine(self):
+        for least, layers in (("0.9", "none"), ("1", "0,1,2,3,4,5,6,7")):
+            result = self.generate("--kv-cache-dtype", "int8", "--kv-cache-fallback", "native", "--kv-cache-skip-layers", f"auto:{least}",
+                                   "-o", self.folder / "a.png")
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertIn(f"for a cosine of {least}: {layers}", result.stderr.decode())
+        for value, part in (("auto:2", "'auto:2'"), ("auto:x", "x"), ("auto:", "--kv-cache-skip-layers")):
+            self.assert_fails(self.generate("--kv-cache-dtype", "int8", "--kv-cache-skip-layers", value, "-o", "/dev/null"), 2, "--kv-cache-skip-layers", part)
+        self.assert_fails(self.generate("--kv-cache-skip-layers", "auto:0.9", "-o", "/dev/null"), 2, "without --kv-cache-dtype int8")

@@ -120,5 +120,31 @@ TEST(ConcurrentAttention, CallsAgree) {
   std::filesystem::remove_all(folder);
 }
 
+/// Native, quantised, turned and not, all at once: what each gives is what it gives alone.
+TEST(ConcurrentAttention, PoliciesDoNotMix) {
+  std::vector<RandomAttention> operands;
+  std::vector<AttentionResult> expected;
+  AttentionOptions options;
+  options.threads = 1;
+  options.tune = TuneMode::off;
+  for (const char* policy : {"", " kv_cache=int8", " kv_cache=int8 rotation=1"}) {
+    operands.emplace_back(parse_attention_problem(std::string("q=1x2x40x72 kv=300 lse=1") + policy));
+    expected.push_back(forward(operands.back(), options));
+  }
+  std::vector<std::thread> threads;
+  std::atomic<int> wrong = 0;
+  for (std::size_t i = 0; i < 6; ++i) {
+    threads.emplace_back([&, i] {
+      for (std::size_t round = 0; round < 4; ++round) {
+        const std::size_t which = (i + round) % operands.size();
+        const AttentionResult result = forward(operands[which], options);
+        wrong += compare_attention(result, expected[which], {0, 0, 0}).failure.empty() ? 0 : 1;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, 0);
+}
+
 }  // namespace
 }  // namespace rondo::test
