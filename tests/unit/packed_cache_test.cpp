@@ -20,6 +20,9 @@ namespace fs = std::filesystem;
 
 constexpr std::int64_t kElements = 32768;
 
+/// Of what is packed: parts of several dtypes, one of them empty.
+const std::vector<TensorType> kTypes{{{kElements}, DType::f32, {}}, {{3}, DType::s8, {}}, {{0}, DType::s32, {}}};
+
 class OneWeight final : public WeightSource {
  public:
   explicit OneWeight(std::string fingerprint) : fingerprint_(std::move(fingerprint)) {
@@ -60,14 +63,14 @@ class PackedCache : public ::testing::Test {
     Packed packed;
     WeightStore store(std::make_shared<const OneWeight>(fingerprint),
                       std::make_shared<PackedWeightCache>(folder_, limit));
-    const PackedForm wanted{form, {{{kElements}, DType::f32, {}}, {{3}, DType::s8, {}}}};
+    const PackedForm wanted{form, kTypes};
     packed.weight = store.packed("w", wanted, [&](const Tensor& stored) -> std::vector<Tensor> {
       packed.was_made = true;
       Tensor twice = Tensor::empty({kElements}, DType::f32);
       for (std::int64_t i = 0; i < kElements; ++i) twice.as<float>()[i] = 2 * stored.as<float>()[i];
-      return {twice, Tensor::zeros({3}, DType::s8)};
+      return {twice, Tensor::zeros({3}, DType::s8), Tensor::zeros({0}, DType::s32)};
     });
-    EXPECT_EQ(packed.weight->parts.size(), 2U);
+    EXPECT_EQ(packed.weight->parts.size(), 3U);
     EXPECT_FLOAT_EQ(packed.weight->parts[0].as<float>()[7], 2 * OneWeight("").tensor("w").as<float>()[7]);
     return packed;
   }
@@ -117,9 +120,12 @@ TEST_F(PackedCache, PacksAnewWhatIsDamaged) {
   }
   EXPECT_TRUE(pack().was_made);
   PackedWeightCache cache(folder_, 1 << 30);
-  EXPECT_TRUE(cache.load("a", "weight w; as twice", {{{kElements}, DType::f32, {}}, {{3}, DType::s8, {}}}));
-  EXPECT_FALSE(cache.load("a", "weight w; as twice", {{{kElements}, DType::f32, {}}, {{4}, DType::s8, {}}}));
-  EXPECT_FALSE(cache.load("a", "weight w; as twice", {{{kElements}, DType::f32, {}}}));
+  EXPECT_TRUE(cache.load("a", "weight w; as twice", kTypes));
+  std::vector<TensorType> others = kTypes;
+  others[1].shape = {4};
+  EXPECT_FALSE(cache.load("a", "weight w; as twice", others));
+  others = {kTypes[0]};
+  EXPECT_FALSE(cache.load("a", "weight w; as twice", others));
 }
 
 TEST_F(PackedCache, KeepsToItsLimit) {
