@@ -20,9 +20,11 @@ struct AttentionRequest {
   KvCacheDtype kv_cache = KvCacheDtype::automatic;
   bool rotates = false;
   std::vector<int> native_steps = {};
+  /// The kernel that is named for operands as they are, where `backend` takes quantised ones only; else as `backend`.
+  std::string native_backend = {};
 
   /// The same on operands as they are.
-  AttentionRequest native() const { return {backend, mode, tune}; }
+  AttentionRequest native() const { return {native_backend, mode, tune}; }
 };
 
 /// "off", "cached" or "on". Throws InvalidArgument, naming `source`.

@@ -4,6 +4,7 @@
 
 #include "attention/reference_attention.h"
 #include "backends/cpu/attention_kernels.h"
+#include "core/env.h"
 #include "core/log.h"
 #include "rondo/error.h"
 
@@ -20,7 +21,7 @@ AttentionRegistry& attention_registry() {
   return registry;
 }
 
-KvCachePolicy settle_kv_cache(KvCachePolicy policy, AttentionProblem layer, int layers) {
+KvCachePolicy settle_kv_cache(KvCachePolicy policy, AttentionProblem layer, int layers, const std::string& backend) {
   if (!policy.active()) return policy;
   if (!policy.skip_layers.empty() && policy.skip_layers.back() >= layers) {
     throw InvalidArgument(fmt::format("kv-cache-skip-layers: {} is given; the transformer has layers 0 to {}",
@@ -29,8 +30,11 @@ KvCachePolicy settle_kv_cache(KvCachePolicy policy, AttentionProblem layer, int 
   layer.kv_cache = policy.dtype;
   layer.rotates = policy.rotates;
   std::vector<std::string> reasons;
+  const std::string named = backend.empty() ? env_value("RONDO_ATTENTION_BACKEND").value_or("") : backend;
   for (const auto& kernel : attention_registry().kernels()) {
-    if (!kernel->takes(policy.dtype) || kernel->name() == "reference") continue;
+    const bool considered =
+        named.empty() ? kernel->name() != "reference" && kernel->takes(policy.dtype) : kernel->name() == named;
+    if (!considered) continue;
     const AttentionRefusal refusal = attention_registry().answer(*kernel, layer);
     if (!refusal) return policy;
     reasons.push_back(fmt::format("{} {}", kernel->name(), *refusal));

@@ -1,11 +1,12 @@
 #include "backends/packed_cache.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
+#include <random>
 
 #include "core/hash.h"
 #include "core/log.h"
@@ -24,6 +25,7 @@ constexpr int kVersion = 1;
 /// Smaller ones cost more as a file than they save.
 constexpr std::size_t kLeastBytes = 65536;
 constexpr std::string_view kExtension = ".packed.safetensors";
+constexpr std::string_view kTemporary = ".packed.tmp";
 
 std::string whole_key(const std::string& source, const std::string& key) {
   return fmt::format("rondo packed weight {}; of {}; {}", kVersion, source, key);
@@ -35,14 +37,18 @@ struct CachedFile {
   std::uint64_t bytes;
 };
 
-/// The cache's files, those used the longest time ago first. Others' files are left out.
+/// The cache's files, those used the longest time ago first, with what processes that were killed left half written
+/// more than an hour ago. Others' files are left out.
 std::vector<CachedFile> files_in(const fs::path& folder) {
   std::vector<CachedFile> files;
   std::error_code error;
   for (fs::recursive_directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
-    if (!it->path().filename().string().ends_with(kExtension)) continue;
+    const std::string name = it->path().filename().string();
+    const bool half = name.ends_with(kTemporary);
+    if (!half && !name.ends_with(kExtension)) continue;
     std::error_code gone;  // another process may remove files meanwhile
     const auto used = fs::last_write_time(it->path(), gone);
+    if (half && !gone && used > fs::file_time_type::clock::now() - std::chrono::hours(1)) continue;
     const std::uint64_t bytes = gone ? 0 : fs::file_size(it->path(), gone);
     if (!gone) files.push_back({it->path(), used, bytes});
   }
@@ -70,17 +76,25 @@ std::vector<Tensor> read(const fs::path& path, const std::string& key) {
   return parts;
 }
 
+void flush_to_disk(const fs::path& path) {
+  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const bool flushed = descriptor >= 0 && fsync(descriptor) == 0;
+  if (descriptor >= 0) close(descriptor);
+  if (!flushed) throw FileError(fmt::format("{}: cannot be written", path.string()));
+}
+
 void write(const fs::path& path, const std::string& key, const std::vector<Tensor>& parts) {
-  static std::atomic<int> serial = 0;
-  const fs::path temporary = path.parent_path() / fmt::format(".{}-{}.tmp", getpid(), serial++);
+  // Random, as processes in other containers and on other machines may share the folder and have the same number.
+  std::random_device random;
+  const fs::path temporary = path.parent_path() / fmt::format(".{:08x}{:08x}{}", random(), random(), kTemporary);
   std::vector<TensorToWrite> tensors;
   for (std::size_t i = 0; i < parts.size(); ++i)
     tensors.push_back({std::to_string(i), parts[i].dtype(), parts[i].shape()});
   try {
     fs::create_directories(path.parent_path());
-    write_safetensors(
-        temporary, std::move(tensors), [&](const std::string& name) { return parts[std::stoul(name)]; },
-        {{"key", key}});
+    write_safetensors(temporary, std::move(tensors), [&](const std::string& name) { return parts[std::stoul(name)]; },
+                      {{"key", key}});
+    flush_to_disk(temporary);  // or a power cut could leave a header with nothing behind it
     fs::rename(temporary, path);
   } catch (...) {
     std::error_code ignored;

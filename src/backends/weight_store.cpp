@@ -58,10 +58,19 @@ void WeightStore::release(const std::string& name) const {
   for (const std::string& part : found->second) source_->release(part);
 }
 
+std::string WeightStore::samples_of(const std::string& name) const {
+  const auto found = parts_.find(name);
+  if (found == parts_.end()) return fmt::format("{:016x}", source_->sample(name));
+  std::string text;
+  for (const std::string& part : found->second) text += fmt::format(" {:016x}", source_->sample(part));
+  return text;
+}
+
 PackedWeight WeightStore::load_or_make(const std::string& name, const PackedForm& form,
                                        const std::function<std::vector<Tensor>(const Tensor& stored)>& make) const {
-  const std::string key = fmt::format("weight {}; as {}", name, form.name);
+  std::string key;
   if (cache_ != nullptr) {
+    key = fmt::format("weight {} ({}); as {}", name, samples_of(name), form.name);
     if (auto parts = cache_->load(fingerprint_, key, form.parts)) return {form, std::move(*parts), true};
   }
   PackedWeight weight{form, make(stored(name)), false};

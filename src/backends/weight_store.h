@@ -52,8 +52,8 @@ class WeightStore {
   /// The weight in `dtype`: the mapped bytes where they are stored so, else a copy made once and shared.
   Tensor get(const std::string& name, DType dtype);
 
-  /// The weight in this form: from an earlier call, from the cache, or as `make` builds its parts from the stored tensor.
-  /// The mapped pages of the stored tensor are released afterwards.
+  /// The weight in this form: from an earlier call, from the cache, or as `make` builds its parts from the stored
+  /// tensor. The mapped pages of the stored tensor are released afterwards.
   std::shared_ptr<const PackedWeight> packed(const std::string& name, const PackedForm& form,
                                              const std::function<std::vector<Tensor>(const Tensor& stored)>& make);
 
@@ -67,6 +67,8 @@ class WeightStore {
   /// The weight as it is stored, or put together from its parts. The lock is held.
   Tensor stored(const std::string& name) const;
   Shape shape_of(const std::string& name) const;
+  /// What tells the weight from one of another checkpoint with the same fingerprint.
+  std::string samples_of(const std::string& name) const;
   void release(const std::string& name) const;
   /// The weight's form from the cache, or made and, where that is possible, kept in it. The lock is held.
   PackedWeight load_or_make(const std::string& name, const PackedForm& form,

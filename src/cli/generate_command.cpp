@@ -257,6 +257,8 @@ void choose_native_layers(const GenerateFlags& flags, const TextToImageRequest& 
         "--kv-cache-skip-layers: '{}' is given; allowed is auto: and a cosine above 0, up to 1", printable(layers)));
   if (options.kv_cache.dtype == KvCacheDtype::automatic)
     throw UsageError("--kv-cache-skip-layers: auto: is given without --kv-cache-dtype int8");
+  layers.clear();
+  TextToImagePipeline::open(model, options);  // refuses what could not run
   TextToImageRequest request = given;
   if (flags.prompts_file) request.prompt = read_prompts(*flags.prompts_file).front();
   const bool rotated = options.kv_cache.rotate;

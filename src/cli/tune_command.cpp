@@ -35,7 +35,7 @@ void tune_attention(const AttentionProblemFlags& flags) {
 
 /// The folder of packed weights that the flag or the environment names.
 std::optional<std::string> weight_cache(const std::optional<std::string>& flag) {
-  return flag ? flag : env_value("RONDO_WEIGHT_CACHE");
+  return flag && !flag->empty() ? flag : env_value("RONDO_WEIGHT_CACHE");
 }
 
 void list_cache(const std::optional<std::string>& weights) {

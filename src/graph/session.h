@@ -13,7 +13,8 @@
 
 namespace rondo {
 
-/// Sees a node's operands once it has run; for calibration and evaluation.
+/// Sees a node's operands once it has run; for calibration and evaluation. Of an operator that may write over an input
+/// (Operator::overwritable_input) that input may be gone.
 using NodeTap = std::function<void(const Graph& graph, const Node& node, std::span<const Tensor> inputs,
                                    std::span<const Tensor> outputs)>;
 

@@ -246,6 +246,17 @@ std::string Checkpoint::fingerprint() const {
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 
+std::uint64_t Checkpoint::sample(const std::string& name) const {
+  constexpr std::size_t kSlices = 4;
+  constexpr std::size_t kSlice = 1024;
+  const Tensor stored = tensor(name);
+  const std::string_view bytes(stored.as<char>(), stored.bytes());
+  if (bytes.size() <= kSlices * kSlice) return hash_of(bytes);
+  std::string slices;
+  for (std::size_t i = 0; i < kSlices; ++i) slices += bytes.substr((bytes.size() - kSlice) / (kSlices - 1) * i, kSlice);
+  return hash_of(slices);
+}
+
 std::vector<std::string> Checkpoint::names() const {
   std::vector<std::string> result;
   for (const auto& [name, file] : file_of_) result.push_back(name);

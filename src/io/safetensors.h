@@ -70,6 +70,7 @@ class Checkpoint final : public WeightSource {
   void release(const std::string& name) const override;
   std::uint64_t stored_bytes() const override;
   std::string fingerprint() const override;
+  std::uint64_t sample(const std::string& name) const override;
 
  private:
   std::string source_;

@@ -26,6 +26,8 @@ class WeightSource {
   /// Text that changes whenever the weights may have changed; empty where that cannot be told, and nothing made of them
   /// is to be kept on disk.
   virtual std::string fingerprint() const { return ""; }
+  /// A hash of some of the tensor's stored bytes: two fine-tunes may have one header, size and time.
+  virtual std::uint64_t sample(const std::string& /*name*/) const { return 0; }
   /// Says that the tensor's bytes have been copied and need not stay in memory.
   virtual void release(const std::string& /*name*/) const {}
 };

@@ -9,8 +9,9 @@ namespace rondo {
 
 /// x [..., K], weight [N, K], bias [N] (optional) -> [..., N] in x's dtype: the product, or an activation of it.
 /// Gated: x [B, S, K], weight, bias, gate [B, N] or [B, 1, N], residual [B, S, N] -> residual + gate * the product.
-/// Products accumulate in float32 or wider; activation, gate and residual meet them before they are rounded. With a
-/// quantisation the weight is quantised when it is packed, from the floating one.
+/// Products accumulate in float32 or wider, and the activation is taken before they are rounded; whether gate and
+/// residual are as well is the kernel's choice. With a quantisation the weight is quantised when it is packed, from the
+/// floating one.
 class LinearOp final : public Operator {
  public:
   explicit LinearOp(std::optional<ActivationKind> activation = std::nullopt,

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 #include <random>
 
 #include "attention/attention_op.h"
@@ -44,11 +45,13 @@ void compare(const Tensor& query, const Tensor& key, const Tensor& value, Attent
     options.rotate = way.rotated;
     const Tensor given = attention_forward(q, k, v, {}, options).output;
     const TensorQuality quality = compare_values(values_of(wanted), values_of(given));
-    way.cosine = std::min(way.cosine, quality.cosine);
-    way.relative_l2 = std::max(way.relative_l2, quality.relative_l2);
+    // What is no number is as far off as can be.
+    const double infinity = std::numeric_limits<double>::infinity();
+    way.cosine = std::isnan(quality.cosine) ? -1 : std::min(way.cosine, quality.cosine);
+    way.relative_l2 = std::isnan(quality.relative_l2) ? infinity : std::max(way.relative_l2, quality.relative_l2);
     for (std::int64_t i = 0; i < wanted.elements(); ++i) {
       const double error = std::abs(static_cast<double>(wanted.as<float>()[i]) - given.as<float>()[i]);
-      way.max_error = std::max(way.max_error, error);
+      way.max_error = std::isnan(error) ? infinity : std::max(way.max_error, error);
     }
   }
 }

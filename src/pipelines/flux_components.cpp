@@ -100,7 +100,8 @@ ComputeOptions settle_attention(const FluxTransformerConfig& config, ComputeOpti
   layer.head_dim = layer.value_dim = config.attention_head_dim;
   layer.dtype = options.dtype;
   const auto layers = static_cast<int>(config.num_layers + config.num_single_layers);
-  options.plan.kv_cache = settle_kv_cache(std::move(options.plan.kv_cache), layer, layers);
+  options.plan.kv_cache =
+      settle_kv_cache(std::move(options.plan.kv_cache), layer, layers, options.plan.attention.backend);
   return options;
 }
 

@@ -285,10 +285,7 @@ std::uint64_t FluxPipeline::memory_for_buffers() const {
 
 void FluxPipeline::check_memory(const ResolvedTextToImageRequest& request) const {
   const bool at_once = (cfg_fusion_ == CfgFusion::on || lanes_ == Lanes::two) && has_two_branches(request);
-  const bool tiled = decodes_in_tiles(request);
-  const auto [rows, columns] = grid_of(request);
-  const std::uint64_t more_tiles = tiled && lanes_ == Lanes::two ? 2 * vae_.buffer_bytes(rows, columns, true) : 0;
-  const std::uint64_t needed = buffer_bytes(request, at_once ? 2 : 1, tiled) + more_tiles;
+  const std::uint64_t needed = buffer_bytes(request, at_once ? 2 : 1, decodes_in_tiles(request));
   const std::uint64_t available = memory_for_buffers();
   if (needed > available) {
     throw Unsupported(fmt::format(
@@ -326,7 +323,7 @@ std::uint64_t FluxPipeline::buffer_bytes(const ResolvedTextToImageRequest& reque
                                          bool tiled) const {
   const auto [rows, columns] = grid_of(request);
   return transformer_.buffer_bytes(prompts, request.max_sequence_length, rows, columns) +
-         vae_.buffer_bytes(rows, columns, tiled);
+         vae_.buffer_bytes(rows, columns, tiled) * (tiled && lanes_ == Lanes::two ? 3 : 1);
 }
 
 bool FluxPipeline::decodes_in_tiles(const ResolvedTextToImageRequest& request) const {

@@ -144,6 +144,13 @@ std::string QuantizedCheckpoint::fingerprint() const {
   return fmt::format("{} quantized {:016x}", checkpoint_.fingerprint(), hash_of(describe_quantization(layers_).dump()));
 }
 
+std::uint64_t QuantizedCheckpoint::sample(const std::string& name) const {
+  if (!weights_.contains(name)) return checkpoint_.sample(name);
+  const std::string layer = layer_of_weight(name);
+  return checkpoint_.sample(stored_weight_name(layer, layers_.at(layer).format)) ^
+         checkpoint_.sample(stored_scale_name(layer));
+}
+
 void QuantizedCheckpoint::release(const std::string& name) const {
   if (!weights_.contains(name)) return checkpoint_.release(name);
   const std::string layer = layer_of_weight(name);

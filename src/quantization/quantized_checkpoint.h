@@ -44,6 +44,7 @@ class QuantizedCheckpoint final : public WeightSource {
   void release(const std::string& name) const override;
   std::uint64_t stored_bytes() const override { return checkpoint_.stored_bytes(); }
   std::string fingerprint() const override;
+  std::uint64_t sample(const std::string& name) const override;
 
  private:
   explicit QuantizedCheckpoint(Checkpoint checkpoint) : checkpoint_(std::move(checkpoint)) {}

@@ -162,14 +162,16 @@ TEST(KvCachePolicy, IsSettledBeforeAnyWork) {
   policy.dtype = KvCacheDtype::int8;
   policy.skip_layers = {0, 7};
   AttentionProblem layer;
-  EXPECT_THROW(settle_kv_cache(policy, layer, 7), InvalidArgument);
+  EXPECT_THROW(settle_kv_cache(policy, layer, 7, ""), InvalidArgument);
   if (cpu_level() >= CpuLevel::avx512_vnni) {
-    EXPECT_TRUE(settle_kv_cache(policy, layer, 8).active());
+    EXPECT_TRUE(settle_kv_cache(policy, layer, 8, "").active());
+    EXPECT_TRUE(settle_kv_cache(policy, layer, 8, "flash-int8").active());
+    EXPECT_THROW(settle_kv_cache(policy, layer, 8, "flash"), Unsupported);
     layer.head_dim = 1024;
   }
-  EXPECT_THROW(settle_kv_cache(policy, layer, 8), Unsupported);
+  EXPECT_THROW(settle_kv_cache(policy, layer, 8, ""), Unsupported);
   policy.falls_back = true;
-  const KvCachePolicy settled = settle_kv_cache(policy, layer, 8);
+  const KvCachePolicy settled = settle_kv_cache(policy, layer, 8, "");
   EXPECT_FALSE(settled.active());
   EXPECT_NE(settled.fallback_reason.find("flash-int8"), std::string::npos);
 }

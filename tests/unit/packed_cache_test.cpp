@@ -23,6 +23,9 @@ constexpr std::int64_t kElements = 32768;
 /// Of what is packed: parts of several dtypes, one of them empty.
 const std::vector<TensorType> kTypes{{{kElements}, DType::f32, {}}, {{3}, DType::s8, {}}, {{0}, DType::s32, {}}};
 
+/// Under which the store keeps it.
+constexpr const char* kKey = "weight w (0000000000000000); as twice";
+
 class OneWeight final : public WeightSource {
  public:
   explicit OneWeight(std::string fingerprint) : fingerprint_(std::move(fingerprint)) {
@@ -120,12 +123,12 @@ TEST_F(PackedCache, PacksAnewWhatIsDamaged) {
   }
   EXPECT_TRUE(pack().was_made);
   PackedWeightCache cache(folder_, 1 << 30);
-  EXPECT_TRUE(cache.load("a", "weight w; as twice", kTypes));
+  EXPECT_TRUE(cache.load("a", kKey, kTypes));
   std::vector<TensorType> others = kTypes;
   others[1].shape = {4};
-  EXPECT_FALSE(cache.load("a", "weight w; as twice", others));
+  EXPECT_FALSE(cache.load("a", kKey, others));
   others = {kTypes[0]};
-  EXPECT_FALSE(cache.load("a", "weight w; as twice", others));
+  EXPECT_FALSE(cache.load("a", kKey, others));
 }
 
 TEST_F(PackedCache, KeepsToItsLimit) {

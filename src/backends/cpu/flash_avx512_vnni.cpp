@@ -295,7 +295,7 @@ class FlashInt8 : FlashBlocks {
     const std::int64_t padded = round_up(count, kGroup);  // what is beyond `count` is hidden
     __m512 a = _mm512_load_ps(scores);
     __m512 b = a;
-    for (std::int64_t j = 0; j < padded; j += 2) {  // a NaN stays
+    for (std::int64_t j = 0; j < padded; j += 2) {  // of a NaN the sum of weights tells
       a = _mm512_max_ps(_mm512_load_ps(scores + j * kBlock), a);
       b = _mm512_max_ps(_mm512_load_ps(scores + (j + 1) * kBlock), b);
     }

@@ -34,11 +34,14 @@ class Int8Runner final : public AttentionRunner {
       : signs_(problem.rotates ? rotation_signs() : nullptr),
         chunk_(chunk),
         block_bytes_(flash_int8_block_bytes(problem.head_dim, problem.value_dim)),
-        packed_bytes_(static_cast<std::size_t>(problem.batch * problem.key_heads * blocks_of(problem.keys)) *
-                      block_bytes_),
+        packed_bytes_(problem.varlen
+                          ? 0
+                          : static_cast<std::size_t>(problem.batch * problem.key_heads * blocks_of(problem.keys)) *
+                                block_bytes_),
         bytes_per_thread_(flash_int8_scratch_bytes(problem.head_dim, problem.value_dim)),
         threads_(threads) {}
 
+  // Of packed sequences only the longest is known before: theirs are allocated when they come.
   std::size_t scratch_bytes() const override {
     return packed_bytes_ + bytes_per_thread_ * static_cast<std::size_t>(threads_);
   }
@@ -53,9 +56,13 @@ class Int8Runner final : public AttentionRunner {
         items.push_back({&s, i / blocks_of(s.keys), i % blocks_of(s.keys) * kKeysOfBlock});
       begins.push_back(static_cast<std::int64_t>(items.size()));
     }
-    const auto packed = [&](std::int64_t block) {
-      return scratch.data() + static_cast<std::size_t>(block) * block_bytes_;
-    };
+    Tensor own;
+    if (packed_bytes_ == 0) {
+      own =
+          Tensor::empty({static_cast<std::int64_t>(items.size()), static_cast<std::int64_t>(block_bytes_)}, DType::u8);
+    }
+    std::byte* blocks = packed_bytes_ == 0 ? own.as<std::byte>() : scratch.data();
+    const auto packed = [&](std::int64_t block) { return blocks + static_cast<std::size_t>(block) * block_bytes_; };
     parallel_items(call.threads, static_cast<std::int64_t>(items.size()), [&](std::int64_t i, int /*worker*/) {
       const PackItem& item = items[static_cast<std::size_t>(i)];
       flash_int8_pack(flash_heads(call, *item.sequence, item.key_head), signs_, item.key, packed(i));

@@ -1,6 +1,7 @@
 #include "graph/passes/quantize_attention.h"
 
 #include "attention/attention_op.h"
+#include "backends/attention_backends.h"
 
 namespace rondo {
 
@@ -11,13 +12,22 @@ PassResult quantize_attention(Graph& graph, const KvCachePolicy& policy) {
   for (Node& node : graph.nodes) {
     const auto* op = dynamic_cast<const AttentionOp*>(node.op.get());
     if (op == nullptr) continue;
+    // A kernel that is named and takes quantised operands only says nothing of the others.
+    const std::string& named = op->request().backend;
+    const bool takes_native =
+        named.empty() || attention_registry().find(named, "the call")->takes(KvCacheDtype::automatic);
+    const std::string native_backend = takes_native ? named : "";
     if (policy.skips_layer(layer)) {
+      AttentionRequest request = op->request();
+      request.backend = native_backend;
+      node.op = std::make_shared<const AttentionOp>(op->scale(), op->causal(), std::move(request));
       result.miss(graph, node.outputs[0], fmt::format("layer {}: kv-cache-skip-layers names it", layer));
     } else {
       AttentionRequest request = op->request();
       request.kv_cache = policy.dtype;
       request.rotates = policy.rotates;
       request.native_steps = policy.skip_steps;
+      request.native_backend = native_backend;
       node.op = std::make_shared<const AttentionOp>(op->scale(), op->causal(), std::move(request));
       result.matched(1, 1);
     }

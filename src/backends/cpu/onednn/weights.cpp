@@ -5,6 +5,15 @@
 
 namespace rondo::cpu {
 
+namespace {
+
+/// A type of our own, so that the shared library does not show std::any's code for oneDNN's.
+struct OwnLayout {
+  dnnl::memory::desc value;
+};
+
+}  // namespace
+
 const dnnl::engine& onednn_engine() {
   static const dnnl::engine engine = [] {
     cpu_level();  // caps oneDNN before its first primitive
@@ -38,7 +47,7 @@ std::shared_ptr<const PackedWeight> packed_weight(WeightStore& store, const std:
                                                   const dnnl::memory::desc& layout, const dnnl::memory::dims& dims,
                                                   const dnnl::memory::dims& strides) {
   const auto bytes = static_cast<std::int64_t>(layout.get_size());
-  const PackedForm form{layout_name(layout), {{{bytes}, DType::u8, {}}}, layout};
+  const PackedForm form{layout_name(layout), {{{bytes}, DType::u8, {}}}, OwnLayout{layout}};
   return store.packed(name, form, [&](const Tensor& stored) -> std::vector<Tensor> {
     const bool direct = stored.dtype() == DType::f32 || stored.dtype() == DType::bf16;
     const Tensor source = direct ? stored : stored.to_float32();
@@ -54,8 +63,8 @@ std::shared_ptr<const PackedWeight> packed_weight(WeightStore& store, const std:
 
 std::optional<dnnl::memory::desc> packed_layout(WeightStore& store, const std::string& name) {
   const auto weight = store.find_packed(name);  // another kernel may have packed it otherwise
-  const auto* layout = weight == nullptr ? nullptr : std::any_cast<dnnl::memory::desc>(&weight->form.layout);
-  return layout == nullptr ? std::nullopt : std::optional(*layout);
+  const auto* layout = weight == nullptr ? nullptr : std::any_cast<OwnLayout>(&weight->form.layout);
+  return layout == nullptr ? std::nullopt : std::optional(layout->value);
 }
 
 }  // namespace rondo::cpu
