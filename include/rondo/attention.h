@@ -24,9 +24,11 @@ enum class AttentionOptMode : std::uint8_t { runtime, static_order, manual };
 /// measured is, before its first call.
 enum class TuneMode : std::uint8_t { off, cached, on };
 
-/// In which form attention's operands are multiplied: as they are, or quantised to 8 bits while it runs (int8: queries
-/// and keys with a scale a row, values with a scale a column for every 128 keys; weights in 8 bits as well).
-enum class KvCacheDtype : std::uint8_t { automatic, int8 };
+/// In which form attention's operands are multiplied: as they are, or quantised to 8 bits while it runs. int8: queries
+/// and keys with a scale a row, values with a scale a column for every 128 keys, weights in 8 bits as well; below
+/// AVX-512 VNNI queries and weights have 7 bits. fp8: e4m3, queries with a scale for 128 rows x 128 columns, keys and
+/// values for 256 x 128, weights with e4m3's four significant bits.
+enum class KvCacheDtype : std::uint8_t { automatic, int8, fp8 };
 
 struct AttentionOptions {
   /// What scores are multiplied by; 1 / sqrt(head dim) when not given.
@@ -43,6 +45,9 @@ struct AttentionOptions {
   /// Whether queries and keys are turned by random Hadamard matrices before they are quantised, so that outliers
   /// spread.
   bool rotate = true;
+  /// Whether the mean of a sequence's keys is taken from each before they are quantised, so that what all have in
+  /// common costs no precision. Output and LSE are those of the keys as they are.
+  bool smooth_k = false;
   AttentionOptMode opt_mode = AttentionOptMode::runtime;
   /// Nothing: as RONDO_TUNE says, cached without it.
   std::optional<TuneMode> tune;
@@ -75,6 +80,9 @@ struct VarlenAttentionOptions {
   /// Whether queries and keys are turned by random Hadamard matrices before they are quantised, so that outliers
   /// spread.
   bool rotate = true;
+  /// Whether the mean of a sequence's keys is taken from each before they are quantised, so that what all have in
+  /// common costs no precision. Output and LSE are those of the keys as they are.
+  bool smooth_k = false;
   AttentionOptMode opt_mode = AttentionOptMode::runtime;
   std::optional<TuneMode> tune;
   int threads = 0;

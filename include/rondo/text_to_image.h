@@ -61,6 +61,8 @@ struct KvCacheOptions {
   std::string skip_layers;
   /// Whether queries and keys are turned by random Hadamard matrices first, so that outliers spread.
   bool rotate = true;
+  /// Whether the mean of all keys is taken from each first.
+  bool smooth_k = false;
   /// What this machine or model cannot do runs native, with a warning, in place of being refused.
   bool fall_back_to_native = false;
 };

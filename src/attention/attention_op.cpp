@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "attention/int8_attention.h"
+#include "attention/quantized_attention.h"
 #include "attention/reference_attention.h"
 
 namespace rondo {
@@ -43,7 +43,7 @@ std::vector<TensorType> AttentionOp::infer(std::span<const TensorType> inputs) c
 }
 
 void AttentionOp::reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const {
-  if (request_.kv_cache != KvCacheDtype::automatic) return quantized_reference(inputs, outputs);
+  if (request_.quantization.active()) return quantized_reference(inputs, outputs);
   const Shape& q = inputs[0].shape;
   const Shape& k = inputs[1].shape;
   const std::int64_t value_dim = inputs[2].shape[3];
@@ -85,7 +85,7 @@ void AttentionOp::quantized_reference(std::span<const RefTensor> inputs, std::sp
   for (std::int64_t b = 0; b < inputs[0].shape[0]; ++b)
     sequences.push_back({b, 0, inputs[0].shape[1], 0, inputs[1].shape[1]});
   call.sequences = sequences;
-  reference_int8_runner(request_.rotates)->run(call, {});
+  reference_quantized_runner(request_.quantization)->run(call, {});
   std::copy_n(call.output.as<float>(), call.output.elements(), outputs[0].values.begin());
 }
 

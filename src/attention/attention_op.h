@@ -13,7 +13,8 @@ namespace rondo {
 /// of Hk. `causal` hides keys after the query, both aligned at the end. A row that sees no key gives 0.
 class AttentionOp final : public Operator {
  public:
-  /// `request` says how the kernel is chosen, and how operands are quantised on the way (attention/int8_attention.h).
+  /// `request` says how the kernel is chosen, and how operands are quantised on the way
+  /// (attention/quantized_attention.h).
   AttentionOp(double scale, bool causal, AttentionRequest request = {})
       : scale_(scale), causal_(causal), request_(std::move(request)) {
     if (!request_.native_steps.empty()) native_ = std::make_unique<AttentionOp>(scale, causal, request_.native());

@@ -66,14 +66,6 @@ AttentionProblem describe_operands(const Tensor& query, const Tensor& key, const
   return problem;
 }
 
-std::string_view kv_cache_dtype_name(KvCacheDtype dtype) { return dtype == KvCacheDtype::int8 ? "int8" : "auto"; }
-
-KvCacheDtype parse_kv_cache_dtype(std::string_view text, std::string_view source) {
-  if (text == "auto") return KvCacheDtype::automatic;
-  if (text == "int8") return KvCacheDtype::int8;
-  throw InvalidArgument(fmt::format("{}: '{}' is given; allowed are auto and int8", source, printable(text)));
-}
-
 std::string to_string(const AttentionProblem& p) {
   std::string text = fmt::format("q={}x{}x{}x{} kv={} dtype={} mask={}", p.batch, p.heads, p.queries, p.head_dim,
                                  p.keys, dtype_name(p.dtype), mask_kind_name(p.mask));
@@ -88,9 +80,7 @@ std::string to_string(const AttentionProblem& p) {
   if (p.causal) text += " causal=1";
   if (p.lse) text += " lse=1";
   if (p.varlen) text += " varlen=1";
-  if (p.kv_cache != KvCacheDtype::automatic) text += fmt::format(" kv_cache={}", kv_cache_dtype_name(p.kv_cache));
-  if (p.rotates) text += " rotation=1";
-  return text;
+  return text + to_string(p.quantization);
 }
 
 AttentionProblem parse_attention_problem(std::string_view text) {
@@ -144,19 +134,23 @@ AttentionProblem parse_attention_problem(std::string_view text) {
     } else if (key == "varlen") {
       p.varlen = parse_switch(word, value);
     } else if (key == "kv_cache") {
-      p.kv_cache = parse_kv_cache_dtype(value, "kv_cache");
+      p.quantization.dtype = parse_kv_cache_dtype(value, "kv_cache");
     } else if (key == "rotation") {
-      p.rotates = parse_switch(word, value);
+      p.quantization.rotates = parse_switch(word, value);
+    } else if (key == "smooth_k") {
+      p.quantization.smooths = parse_switch(word, value);
     } else {
       refuse(
           word,
-          "q, kv, kv_heads, v_dim, dtype, mask, mask_axes, layout, scale, causal, lse, varlen, kv_cache or rotation");
+          "q, kv, kv_heads, v_dim, dtype, mask, mask_axes, layout, scale, causal, lse, varlen, kv_cache, rotation or "
+          "smooth_k");
     }
   }
   if (p.heads == 0) throw InvalidArgument("problem: q=BATCHxHEADSxQUERIESxHEAD_DIM is missing");
   if (p.keys == 0) p.keys = p.queries;
   if (p.key_heads == 0) p.key_heads = p.heads;
   if (p.value_dim == 0) p.value_dim = p.head_dim;
+  if (!p.quantization.active()) p.quantization = {};
   if (p.heads % p.key_heads != 0)
     throw InvalidArgument(fmt::format("problem: {} heads are no multiple of {} key heads", p.heads, p.key_heads));
   return p;

@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "attention/attention_quantization.h"
 #include "rondo/attention.h"
 #include "rondo/dtype.h"
 
@@ -36,8 +37,7 @@ struct AttentionProblem {
   bool causal = false;
   bool lse = false;
   bool varlen = false;
-  KvCacheDtype kv_cache = KvCacheDtype::automatic;
-  bool rotates = false;  // of quantised operands
+  AttentionQuantization quantization;
 
   auto operator<=>(const AttentionProblem&) const =
       default;  // NOLINT(modernize-use-nullptr): clang-tidy 14 misreads it
@@ -47,16 +47,12 @@ struct AttentionProblem {
 AttentionProblem describe_operands(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& mask);
 
 /// "q=1x24x4608x128 kv=4608 dtype=bfloat16 mask=none", with kv_heads, v_dim, mask_axes (letters of bnq, "q" by
-/// default), layout, scale=own, causal, lse and varlen where they are not the default.
+/// default), layout, scale=own, causal, lse, varlen, kv_cache, rotation and smooth_k where they are not the default.
 std::string to_string(const AttentionProblem& problem);
 
 /// The inverse; q (batch x heads x queries x head dim) is required, every other key has a default. Throws
 /// InvalidArgument, naming the bad word.
 AttentionProblem parse_attention_problem(std::string_view text);
-
-std::string_view kv_cache_dtype_name(KvCacheDtype dtype);
-/// "auto" or "int8". Throws InvalidArgument, naming `source`.
-KvCacheDtype parse_kv_cache_dtype(std::string_view text, std::string_view source);
 
 std::string_view mask_kind_name(MaskKind kind);
 

@@ -35,8 +35,8 @@ AttentionRefusal AttentionRegistry::answer(const AttentionKernel& kernel, const 
                                            std::span<const std::string> disabled) {
   if (std::find(disabled.begin(), disabled.end(), kernel.name()) != disabled.end())
     return "disabled by RONDO_DISABLE_BACKENDS";
-  if (!kernel.takes(problem.kv_cache))
-    return fmt::format("does not take kv_cache={}", kv_cache_dtype_name(problem.kv_cache));
+  if (!kernel.takes(problem.quantization.dtype))
+    return fmt::format("does not take kv_cache={}", kv_cache_dtype_name(problem.quantization.dtype));
   if (auto refusal = kernel.unavailable()) return refusal;
   return kernel.supports(problem);
 }

@@ -4,7 +4,6 @@
 
 #include <array>
 
-#include "attention/attention_problem.h"
 #include "core/text.h"
 #include "rondo/error.h"
 
@@ -27,10 +26,8 @@ std::string to_string(const AttentionRequest& request) {
   std::string text;
   if (!request.backend.empty()) text += " backend=" + request.backend;
   if (request.mode == AttentionOptMode::static_order) text += " opt_mode=static";
-  if (request.kv_cache != KvCacheDtype::automatic) {
-    text += fmt::format(" kv_cache={}{}", kv_cache_dtype_name(request.kv_cache), request.rotates ? " rotated" : "");
-    if (!request.native_steps.empty()) text += fmt::format(" native at {}", fmt::join(request.native_steps, ","));
-  }
+  text += to_string(request.quantization);
+  if (!request.native_steps.empty()) text += fmt::format(" native at {}", fmt::join(request.native_steps, ","));
   if (request.tune) text += fmt::format(" tune={}", kTuneModes[static_cast<std::size_t>(*request.tune)]);
   return text;
 }

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "attention/attention_quantization.h"
 #include "rondo/attention.h"
 
 namespace rondo {
@@ -17,8 +18,7 @@ struct AttentionRequest {
   /// Nothing: as RONDO_TUNE says.
   std::optional<TuneMode> tune = std::nullopt;
   /// How operands are quantised while it runs, and at which steps of a request they are not (sorted).
-  KvCacheDtype kv_cache = KvCacheDtype::automatic;
-  bool rotates = false;
+  AttentionQuantization quantization = {};
   std::vector<int> native_steps = {};
   /// The kernel that is named for operands as they are, where `backend` takes quantised ones only; else as `backend`.
   std::string native_backend = {};

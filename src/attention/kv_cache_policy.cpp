@@ -4,8 +4,6 @@
 
 #include <algorithm>
 
-#include "attention/attention_problem.h"
-
 namespace rondo {
 
 bool KvCachePolicy::skips_layer(int layer) const {
@@ -15,8 +13,9 @@ bool KvCachePolicy::skips_layer(int layer) const {
 std::string KvCachePolicy::to_string() const {
   if (!fallback_reason.empty()) return fmt::format("native: {}", fallback_reason);
   if (!active()) return "native";
-  std::string text(kv_cache_dtype_name(dtype));
-  if (rotates) text += " rotated";
+  std::string text(kv_cache_dtype_name(quantization.dtype));
+  if (quantization.rotates) text += " rotated";
+  if (quantization.smooths) text += " smoothed";
   if (!skip_layers.empty()) text += fmt::format(", native in layers {}", fmt::join(skip_layers, ","));
   if (!skip_steps.empty()) text += fmt::format(", native at steps {}", fmt::join(skip_steps, ","));
   return text;

@@ -4,15 +4,14 @@
 #include <string>
 #include <vector>
 
-#include "rondo/attention.h"
+#include "attention/attention_quantization.h"
 
 namespace rondo {
 
 /// Attention runs native at a step that `skip_steps` names or in a layer that `skip_layers` names; both count from 0,
 /// steps over the whole request, layers over one transformer; both are sorted.
 struct KvCachePolicy {
-  KvCacheDtype dtype = KvCacheDtype::automatic;
-  bool rotates = true;
+  AttentionQuantization quantization;
   std::vector<int> skip_steps;
   std::vector<int> skip_layers;
   /// What the device or the model cannot do runs native, with a warning, in place of being refused.
@@ -20,7 +19,7 @@ struct KvCachePolicy {
   /// Why it fell back; empty for most.
   std::string fallback_reason = {};
 
-  bool active() const { return dtype != KvCacheDtype::automatic; }
+  bool active() const { return quantization.active(); }
   bool skips_layer(int layer) const;
   /// "int8 rotated, native in layers 0,7 and at steps 0,1": part of a plan's key.
   std::string to_string() const;

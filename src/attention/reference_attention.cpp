@@ -6,7 +6,7 @@
 #include <limits>
 #include <vector>
 
-#include "attention/int8_attention.h"
+#include "attention/quantized_attention.h"
 
 namespace rondo {
 namespace {
@@ -55,7 +55,7 @@ class ReferenceKernel final : public AttentionKernel {
   AttentionRefusal supports(const AttentionProblem& /*problem*/) const override { return std::nullopt; }
   std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, const AttentionTiling& /*tiling*/,
                                         int /*threads*/) const override {
-    if (problem.kv_cache == KvCacheDtype::int8) return reference_int8_runner(problem.rotates);
+    if (problem.quantization.active()) return reference_quantized_runner(problem.quantization);
     return std::make_unique<ReferenceRunner>();
   }
 };

@@ -27,24 +27,24 @@ KvCachePolicy settle_kv_cache(KvCachePolicy policy, AttentionProblem layer, int 
     throw InvalidArgument(fmt::format("kv-cache-skip-layers: {} is given; the transformer has layers 0 to {}",
                                       policy.skip_layers.back(), layers - 1));
   }
-  layer.kv_cache = policy.dtype;
-  layer.rotates = policy.rotates;
+  layer.quantization = policy.quantization;
   std::vector<std::string> reasons;
   const std::string named = backend.empty() ? env_value("RONDO_ATTENTION_BACKEND").value_or("") : backend;
   for (const auto& kernel : attention_registry().kernels()) {
-    const bool considered =
-        named.empty() ? kernel->name() != "reference" && kernel->takes(policy.dtype) : kernel->name() == named;
+    const bool considered = named.empty() ? kernel->name() != "reference" && kernel->takes(policy.quantization.dtype)
+                                          : kernel->name() == named;
     if (!considered) continue;
     const AttentionRefusal refusal = attention_registry().answer(*kernel, layer);
     if (!refusal) return policy;
     reasons.push_back(fmt::format("{} {}", kernel->name(), *refusal));
   }
-  const std::string reason = fmt::format("{}: {}", kv_cache_dtype_name(policy.dtype), fmt::join(reasons, "; "));
+  const std::string reason =
+      fmt::format("{}: {}", kv_cache_dtype_name(policy.quantization.dtype), fmt::join(reasons, "; "));
   if (!policy.falls_back) {
     throw Unsupported(fmt::format("kv-cache-dtype: {}; allowed here is auto, or --kv-cache-fallback native", reason));
   }
   log(LogLevel::warning, "kv-cache-dtype: attention runs native: {}", reason);
-  policy.dtype = KvCacheDtype::automatic;
+  policy.quantization = {};
   policy.fallback_reason = reason;
   return policy;
 }

@@ -13,10 +13,10 @@
 
 namespace rondo {
 
-/// A folder of safetensors files, one a packed weight, named by the hash of what it was made from and how; the whole key
-/// stands in its metadata. Files are written under another name and renamed. When they take more than `limit` bytes,
-/// those that were not used for the longest time go; processes that have them mapped keep them. Whatever goes wrong with
-/// a file is a warning, and the weight is packed anew. Safe to use from several threads and processes.
+/// A folder of safetensors files, one a packed weight, named by the hash of what it was made from and how; the whole
+/// key stands in its metadata. Files are written under another name and renamed. When they take more than `limit`
+/// bytes, those that were not used for the longest time go; processes that have them mapped keep them. Whatever goes
+/// wrong with a file is a warning, and the weight is packed anew. Safe to use from several threads and processes.
 class PackedWeightCache {
  public:
   /// Makes the folder. Throws FileError where that fails.

@@ -45,10 +45,7 @@ std::vector<AttentionProblem> AttentionProblemFlags::problems() const {
   for (const std::string& text : texts) {
     AttentionProblem problem = parse_attention_problem(text);
     if (dtype_) problem.dtype = parse_dtype(*dtype_);
-    if (kv_cache_.dtype() != KvCacheDtype::automatic) {
-      problem.kv_cache = kv_cache_.dtype();
-      problem.rotates = kv_cache_.rotates();
-    }
+    if (kv_cache_.quantization().active()) problem.quantization = kv_cache_.quantization();
     problems.push_back(problem);
   }
   return problems;

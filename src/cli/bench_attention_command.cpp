@@ -50,7 +50,7 @@ struct Settings {
 
 AttentionDifference check(const RandomAttention& operands, const AttentionOptions& options) {
   const auto kernel = attention_registry().find(options.backend, "--backend");
-  const AttentionTolerance tolerance = attention_tolerance(operands.problem.dtype, operands.problem.kv_cache,
+  const AttentionTolerance tolerance = attention_tolerance(operands.problem.dtype, operands.problem.quantization.dtype,
                                                            kernel->rounds_weights(), operands.largest_score());
   return compare_attention(forward(operands, options), reference_forward(operands), tolerance);
 }

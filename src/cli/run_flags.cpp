@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 
-#include "attention/attention_problem.h"
 #include "attention/attention_request.h"
 #include "core/text.h"
 #include "rondo/error.h"
@@ -16,24 +15,11 @@ namespace {
 /// auto, on or off as an enumeration whose members stand in this order.
 template <typename Mode>
 Mode parse_mode(const std::string& flag, const std::string& text) {
-  constexpr std::array<std::string_view, 3> kNames{"auto", "on", "off"};
-  const auto found = std::find(kNames.begin(), kNames.end(), text);
-  if (found == kNames.end())
-    throw UsageError(fmt::format("{}: '{}' is given; allowed are auto, on and off", flag, printable(text)));
-  return static_cast<Mode>(found - kNames.begin());
+  return static_cast<Mode>(one_of(flag, text, {"auto", "on", "off"}));
 }
 
 bool is_hadamard(const std::string& flag, const std::string& text) {
-  if (text != "none" && text != "hadamard")
-    throw UsageError(fmt::format("{}: '{}' is given; allowed are hadamard and none", flag, printable(text)));
-  return text == "hadamard";
-}
-
-Lanes parse_lanes(const std::string& text) {
-  if (text == "auto") return Lanes::automatic;
-  if (text == "1") return Lanes::one;
-  if (text == "2") return Lanes::two;
-  throw UsageError(fmt::format("--lanes: '{}' is given; allowed are auto, 1 and 2", printable(text)));
+  return one_of(flag, text, {"none", "hadamard"}) == 1;
 }
 
 }  // namespace
@@ -74,21 +60,21 @@ LinearQuantizationOptions QuantizationFlags::options() const {
 
 void KvCacheFlags::add_to(CLI::App& app) {
   add_value(app, "--kv-cache-dtype", dtype_,
-            "how attention's operands are quantised while it runs: auto (not at all, the default) or int8");
+            "how attention's operands are quantised while it runs: auto (not at all, the default), int8 or fp8");
   add_value(app, "--quantize-attention-rotation", rotation_,
             "hadamard (the default) or none: turn queries and keys before they are quantised, so that outliers spread");
+  app.add_flag("--quantize-attention-smooth-k", smooths_keys_,
+               "take the mean of all keys from each before they are quantised");
 }
 
-KvCacheDtype KvCacheFlags::dtype() const {
+AttentionQuantization KvCacheFlags::quantization() const {
+  const bool rotates = is_hadamard("--quantize-attention-rotation", rotation_.value_or("hadamard"));
   try {
-    return parse_kv_cache_dtype(dtype_.value_or("auto"), "--kv-cache-dtype");
+    return attention_quantization(parse_kv_cache_dtype(dtype_.value_or("auto"), "--kv-cache-dtype"), rotates,
+                                  smooths_keys_);
   } catch (const InvalidArgument& error) {
     throw UsageError(error.what());
   }
-}
-
-bool KvCacheFlags::rotates() const {
-  return is_hadamard("--quantize-attention-rotation", rotation_.value_or("hadamard"));
 }
 
 void RunFlags::add_to(CLI::App& app) {
@@ -160,19 +146,18 @@ PipelineOptions RunFlags::options(const std::optional<std::string>& stored_dtype
   if (memory_limit_) options.memory_limit = parse_bytes(*memory_limit_, "--memory-limit");
   options.weight_cache = weight_cache_;
   if (weight_cache_limit_) options.weight_cache_limit = parse_bytes(*weight_cache_limit_, "--weight-cache-limit");
-  if (lanes_) options.lanes = parse_lanes(*lanes_);
+  if (lanes_) options.lanes = static_cast<Lanes>(one_of("--lanes", *lanes_, {"auto", "1", "2"}));
   options.quantization = quantization_.options();
   options.quantization.format = quantize_.value_or("");
   options.quantization.skip_steps = quantize_skip_steps_.value_or("");
-  options.kv_cache.dtype = kv_cache_.dtype();
-  options.kv_cache.rotate = kv_cache_.rotates();
+  const AttentionQuantization attention = kv_cache_.quantization();
+  options.kv_cache.dtype = attention.dtype;
+  options.kv_cache.rotate = attention.rotates;
+  options.kv_cache.smooth_k = attention.smooths;
   options.kv_cache.skip_steps = kv_cache_skip_steps_.value_or("");
   options.kv_cache.skip_layers = kv_cache_skip_layers_.value_or("");
-  const std::string fallback = kv_cache_fallback_.value_or("error");
-  if (fallback != "error" && fallback != "native")
-    throw UsageError(
-        fmt::format("--kv-cache-fallback: '{}' is given; allowed are error and native", printable(fallback)));
-  options.kv_cache.fall_back_to_native = fallback == "native";
+  options.kv_cache.fall_back_to_native =
+      one_of("--kv-cache-fallback", kv_cache_fallback_.value_or("error"), {"error", "native"}) == 1;
   options.compile = compile_;
   if (passes_) options.only_passes = split_list(*passes_);
   if (passes_ && compile_ == false && !options.only_passes->empty())

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "attention/attention_quantization.h"
 #include "cli/values.h"
 #include "rondo/text_to_image.h"
 
@@ -34,12 +35,12 @@ class KvCacheFlags {
  public:
   void add_to(CLI::App& app);
   /// Throws UsageError.
-  KvCacheDtype dtype() const;
-  bool rotates() const;
+  AttentionQuantization quantization() const;
 
  private:
   std::optional<std::string> dtype_;
   std::optional<std::string> rotation_;
+  bool smooths_keys_ = false;
 };
 
 /// Everything that changes how a model runs: dtype, threads, attention, fusion, tiling, quantisation, passes.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <sstream>
 
@@ -33,6 +34,14 @@ std::uint64_t parse_unsigned(const std::string& flag, const std::string& text) {
 
 double parse_number(const std::string& flag, const std::string& text) {
   return parse_whole<double>(flag, text, "a number");
+}
+
+std::size_t one_of(const std::string& flag, const std::string& text, std::initializer_list<std::string_view> allowed) {
+  const auto* found = std::find(allowed.begin(), allowed.end(), text);
+  if (found == allowed.end()) {
+    throw UsageError(fmt::format("{}: '{}' is given; allowed are {}", flag, printable(text), fmt::join(allowed, ", ")));
+  }
+  return static_cast<std::size_t>(found - allowed.begin());
 }
 
 std::int64_t bounded(const std::string& flag, const std::optional<std::string>& text, std::int64_t absent,

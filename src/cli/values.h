@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace rondo::cli {
@@ -19,6 +21,9 @@ class UsageError : public std::runtime_error {
 std::int64_t parse_integer(const std::string& flag, const std::string& text);
 std::uint64_t parse_unsigned(const std::string& flag, const std::string& text);
 double parse_number(const std::string& flag, const std::string& text);
+
+/// Which of `allowed` the text is. Throws UsageError.
+std::size_t one_of(const std::string& flag, const std::string& text, std::initializer_list<std::string_view> allowed);
 
 /// A whole number from `least` to `most`, or `absent` when the flag is not given. Throws UsageError.
 std::int64_t bounded(const std::string& flag, const std::optional<std::string>& text, std::int64_t absent,

@@ -112,8 +112,7 @@ AttentionProblem problem_of(const Operands& o, const Options& options) {
   problem.own_scale = options.scale.has_value();
   problem.causal = options.causal;
   problem.lse = options.return_lse;
-  problem.kv_cache = options.kv_cache_dtype;
-  problem.rotates = options.kv_cache_dtype != KvCacheDtype::automatic && options.rotate;
+  problem.quantization = attention_quantization(options.kv_cache_dtype, options.rotate, options.smooth_k);
   return problem;
 }
 

@@ -6,8 +6,9 @@ AttentionResult forward(const RandomAttention& operands, AttentionOptions option
   options.scale = operands.scale;
   options.causal = operands.problem.causal;
   options.return_lse = operands.problem.lse;
-  options.kv_cache_dtype = operands.problem.kv_cache;
-  options.rotate = operands.problem.rotates;
+  options.kv_cache_dtype = operands.problem.quantization.dtype;
+  options.rotate = operands.problem.quantization.rotates;
+  options.smooth_k = operands.problem.quantization.smooths;
   options.layout = AttentionLayout::bsnd;  // the operands are views
   if (!operands.problem.varlen)
     return attention_forward(operands.query, operands.key, operands.value, operands.mask, options);
@@ -20,6 +21,7 @@ AttentionResult forward(const RandomAttention& operands, AttentionOptions option
   varlen.tune = options.tune;
   varlen.kv_cache_dtype = options.kv_cache_dtype;
   varlen.rotate = options.rotate;
+  varlen.smooth_k = options.smooth_k;
   varlen.threads = options.threads;
   const auto packed = [](const Tensor& rows) {
     const Shape& s = rows.shape();

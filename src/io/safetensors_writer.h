@@ -17,8 +17,8 @@ struct TensorToWrite {
   Shape shape;
 };
 
-/// Writes a new file, with `metadata` under __metadata__. `make` is called once a tensor, in the file's order: wide elements first, so that all lie
-/// aligned. Throws FileError; what was written until then stays.
+/// Writes a new file, with `metadata` under __metadata__. `make` is called once a tensor, in the file's order: wide
+/// elements first, so that all lie aligned. Throws FileError; what was written until then stays.
 void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWrite> tensors,
                        const std::function<Tensor(const std::string& name)>& make,
                        const std::map<std::string, std::string>& metadata = {{"format", "pt"}});

@@ -62,8 +62,8 @@ bool SharedModel::is_loaded() const {
 
 Runner::Runner(std::string name, const DiffusersFolder& folder, const ComputeOptions& options)
     : name_(std::move(name)), options_(options) {
-  shared_ = std::make_shared<SharedModel>(open_weights(folder, name_, options_.plan.quantization),
-                                          options_.weight_cache);
+  shared_ =
+      std::make_shared<SharedModel>(open_weights(folder, name_, options_.plan.quantization), options_.weight_cache);
 }
 
 Session& Runner::session(const std::string& key, const std::function<Graph()>& build) {

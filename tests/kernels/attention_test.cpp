@@ -77,8 +77,8 @@ TEST(Attention, RandomProblemsAgreeWithFloat64) {
     for (const auto& kernel : attention_registry().kernels()) {
       options.backend = kernel->name();
       if (options.backend == "reference" || attention_registry().answer(*kernel, random.problem)) continue;
-      const AttentionTolerance tolerance =
-          attention_tolerance(random.problem.dtype, random.problem.kv_cache, kernel->rounds_weights(), largest_score);
+      const AttentionTolerance tolerance = attention_tolerance(random.problem.dtype, random.problem.quantization.dtype,
+                                                               kernel->rounds_weights(), largest_score);
       const AttentionResult actual = forward(operands, options);
       EXPECT_EQ(actual.lse.defined(), random.problem.lse);
       EXPECT_EQ(compare_attention(actual, expected, tolerance).failure, "") << random.command(options.backend);
@@ -105,10 +105,11 @@ TEST(Attention, EveryTilingAgreesWithFloat64) {
           const auto runner = kernel->make(problem, tiling, 2);
           Tensor scratch = Tensor::empty({static_cast<std::int64_t>(runner->scratch_bytes())}, DType::u8);
           runner->run(actual, {scratch.as<std::byte>(), scratch.bytes()});
-          EXPECT_EQ(compare_attention({actual.output, actual.lse}, {expected.output, expected.lse},
-                                      attention_tolerance(dtype, problem.kv_cache, kernel->rounds_weights(), 1))
-                        .failure,
-                    "")
+          EXPECT_EQ(
+              compare_attention({actual.output, actual.lse}, {expected.output, expected.lse},
+                                attention_tolerance(dtype, problem.quantization.dtype, kernel->rounds_weights(), 1))
+                  .failure,
+              "")
               << kernel->name() << " key_block " << tiling.key_block << " chunk " << tiling.chunk << ": " << text;
         }
       }

@@ -19,8 +19,7 @@ AttentionProblem problem_of(const KernelRequest& request) {
   if (request.inputs.size() == 4) problem.mask = MaskKind::additive;
   problem.own_scale = op_of(request).scale() != 1.0 / std::sqrt(static_cast<double>(problem.head_dim));
   problem.causal = op_of(request).causal();
-  problem.kv_cache = op_of(request).request().kv_cache;
-  problem.rotates = op_of(request).request().rotates;
+  problem.quantization = op_of(request).request().quantization;
   return problem;
 }
 

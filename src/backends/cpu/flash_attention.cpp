@@ -2,14 +2,16 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <type_traits>
+
+#include "attention/quantization_limits.h"
+#include "backends/cpu/flash_scratch-inl.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backends/cpu/flash_attention.cpp"
 #include <hwy/foreach_target.h>
 // foreach_target must come before everything that is compiled once a target
-#include "backends/cpu/transpose-inl.h"
+#include "backends/cpu/flash_queries-inl.h"
 
 // The scores are computed transposed: a vector's lanes are queries, so that one element of a key, broadcast from where
 // it lies, meets many queries. Keys and values then need no transposition, the softmax works down the lanes without a
@@ -25,37 +27,31 @@
 namespace rondo::cpu {
 
 constexpr std::int64_t kMaxLanes = 16;
+
 // Products of more elements are summed in parts: a long sum in float32 drifts. Where scores may be large, whose
 // rounding weighs more, parts are shorter; to do so always costs 2 % at head dim 128.
 constexpr std::int64_t kLongestPart = 128;
 constexpr std::int64_t kLongestPartOfLargeScores = 64;
 constexpr float kLargeScore = 100.0F;
-constexpr float kLog2E = 1.44269504088896340736F;
-constexpr float kLn2 = 0.69314718055994530942F;
-constexpr float kLowest = -std::numeric_limits<float>::infinity();
-
-constexpr std::int64_t round_up(std::int64_t value, std::int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 /// Where each part of a call's scratch begins. Sized for the widest vectors, whatever the level in use.
 struct FlashScratch {
   static constexpr std::int64_t kBlock = 2 * kMaxLanes;
 
-  FlashScratch(float* base, const FlashTiling& tiling, std::int64_t head_dim, std::int64_t value_dim)
+  FlashScratch(std::byte* base, const FlashTiling& tiling, std::int64_t head_dim, std::int64_t value_dim)
       : key_block(tiling.key_block) {
-    const auto take = [&](std::int64_t count) {
-      float* part = base == nullptr ? nullptr : base + floats;
-      floats += round_up(count, kMaxLanes);
-      return part;
-    };
-    keys = take(key_block * head_dim);
-    values = take(key_block * value_dim);
-    queries = take(tiling.chunk * head_dim * kBlock);
-    sums = take(tiling.chunk * value_dim * kBlock);
-    most = take(tiling.chunk * kBlock);
-    total = take(tiling.chunk * kBlock);
-    scores = take(key_block * kBlock);
-    mask = take(key_block * kBlock);
-    rows = take(kMaxLanes * round_up(std::max({head_dim, value_dim, key_block}), 4));
+    MemoryParts parts(base);
+    parts.take(keys, key_block * head_dim);
+    parts.take(values, key_block * value_dim);
+    parts.take(queries, tiling.chunk * head_dim * kBlock);
+    parts.take(sums, tiling.chunk * value_dim * kBlock);
+    parts.take(most, tiling.chunk * kBlock);
+    parts.take(total, tiling.chunk * kBlock);
+    parts.take(used, tiling.chunk * kBlock);
+    parts.take(scores, key_block * kBlock);
+    parts.take(mask, key_block * kBlock);
+    parts.take(rows, kMaxLanes * round_up(std::max({head_dim, value_dim, key_block}), 4));
+    bytes = parts.bytes();
   }
   std::int64_t key_block;
   float* keys;     // [keys][head_dim]
@@ -64,10 +60,11 @@ struct FlashScratch {
   float* sums;     // for each block [value_dim][queries]
   float* most;     // for each block, the largest score so far (base 2)
   float* total;    // for each block, the sum of weights so far
+  float* used;     // the same of rounded weights, where weights are rounded
   float* scores;   // [keys][queries]
   float* mask;     // [keys][queries], to be added to the scores
   float* rows;     // rows on their way into lanes or out of them
-  std::int64_t floats = 0;
+  std::int64_t bytes;
 };
 
 }  // namespace rondo::cpu
@@ -82,25 +79,6 @@ constexpr int kRows = 6;
 #else
 constexpr int kRows = 12;
 #endif
-
-/// 2^x for x <= 0, relative error 1.5e-7; 0 below -126. NaN stays.
-HWY_INLINE Vector exp2_negative(Vector x) {
-  const Full d;
-  const hn::RebindToSigned<Full> di;
-  const auto clamped = hn::Max(hn::Set(d, -127.0F), x);  // in this order x86 keeps the NaN
-  // Adding 1.5 * 2^23 rounds to a whole number and leaves it in the low bits, here with the exponent's bias.
-  const auto magic = hn::Set(d, 12582912.0F + 127.0F);
-  const auto shifted = hn::Add(clamped, magic);
-  const auto part = hn::Sub(clamped, hn::Sub(shifted, magic));  // -0.5 to 0.5
-  // Minimax of 2^part: relative error 7.5e-8.
-  auto p = hn::Set(d, 1.327647140653220e-3F);
-  p = hn::MulAdd(p, part, hn::Set(d, 9.675541570403583e-3F));
-  p = hn::MulAdd(p, part, hn::Set(d, 5.550713277402183e-2F));
-  p = hn::MulAdd(p, part, hn::Set(d, 2.402211971953459e-1F));
-  p = hn::MulAdd(p, part, hn::Set(d, 6.931469670610623e-1F));
-  p = hn::MulAdd(p, part, hn::Set(d, 1.000000071655533F));
-  return hn::Mul(p, hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(di, shifted))));
-}
 
 /// The largest square of a row's length.
 HWY_INLINE float largest_square(const float* rows, std::int64_t count, std::int64_t width) {
@@ -229,50 +207,32 @@ void widen_row(const T* source, std::int64_t width, float factor, float* target)
                        HWY_ATTR { hn::StoreU(hn::Mul(load_float(d, source + i), hn::Set(d, factor)), d, target + i); });
 }
 
-/// A mask's row as what is added to scores to the base of 2.
-template <class M>
-void widen_mask(const M* source, std::int64_t count, float* target) {
-  if constexpr (std::is_same_v<M, bool>) {
-    const auto* bytes = reinterpret_cast<const std::uint8_t*>(source);
-    for_lanes(count, [&](auto d, std::int64_t j) HWY_ATTR {
-      const hn::Rebind<std::uint8_t, decltype(d)> narrow;
-      const hn::RebindToSigned<decltype(d)> wide;
-      const auto kept = hn::PromoteTo(wide, hn::LoadU(narrow, bytes + j));
-      const auto hidden = hn::RebindMask(d, hn::Eq(kept, hn::Zero(wide)));
-      hn::StoreU(hn::IfThenElseZero(hidden, hn::Set(d, kLowest)), d, target + j);
-    });
-  } else {
-    for_lanes(count, [&](auto d, std::int64_t j) HWY_ATTR {
-      const auto given = load_float(d, source + j);
-      // What is finite stays so: a row of float32's lowest number everywhere is the mean of all values, not nothing.
-      const auto lowest = hn::Set(d, std::numeric_limits<float>::lowest());
-      const auto hidden = hn::Eq(given, hn::Set(d, kLowest));
-      const auto scaled = hn::Max(lowest, hn::Mul(given, hn::Set(d, kLog2E)));  // in this order x86 keeps a NaN
-      hn::StoreU(hn::IfThenElse(hidden, given, scaled), d, target + j);
-    });
+/// `count` rows of `width` values from row `first` on, densely, times `factor`; those of e4m3 times what they are
+/// multiples of, a scale for `height` rows and kE4m3Columns columns.
+template <class T>
+void widen_rows(const T* source, std::int64_t stride, std::int64_t first, std::int64_t count, std::int64_t width,
+                float factor, const float* scales, std::int64_t height, float* target) {
+  const std::int64_t blocks = (width + kE4m3Columns - 1) / kE4m3Columns;
+  for (std::int64_t j = 0; j < count; ++j) {
+    const T* row = source + (first + j) * stride;
+    if constexpr (std::is_same_v<T, E4m3>) {
+      for (std::int64_t b = 0; b < blocks; ++b) {
+        const std::int64_t c = b * kE4m3Columns;
+        widen_row(row + c, std::min(kE4m3Columns, width - c), factor * scales[(first + j) / height * blocks + b],
+                  target + c);
+      }
+    } else {
+      widen_row(row, width, factor, target);
+    }
+    target += width;
   }
 }
 
-/// `count` rows of `width` values, densely.
 template <class T>
-void pack_rows(const void* source, std::int64_t stride, std::int64_t count, std::int64_t width, float* target) {
-  for (std::int64_t j = 0; j < count; ++j)
-    widen_row(static_cast<const T*>(source) + j * stride, width, 1.0F, target + j * width);
-}
-
-/// The queries of one head that a block works on.
-struct Block {
-  std::int64_t head;
-  std::int64_t first;
-  std::int64_t count;
-  std::int64_t vectors;  // 1 or 2 of lanes
-};
-
-template <class T>
-class Flash {
+class Flash : FlashQueries {
  public:
-  Flash(const FlashHeads& heads, const FlashTiling& tiling, float* memory)
-      : h_(heads), s_(memory, tiling, heads.head_dim, heads.value_dim) {}
+  Flash(const FlashHeads& heads, const FlashScratch& scratch)
+      : FlashQueries(heads, scratch.rows, scratch.mask), s_(scratch) {}
 
   void run(std::int64_t first, std::int64_t last) {
     std::int64_t visible = 0;
@@ -282,9 +242,10 @@ class Flash {
     }
     for (std::int64_t k = 0; k < visible; k += s_.key_block) {
       const std::int64_t count = std::min(s_.key_block, visible - k);
-      const float* keys = packed(h_.key, h_.key_stride, h_.head_dim, k, count, s_.keys);
+      const float* keys = packed(h_.key, h_.key_stride, h_.head_dim, h_.quantization.key_scales, k, count, s_.keys);
       choose_part(keys, count);
-      const float* values = packed(h_.value, h_.value_stride, h_.value_dim, k, count, s_.values);
+      const float* values =
+          packed(h_.value, h_.value_stride, h_.value_dim, h_.quantization.value_scales, k, count, s_.values);
       for (std::int64_t b = first; b < last; ++b) {
         const Block q = block(b);
         prefetch_part(k + s_.key_block, std::min(s_.key_block, visible - k - s_.key_block), b - first, last - first);
@@ -301,32 +262,22 @@ class Flash {
   }
 
  private:
-  Block block(std::int64_t index) const {
-    const std::int64_t size = 2 * lanes();
-    const std::int64_t blocks = (h_.queries + size - 1) / size;
-    const std::int64_t first = index % blocks * size;
-    const std::int64_t count = std::min(size, h_.queries - first);
-    return {index / blocks, first, count, count > lanes() ? 2 : 1};
-  }
-
-  std::int64_t visible_keys(const Block& q) const {
-    if (!h_.causal) return h_.keys;
-    return std::clamp<std::int64_t>(q.first + q.count + h_.keys - h_.queries, 0, h_.keys);
-  }
+  static constexpr bool kRoundsWeights = std::is_same_v<T, E4m3>;
 
   float* queries_of(std::int64_t slot) const { return s_.queries + slot * h_.head_dim * FlashScratch::kBlock; }
   float* sums_of(std::int64_t slot) const { return s_.sums + slot * h_.value_dim * FlashScratch::kBlock; }
   float* most_of(std::int64_t slot) const { return s_.most + slot * FlashScratch::kBlock; }
   float* total_of(std::int64_t slot) const { return s_.total + slot * FlashScratch::kBlock; }
+  float* used_of(std::int64_t slot) const { return s_.used + slot * FlashScratch::kBlock; }
 
   /// Float rows at `first`, `count` of them: where they lie when they are that already, else packed into `target`.
-  const float* packed(const void* rows, std::int64_t stride, std::int64_t width, std::int64_t first, std::int64_t count,
-                      float* target) const {
-    const T* source = static_cast<const T*>(rows) + first * stride;
+  const float* packed(const void* rows, std::int64_t stride, std::int64_t width, const float* scales,
+                      std::int64_t first, std::int64_t count, float* target) const {
+    const T* source = static_cast<const T*>(rows);
     if constexpr (std::is_same_v<T, float>) {
-      if (stride == width) return source;
+      if (stride == width) return source + first * stride;
     }
-    pack_rows<T>(source, stride, count, width, target);
+    widen_rows(source, stride, first, count, width, 1.0F, scales, kE4m3Keys, target);
     return target;
   }
 
@@ -363,9 +314,10 @@ class Flash {
       for (std::int64_t r = 0; r < n; ++r) {
         float* row = s_.rows + r * stride;
         if (v * n + r < q.count) {
-          const T* source =
-              static_cast<const T*>(h_.query) + q.head * h_.query_head_stride + (q.first + v * n + r) * h_.query_stride;
-          widen_row(source, h_.head_dim, h_.scale * kLog2E, row);
+          widen_rows(static_cast<const T*>(h_.query) + q.head * h_.query_head_stride, h_.query_stride,
+                     q.first + v * n + r, 1, h_.head_dim, h_.scale * kLog2E,
+                     h_.quantization.query_scales + q.head * h_.quantization.query_scales_head_stride, kE4m3Queries,
+                     row);
           if (h_.head_dim > kLongestPartOfLargeScores)
             query_square_ = std::max(query_square_, largest_square(row, 1, h_.head_dim));
         } else {
@@ -377,32 +329,7 @@ class Flash {
     std::fill_n(sums_of(slot), h_.value_dim * q.vectors * n, 0.0F);
     std::fill_n(most_of(slot), q.vectors * n, kLowest);
     std::fill_n(total_of(slot), q.vectors * n, 0.0F);
-  }
-
-  /// What is to be added to the scores of `count` keys from `key` on: in lanes, or one value a key where all queries
-  /// have the same.
-  template <class M>
-  void load_mask_of(const Block& q, std::int64_t key, std::int64_t count) {
-    const std::int64_t n = lanes();
-    const std::int64_t stride = round_up(count, 4);
-    const M* head = static_cast<const M*>(h_.mask) + q.head * h_.mask_head_stride + key;
-    if (h_.mask_query_stride == 0) return widen_mask(head, count, s_.mask);
-    for (std::int64_t v = 0; v < q.vectors; ++v) {
-      for (std::int64_t r = 0; r < n; ++r) {
-        const std::int64_t query = std::min(q.first + v * n + r, h_.queries - 1);
-        widen_mask(head + query * h_.mask_query_stride, count, s_.rows + r * stride);
-      }
-      rows_to_lanes(s_.rows, stride, count, s_.mask + v * n, q.vectors * n);
-    }
-  }
-
-  void load_mask(const Block& q, std::int64_t key, std::int64_t count) {
-    switch (h_.mask_dtype) {
-      case DType::boolean: return load_mask_of<bool>(q, key, count);
-      case DType::f32: return load_mask_of<float>(q, key, count);
-      case DType::f16: return load_mask_of<hwy::float16_t>(q, key, count);
-      default: return load_mask_of<std::uint16_t>(q, key, count);
-    }
+    std::fill_n(used_of(slot), q.vectors * n, 0.0F);
   }
 
   template <int V>
@@ -414,11 +341,10 @@ class Flash {
     Vector before[V];
     Vector most[V];
     for (int v = 0; v < V; ++v) most[v] = before[v] = hn::Load(d, most_of(slot) + v * n);
-    if (h_.mask != nullptr) load_mask(q, key, count);
-    const bool has_lanes = h_.mask != nullptr && h_.mask_query_stride != 0;
-    const bool has_keys = h_.mask != nullptr && h_.mask_query_stride == 0;
+    if (h_.mask != nullptr) load_mask(q, V, key, count);
     over_tiles(count, [&](auto rows, std::int64_t first) HWY_ATTR {
-      const TileMask mask{has_lanes ? s_.mask + first * V * n : nullptr, has_keys ? s_.mask + first : nullptr};
+      const TileMask mask{has_lane_mask() ? s_.mask + first * V * n : nullptr,
+                          has_key_mask() ? s_.mask + first : nullptr};
       score_tile<decltype(rows)::value, V>(keys + first * h_.head_dim, h_.head_dim, part_, queries, mask,
                                            s_.scores + first * V * n, most);
     });
@@ -439,19 +365,15 @@ class Flash {
                        Vector (&most)[V]) {
     const Full d;
     const std::int64_t n = lanes();
-    const std::int64_t shift = h_.keys - h_.queries;
-    // Keys beyond what the block's first query sees are hidden from some lanes.
-    const std::int64_t first_hidden = std::max<std::int64_t>(0, q.first + shift + 1 - key);
-    if (!h_.causal || first_hidden >= count) return;
+    const std::int64_t hidden = first_hidden(q, key, count);
+    if (hidden == count) return;
     for (int v = 0; v < V; ++v) {
       most[v] = before[v];
-      const auto lane = hn::Iota(d, static_cast<float>(v * n));
       for (std::int64_t j = 0; j < count; ++j) {
         float* target = s_.scores + (j * V + v) * n;
         auto score = hn::Load(d, target);
-        if (j >= first_hidden) {
-          const auto first_to_see = hn::Set(d, static_cast<float>(key + j - shift - q.first));
-          score = hn::IfThenElse(hn::Ge(lane, first_to_see), score, hn::Set(d, kLowest));
+        if (j >= hidden) {
+          score = hide_later(q, key + j, v, score);
           hn::Store(score, d, target);
         }
         most[v] = hn::Max(most[v], score);
@@ -467,55 +389,68 @@ class Flash {
     const std::int64_t n = lanes();
     for (int v = 0; v < V; ++v) {
       float* scores = s_.scores + v * n;
+      // Of a power of two more or less in all weights their rounding does not depend.
+      const auto highest = kRoundsWeights ? hn::Ceil(most[v]) : most[v];
       // Where nothing is visible yet, any finite center makes every weight 0.
-      const auto center = hn::IfThenElse(hn::Eq(most[v], hn::Set(d, kLowest)), hn::Zero(d), most[v]);
+      const auto center = hn::IfThenElse(hn::Eq(highest, hn::Set(d, kLowest)), hn::Zero(d), highest);
       shrink[v] = exp2_negative(hn::Sub(before[v], center));
       auto sum = hn::Zero(d);
+      auto used = hn::Zero(d);
       for (std::int64_t j = 0; j < count; ++j) {
-        const auto weight = exp2_negative(hn::Sub(hn::Load(d, scores + j * V * n), center));
-        hn::Store(weight, d, scores + j * V * n);
+        auto weight = exp2_negative(hn::Sub(hn::Load(d, scores + j * V * n), center));
         sum = hn::Add(sum, weight);
+        if constexpr (kRoundsWeights) {
+          weight = significant(weight);
+          used = hn::Add(used, weight);
+        }
+        hn::Store(weight, d, scores + j * V * n);
       }
-      float* total = total_of(slot) + v * n;
-      hn::Store(hn::MulAdd(hn::Load(d, total), shrink[v], sum), d, total);
-      hn::Store(most[v], d, most_of(slot) + v * n);
+      add_up(total_of(slot) + v * n, shrink[v], sum);
+      if constexpr (kRoundsWeights) add_up(used_of(slot) + v * n, shrink[v], used);
+      hn::Store(highest, d, most_of(slot) + v * n);
     }
+  }
+
+  static HWY_INLINE void add_up(float* total, Vector shrink, Vector sum) {
+    const Full d;
+    hn::Store(hn::MulAdd(hn::Load(d, total), shrink, sum), d, total);
+  }
+
+  /// Rounds to kE4m3Bits significant bits.
+  static HWY_INLINE Vector significant(Vector x) {
+    const Full d;
+    const hn::RebindToUnsigned<Full> bits;
+    constexpr std::uint32_t kUnit = 1U << (24 - kE4m3Bits);
+    const auto raised = hn::Add(hn::BitCast(bits, x), hn::Set(bits, kUnit / 2));
+    return hn::BitCast(d, hn::And(raised, hn::Set(bits, ~(kUnit - 1))));
   }
 
   void store_result(std::int64_t slot, const Block& q) {
     const std::int64_t n = lanes();
-    const std::int64_t stride = round_up(h_.value_dim, 4);
-    for (std::int64_t v = 0; v < q.vectors; ++v) {
-      lanes_to_rows(sums_of(slot) + v * n, q.vectors * n, h_.value_dim, s_.rows, stride);
-      for (std::int64_t r = 0; r < std::min(n, q.count - v * n); ++r) {
-        const std::int64_t query = q.first + v * n + r;
-        const float total = total_of(slot)[v * n + r];
-        const float inverse = total == 0 ? 0.0F : 1.0F / total;
-        T* target = static_cast<T*>(h_.output) + q.head * h_.output_head_stride + query * h_.output_stride;
-        const float* row = s_.rows + r * stride;
-        for_lanes(h_.value_dim, [&](auto tag, std::int64_t i) HWY_ATTR {
-          store_float(tag, hn::Mul(hn::LoadU(tag, row + i), hn::Set(tag, inverse)), target + i);
-        });
-        if (h_.lse != nullptr) {
-          h_.lse[q.head * h_.lse_head_stride + query * h_.lse_stride] =
-              total == 0 ? kLowest : most_of(slot)[v * n + r] * kLn2 + std::log(total);
-        }
-      }
+    const float* used = kRoundsWeights ? used_of(slot) : total_of(slot);
+    float factors[FlashScratch::kBlock];
+    float lses[FlashScratch::kBlock];
+    for (std::int64_t i = 0; i < q.vectors * n; ++i) {
+      const float total = total_of(slot)[i];
+      factors[i] = used[i] == 0 ? 0.0F : 1.0F / used[i];
+      lses[i] = total == 0 ? kLowest : most_of(slot)[i] * kLn2 + std::log(total);
     }
+    store(q, q.vectors, sums_of(slot), factors, lses);
   }
 
-  const FlashHeads& h_;
   const FlashScratch s_;
   float query_square_ = 0;  // the largest square of a scaled query's length
   std::int64_t part_ = 0;   // elements of a product that are summed together
 };
 
 void FlashAttention(const FlashHeads& heads, const FlashTiling& tiling, std::int64_t first, std::int64_t last,
-                    float* scratch) {
+                    std::byte* memory) {
+  const FlashScratch scratch(memory, tiling, heads.head_dim, heads.value_dim);
   switch (heads.dtype) {
-    case DType::f32: return Flash<float>(heads, tiling, scratch).run(first, last);
-    case DType::f16: return Flash<hwy::float16_t>(heads, tiling, scratch).run(first, last);
-    default: return Flash<std::uint16_t>(heads, tiling, scratch).run(first, last);
+    case DType::f32: return Flash<float>(heads, scratch).run(first, last);
+    case DType::f16: return Flash<hwy::float16_t>(heads, scratch).run(first, last);
+    case DType::f8_e4m3: return Flash<E4m3>(heads, scratch).run(first, last);
+    default: return Flash<std::uint16_t>(heads, scratch).run(first, last);
   }
 }
 
@@ -533,12 +468,12 @@ HWY_EXPORT(FlashBlockQueries);
 std::int64_t flash_block_queries() { return HWY_DYNAMIC_DISPATCH(FlashBlockQueries)(); }
 
 std::size_t flash_scratch_bytes(const FlashTiling& tiling, std::int64_t head_dim, std::int64_t value_dim) {
-  return static_cast<std::size_t>(FlashScratch(nullptr, tiling, head_dim, value_dim).floats) * sizeof(float);
+  return static_cast<std::size_t>(FlashScratch(nullptr, tiling, head_dim, value_dim).bytes);
 }
 
 void flash_attention(const FlashHeads& heads, const FlashTiling& tiling, std::int64_t first, std::int64_t last,
                      std::byte* scratch) {
-  HWY_DYNAMIC_DISPATCH(FlashAttention)(heads, tiling, first, last, reinterpret_cast<float*>(scratch));
+  HWY_DYNAMIC_DISPATCH(FlashAttention)(heads, tiling, first, last, scratch);
 }
 
 }  // namespace rondo::cpu

@@ -8,10 +8,22 @@
 
 namespace rondo::cpu {
 
+/// How rows become quantised operands, and what these are multiples of; null where it does not apply.
+struct HeadQuantization {
+  const float* signs;     // of the rotation (rotation_signs())
+  const float* key_mean;  // [head_dim], taken from the keys
+  // Of e4m3 operands, [row / kE4m3Queries or kE4m3Keys][column / kE4m3Columns].
+  const float* query_scales;
+  const float* key_scales;
+  const float* value_scales;
+  std::int64_t query_scales_head_stride;
+};
+
 /// One sequence's query heads that share one key head. Strides are in elements; the last axis (head dim, or the mask's
 /// keys) is dense.
 struct FlashHeads {
-  DType dtype;  // of query, key, value and output: f32, bf16 or f16
+  DType dtype;         // of query, key and value: f32, bf16 or f16, or what a kernel has quantised them to
+  DType output_dtype;  // f32, bf16 or f16
   const void* query;
   const void* key;
   const void* value;
@@ -36,6 +48,7 @@ struct FlashHeads {
   std::int64_t value_dim;
   float scale;
   bool causal;  // query i sees keys up to i + keys - queries
+  HeadQuantization quantization;
 };
 
 /// Queries are worked on in blocks: a block is so many queries of one head, the last of a head may be shorter.
@@ -52,6 +65,7 @@ struct FlashTiling {
 std::size_t flash_scratch_bytes(const FlashTiling& tiling, std::int64_t head_dim, std::int64_t value_dim);
 
 /// Blocks [first, last), at most tiling.chunk, counted over all heads of the group. `scratch` is 64-byte aligned.
+/// Operands may be f8_e4m3, with scales; weights are then rounded to kE4m3Bits significant bits.
 void flash_attention(const FlashHeads& heads, const FlashTiling& tiling, std::int64_t first, std::int64_t last,
                      std::byte* scratch);
 

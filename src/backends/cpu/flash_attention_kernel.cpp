@@ -14,15 +14,6 @@
 namespace rondo::cpu {
 namespace {
 
-/// What computes the chunks.
-struct Implementation {
-  std::int64_t block_queries;
-  FlashTiling usual;
-  std::size_t (*scratch_bytes)(const FlashTiling& tiling, std::int64_t head_dim, std::int64_t value_dim);
-  void (*run)(const FlashHeads& heads, const FlashTiling& tiling, std::int64_t first, std::int64_t last,
-              std::byte* scratch);
-};
-
 /// The kernel's own choice, then every other of these key blocks with these chunks.
 std::vector<AttentionTiling> every_tiling(const FlashTiling& usual, std::initializer_list<std::int64_t> key_blocks) {
   std::vector<AttentionTiling> tilings{{}};
@@ -37,12 +28,11 @@ std::vector<AttentionTiling> every_tiling(const FlashTiling& usual, std::initial
 
 class FlashRunner final : public AttentionRunner {
  public:
-  FlashRunner(const Implementation& implementation, const AttentionProblem& problem, const AttentionTiling& tiling,
+  FlashRunner(const FlashImplementation& implementation, const AttentionProblem& problem, const AttentionTiling& tiling,
               int threads)
       : implementation_(implementation),
         exact_chunk_(tiling.chunk != 0),
-        tiling_{tiling.key_block == 0 ? implementation.usual.key_block : tiling.key_block,
-                tiling.chunk == 0 ? implementation.usual.chunk : tiling.chunk},
+        tiling_(implementation.tiling(tiling)),
         bytes_per_thread_(implementation.scratch_bytes(tiling_, problem.head_dim, problem.value_dim)),
         threads_(threads) {}
 
@@ -58,7 +48,7 @@ class FlashRunner final : public AttentionRunner {
   }
 
  private:
-  Implementation implementation_;
+  FlashImplementation implementation_;
   bool exact_chunk_;
   FlashTiling tiling_;
   std::size_t bytes_per_thread_;
@@ -75,16 +65,12 @@ class FlashKernel final : public AttentionKernel {
     return refuse_wide_heads(problem, 4096);  // scratch grows with the head dim
   }
   std::vector<AttentionTiling> tilings(const AttentionProblem& /*problem*/) const override {
-    return every_tiling(kUsual, {0, 96, 256});
+    return every_tiling(flash_simd().usual, {0, 96, 256});
   }
   std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, const AttentionTiling& tiling,
                                         int threads) const override {
-    const Implementation implementation{flash_block_queries(), kUsual, flash_scratch_bytes, flash_attention};
-    return std::make_unique<FlashRunner>(implementation, problem, tiling, threads);
+    return std::make_unique<FlashRunner>(flash_simd(), problem, tiling, threads);
   }
-
- private:
-  static constexpr FlashTiling kUsual{192, 16};
 };
 
 /// The kernels with native bfloat16 products differ in what multiplies and in when that is there.
@@ -100,16 +86,16 @@ class FlashBf16Kernel : public AttentionKernel {
   }
   std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, const AttentionTiling& tiling,
                                         int threads) const final {
-    const Implementation implementation{kFlashBf16BlockQueries, usual_, flash_bf16_scratch_bytes, run_};
+    const FlashImplementation implementation{kFlashBf16BlockQueries, usual_, flash_bf16_scratch_bytes, run_};
     return std::make_unique<FlashRunner>(implementation, problem, tiling, threads);
   }
 
  protected:
-  FlashBf16Kernel(const FlashTiling& usual, decltype(Implementation::run) run) : usual_(usual), run_(run) {}
+  FlashBf16Kernel(const FlashTiling& usual, decltype(FlashImplementation::run) run) : usual_(usual), run_(run) {}
 
  private:
   FlashTiling usual_;
-  decltype(Implementation::run) run_;
+  decltype(FlashImplementation::run) run_;
 };
 
 class FlashDotKernel final : public FlashBf16Kernel {
@@ -141,6 +127,8 @@ class FlashAmxKernel final : public FlashBf16Kernel {
 };
 
 }  // namespace
+
+FlashImplementation flash_simd() { return {flash_block_queries(), {192, 16}, flash_scratch_bytes, flash_attention}; }
 
 bool has_amx() {
   static const bool granted = cpu_level() >= CpuLevel::avx512_amx && request_amx();

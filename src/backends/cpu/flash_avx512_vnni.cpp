@@ -12,8 +12,9 @@
 
 #include <cstring>
 
-#include "attention/int8_limits.h"
+#include "attention/quantization_limits.h"
 #include "backends/cpu/flash_blocks-inl.h"
+#include "backends/cpu/simd_head_rows.h"
 
 namespace rondo::cpu {
 namespace {
@@ -28,15 +29,13 @@ constexpr float kLog2Weights = 7.99435343685886F;  // log2(kWeightLimit)
 struct Packed {
   Packed(std::byte* base, std::int64_t head_dim, std::int64_t value_dim)
       : width(round_up(head_dim, kGroup)), value_width(round_up(value_dim, kRows)) {
-    const auto take = [&]<typename T>(T*& part, std::int64_t count) {
-      part = base == nullptr ? nullptr : reinterpret_cast<T*>(base + bytes);
-      bytes += round_up(count * static_cast<std::int64_t>(sizeof(T)), 64);
-    };
-    take(keys, kKeys * width);
-    take(values, kKeys * value_width);
-    take(zeros, kKeys);
-    take(key_scales, kKeys);
-    take(value_scales, value_width);
+    MemoryParts parts(base);
+    parts.take(keys, kKeys * width);
+    parts.take(values, kKeys * value_width);
+    parts.take(zeros, kKeys);
+    parts.take(key_scales, kKeys);
+    parts.take(value_scales, value_width);
+    bytes = parts.bytes();
   }
   std::int64_t width;
   std::int64_t value_width;
@@ -45,31 +44,27 @@ struct Packed {
   std::int32_t* zeros;  // what a key's sums begin with: -128 times the sum of its elements
   float* key_scales;
   float* value_scales;
-  std::int64_t bytes = 0;
+  std::int64_t bytes;
 };
 
 struct Scratch {
   Scratch(std::byte* base, std::int64_t head_dim, std::int64_t value_dim)
       : width(round_up(head_dim, kGroup)), value_width(round_up(value_dim, 16)) {
-    const auto take = [&]<typename T>(T*& part, std::int64_t count) {
-      part = base == nullptr ? nullptr : reinterpret_cast<T*>(base + bytes);
-      bytes += round_up(count * static_cast<std::int64_t>(sizeof(T)), 64);
-    };
-    take(row, round_up(std::max(head_dim, value_dim), 16));
-    take(narrow, round_up(head_dim, 64));
-    take(queries, width * kBlock);
-    take(scores, kKeys * kBlock);
-    take(weights, kKeys * kBlock);
-    take(sums, value_width * kBlock);
-    take(factor, kBlock);
-    take(center, kBlock);
-    take(total, kBlock);
-    take(used, kBlock);
+    MemoryParts parts(base);
+    parts.take(narrow, width * kBlock);
+    parts.take(queries, width * kBlock);
+    parts.take(scores, kKeys * kBlock);
+    parts.take(weights, kKeys * kBlock);
+    parts.take(sums, value_width * kBlock);
+    parts.take(factor, kBlock);
+    parts.take(center, kBlock);
+    parts.take(total, kBlock);
+    parts.take(used, kBlock);
+    bytes = parts.bytes();
   }
   std::int64_t width;
   std::int64_t value_width;
-  float* row;             // one query, or key, as floats
-  std::int8_t* narrow;    // the same in 8 bits
+  std::int8_t* narrow;    // [32 queries][d]
   std::uint8_t* queries;  // [d / 4][32 queries][4]
   float* scores;          // [128 keys][32 queries]
   std::uint8_t* weights;  // [key / 4][32 queries][4 keys]
@@ -78,7 +73,7 @@ struct Scratch {
   float* center;          // the largest score so far
   float* total;           // sum of exact weights
   float* used;            // sum of rounded ones
-  std::int64_t bytes = 0;
+  std::int64_t bytes;
 };
 
 inline __mmask16 lanes(std::int64_t count) {
@@ -114,6 +109,10 @@ inline void store_floats(DType dtype, __m512 values, void* row, std::int64_t fir
   _mm256_mask_storeu_epi16(static_cast<Bits*>(row) + first, real, narrow);
 }
 
+inline void fill_bytes(std::int8_t* target, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i) target[i] = 0;
+}
+
 inline const void* element(DType dtype, const void* base, std::int64_t index) {
   const std::int64_t size = dtype == DType::f32 ? 4 : 2;
   return static_cast<const std::byte*>(base) + index * size;
@@ -123,83 +122,6 @@ inline const void* element(DType dtype, const void* base, std::int64_t index) {
 inline __m512i join_bytes(const __m512i* whole) {
   const __m512i low = _mm512_or_si512(whole[0], _mm512_slli_epi32(whole[1], 8));
   return _mm512_or_si512(low, _mm512_or_si512(_mm512_slli_epi32(whole[2], 16), _mm512_slli_epi32(whole[3], 24)));
-}
-
-/// One stage of a Walsh-Hadamard transform inside vectors: lanes `distance` apart become their sum and difference.
-template <int kDistance>
-inline __m512 butterfly(__m512 x) {
-  __m512 other;
-  if constexpr (kDistance == 1) other = _mm512_permute_ps(x, 0xb1);
-  if constexpr (kDistance == 2) other = _mm512_permute_ps(x, 0x4e);
-  if constexpr (kDistance == 4) other = _mm512_shuffle_f32x4(x, x, 0xb1);
-  if constexpr (kDistance == 8) other = _mm512_shuffle_f32x4(x, x, 0x4e);
-  __mmask16 upper = 0;
-  for (int i = 0; i < 16; ++i) upper = static_cast<__mmask16>(upper | ((i & kDistance) != 0 ? 1U << i : 0U));
-  return _mm512_mask_sub_ps(_mm512_add_ps(x, other), upper, other, x);
-}
-
-/// As rotate_head(), signs applied before: `row` is aligned.
-inline void turn(float* row, std::int64_t width) {
-  for (std::int64_t first = 0; first < width;) {
-    std::int64_t part = 1;
-    while (part * 2 <= width - first) part *= 2;
-    float* values = row + first;
-    const float norm = 1.0F / std::sqrt(static_cast<float>(part));
-    if (part < 16) {
-      for (std::int64_t i = 0; i < part; ++i) values[i] *= norm;
-      for (std::int64_t distance = 1; distance < part; distance *= 2) {
-        for (std::int64_t i = 0; i < part; ++i) {
-          if ((i & distance) != 0) continue;
-          const float a = values[i];
-          values[i] = a + values[i + distance];
-          values[i + distance] = a - values[i + distance];
-        }
-      }
-    } else {
-      for (std::int64_t i = 0; i < part; i += 16) {
-        const __m512 scaled = _mm512_mul_ps(_mm512_loadu_ps(values + i), _mm512_set1_ps(norm));
-        _mm512_storeu_ps(values + i, butterfly<8>(butterfly<4>(butterfly<2>(butterfly<1>(scaled)))));
-      }
-      for (std::int64_t distance = 16; distance < part; distance *= 2) {
-        for (std::int64_t i = 0; i < part; i += 16) {
-          if ((i & distance) != 0) continue;
-          const __m512 a = _mm512_loadu_ps(values + i);
-          const __m512 b = _mm512_loadu_ps(values + i + distance);
-          _mm512_storeu_ps(values + i, _mm512_add_ps(a, b));
-          _mm512_storeu_ps(values + i + distance, _mm512_sub_ps(a, b));
-        }
-      }
-    }
-    first += part;
-  }
-}
-
-/// A query or key, times `direction` (1 or -1), in 8 bits, up to a multiple of 16 elements of which those from head_dim
-/// on are 0; returns its scale.
-inline float quantize_head(DType dtype, const void* source, std::int64_t head_dim, const float* signs, float direction,
-                           float* row, std::int8_t* narrow) {
-  for (std::int64_t d = 0; d < head_dim; d += 16) {
-    __m512 x = load_floats(dtype, source, d, head_dim - d);
-    if (signs != nullptr) x = _mm512_mul_ps(x, _mm512_loadu_ps(signs + d));
-    _mm512_storeu_ps(row + d, x);
-  }
-  if (signs != nullptr) turn(row, head_dim);
-  // Magnitudes compared as bits: NaN stands above infinity, infinity above all numbers.
-  __m512i most = _mm512_setzero_si512();
-  for (std::int64_t d = 0; d < head_dim; d += 16) {
-    const __m512 x = _mm512_maskz_loadu_ps(lanes(head_dim - d), row + d);
-    most = _mm512_max_epi32(most, _mm512_castps_si512(_mm512_abs_ps(x)));
-  }
-  const float largest = _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(_mm512_reduce_max_epi32(most))));
-  const bool has_scale = largest > kLeastMagnitude && largest <= std::numeric_limits<float>::max();
-  const __m512 inverse = _mm512_set1_ps(has_scale ? direction * static_cast<float>(kInt8Limit) / largest : 0.0F);
-  for (std::int64_t d = 0; d < head_dim; d += 16) {
-    const __m512 x = _mm512_maskz_loadu_ps(lanes(head_dim - d), row + d);
-    const __m512i whole =
-        _mm512_maskz_mov_epi32(lanes(has_scale ? 16 : 0), _mm512_cvtps_epi32(_mm512_mul_ps(x, inverse)));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(narrow + d), _mm512_cvtsepi32_epi8(whole));
-  }
-  return largest / static_cast<float>(kInt8Limit);
 }
 
 /// Sums of 4 x `steps` products for `rows` (a multiple of 8) rows of `a` and 32 columns of `b` [step][32][4].
@@ -229,10 +151,9 @@ inline void multiply(const std::int8_t* a, std::int64_t row_stride, std::int64_t
   }
 }
 
-class FlashInt8 : FlashBlocks {
+class Flash : FlashBlocks {
  public:
-  FlashInt8(const FlashHeads& heads, const float* signs, std::byte* memory)
-      : FlashBlocks(heads), s_(memory, heads.head_dim, heads.value_dim), signs_(signs) {}
+  Flash(const FlashHeads& heads, std::byte* memory) : FlashBlocks(heads), s_(memory, heads.head_dim, heads.value_dim) {}
 
   void run(const std::byte* packed, std::int64_t first, std::int64_t last) {
     for (std::int64_t b = first; b < last; ++b) {
@@ -252,20 +173,20 @@ class FlashInt8 : FlashBlocks {
  private:
   void load_queries(const Block& q) {
     const float scale = (h_.scale == 0 ? kTiny : std::abs(h_.scale)) * kLog2E;
+    fill_bytes(s_.narrow, s_.width * kBlock);
+    fill(s_.factor, kBlock, 0.0F);
     // A negative scale turns the queries around, so that the largest score is also the largest product.
-    const float direction = h_.scale < 0 ? -1.0F : 1.0F;
+    quantize_int8_rows(query_rows(h_, q.head), q.first, q.count, h_.scale < 0 ? -kInt8Limit : kInt8Limit, s_.narrow,
+                       s_.width, s_.factor);
     for (std::int64_t i = 0; i < kBlock; ++i) {
-      const std::int64_t index = q.head * h_.query_head_stride + (q.first + std::min(i, q.count - 1)) * h_.query_stride;
-      const float own = quantize_head(h_.dtype, element(h_.dtype, h_.query, index), h_.head_dim, signs_, direction,
-                                      s_.row, s_.narrow);
       for (std::int64_t d = 0; d < s_.width; d += kGroup) {
         std::uint32_t group = 0;
-        std::memcpy(&group, s_.narrow + d, sizeof group);
+        std::memcpy(&group, s_.narrow + i * s_.width + d, sizeof group);
         group ^= 0x80808080U;  // from signed to unsigned around kZero
         std::memcpy(s_.queries + (d / kGroup * kBlock + i) * kGroup, &group, sizeof group);
       }
       // A tiny factor in place of 0 keeps hidden scores at -infinity.
-      const float factor = own * scale;
+      const float factor = s_.factor[i] * scale;
       s_.factor[i] = factor < kTiny ? kTiny : factor;
     }
     fill(s_.sums, s_.value_width * kBlock, 0.0F);
@@ -327,7 +248,10 @@ class FlashInt8 : FlashBlocks {
     const __m512 before = _mm512_load_ps(center);
     const __m512 after = _mm512_max_ps(before, largest);  // the second where one is NaN
     const __mmask16 begun = _mm512_cmp_ps_mask(before, lowest, _CMP_NEQ_UQ);
-    const __m512 shrink = _mm512_maskz_mov_ps(begun, exp2_rough(_mm512_sub_ps(before, after)));
+    // Exactly 1 where nothing changes: over many blocks anything else would grow.
+    const __mmask16 same = _mm512_cmp_ps_mask(before, after, _CMP_EQ_OQ);
+    const __m512 shrink = _mm512_mask_mov_ps(_mm512_maskz_mov_ps(begun, exp2_rough(_mm512_sub_ps(before, after))), same,
+                                             _mm512_set1_ps(1.0F));
     const __m512 share = _mm512_maskz_mov_ps(visible, exp2_rough(_mm512_sub_ps(largest, after)));
     _mm512_store_ps(center, after);
     _mm512_store_ps(total, _mm512_fmadd_ps(_mm512_load_ps(total), shrink, _mm512_mul_ps(exact, share)));
@@ -378,25 +302,15 @@ class FlashInt8 : FlashBlocks {
   }
 
   const Scratch s_;
-  const float* signs_;
 };
 
-void pack_keys(const FlashHeads& h, const float* signs, std::int64_t key, std::int64_t count, const Packed& target) {
-  alignas(64) float row[kFlashInt8WidestHead];
-  alignas(64) std::int8_t narrow[kFlashInt8WidestHead + 16];
+void pack_keys(const FlashHeads& h, std::int64_t key, std::int64_t count, const Packed& target) {
+  fill_bytes(target.keys, kKeys * target.width);
+  fill(target.key_scales, kKeys, 0.0F);
+  quantize_int8_rows(key_rows(h), key, count, kInt8Limit, target.keys, target.width, target.key_scales);
   for (std::int64_t j = 0; j < kKeys; ++j) {
-    std::int8_t* keys = target.keys + j * target.width;
-    target.zeros[j] = 0;
-    target.key_scales[j] = 0;
-    for (std::int64_t d = 0; d < target.width; ++d) keys[d] = 0;
-    if (j >= count) continue;
-    target.key_scales[j] =
-        quantize_head(h.dtype, element(h.dtype, h.key, (key + j) * h.key_stride), h.head_dim, signs, 1.0F, row, narrow);
     std::int32_t sum = 0;
-    for (std::int64_t d = 0; d < h.head_dim; ++d) {
-      keys[d] = narrow[d];
-      sum += narrow[d];
-    }
+    for (std::int64_t d = 0; d < target.width; ++d) sum += target.keys[j * target.width + d];
     target.zeros[j] = -static_cast<std::int32_t>(kZero) * sum;
   }
 }
@@ -430,26 +344,27 @@ void pack_values(const FlashHeads& h, std::int64_t key, std::int64_t count, cons
   }
 }
 
-}  // namespace
-
-std::size_t flash_int8_block_bytes(std::int64_t head_dim, std::int64_t value_dim) {
+std::size_t block_bytes(std::int64_t head_dim, std::int64_t value_dim) {
   return static_cast<std::size_t>(Packed(nullptr, head_dim, value_dim).bytes);
 }
 
-void flash_int8_pack(const FlashHeads& heads, const float* signs, std::int64_t key, std::byte* target) {
+void pack(const FlashHeads& heads, std::int64_t key, std::byte* target) {
   const Packed packed(target, heads.head_dim, heads.value_dim);
   const std::int64_t count = std::min(kKeys, heads.keys - key);
-  pack_keys(heads, signs, key, count, packed);
+  pack_keys(heads, key, count, packed);
   pack_values(heads, key, count, packed);
 }
 
-std::size_t flash_int8_scratch_bytes(std::int64_t head_dim, std::int64_t value_dim) {
+std::size_t scratch_bytes(std::int64_t head_dim, std::int64_t value_dim) {
   return static_cast<std::size_t>(Scratch(nullptr, head_dim, value_dim).bytes);
 }
 
-void flash_int8(const FlashHeads& heads, const float* signs, const std::byte* packed, std::int64_t first,
-                std::int64_t last, std::byte* scratch) {
-  FlashInt8(heads, signs, scratch).run(packed, first, last);
+void run(const FlashHeads& heads, const std::byte* packed, std::int64_t first, std::int64_t last, std::byte* scratch) {
+  Flash(heads, scratch).run(packed, first, last);
 }
+
+}  // namespace
+
+FlashInt8 flash_int8_vnni() { return {kBlock, block_bytes, pack, scratch_bytes, run}; }
 
 }  // namespace rondo::cpu

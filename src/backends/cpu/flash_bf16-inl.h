@@ -24,18 +24,16 @@ constexpr float kSlack = 8.0F;
 struct Scratch {
   Scratch(std::byte* base, const FlashTiling& tiling, std::int64_t head_dim, std::int64_t value_dim)
       : key_block(tiling.key_block), width(round_up(head_dim, 32)), value_width(round_up(value_dim, 32)) {
-    const auto take = [&]<typename T>(T*& part, std::int64_t count) {
-      part = base == nullptr ? nullptr : reinterpret_cast<T*>(base + bytes);
-      bytes += round_up(count * static_cast<std::int64_t>(sizeof(T)), 64);
-    };
-    take(keys, key_block * width);
-    take(values, key_block * value_width);
-    take(queries, tiling.chunk * width * kBlock);
-    take(sums, tiling.chunk * value_width * kBlock);
-    take(center, tiling.chunk * kBlock);
-    take(total, tiling.chunk * kBlock);
-    take(scores, kStep * kBlock);
-    take(weights, key_block * kBlock);
+    MemoryParts parts(base);
+    parts.take(keys, key_block * width);
+    parts.take(values, key_block * value_width);
+    parts.take(queries, tiling.chunk * width * kBlock);
+    parts.take(sums, tiling.chunk * value_width * kBlock);
+    parts.take(center, tiling.chunk * kBlock);
+    parts.take(total, tiling.chunk * kBlock);
+    parts.take(scores, kStep * kBlock);
+    parts.take(weights, key_block * kBlock);
+    bytes = parts.bytes();
   }
   std::int64_t key_block;  // a multiple of kStep
   std::int64_t width;
@@ -48,7 +46,7 @@ struct Scratch {
   float* total;   // for each block, the sum of weights so far
   float* scores;  // [32 keys][32 queries]
   Bits* weights;  // tiles [query / 16][key / 32] of [16 pairs of keys][16 queries][2]
-  std::int64_t bytes = 0;
+  std::int64_t bytes;
 };
 
 /// The first `count` (at most 32) elements of a row, then zeros.

@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "backends/cpu/flash_attention.h"
+#include "backends/cpu/flash_scratch-inl.h"
 
 namespace rondo::cpu {
 namespace {
@@ -22,8 +23,6 @@ constexpr float kLog2E = 1.44269504088896340736F;
 constexpr float kLn2 = 0.69314718055994530942F;
 
 using Bits = std::uint16_t;  // bfloat16
-
-constexpr std::int64_t round_up(std::int64_t value, std::int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 // Plain arrays and loops: a template of the standard library that is not inlined might be linked, as compiled here,
 // into code for lesser CPUs.

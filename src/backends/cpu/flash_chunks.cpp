@@ -21,6 +21,7 @@ FlashHeads flash_heads(const AttentionCall& call, const AttentionSequence& s, st
   heads.group = call.query.shape()[2] / call.key.shape()[2];
   const std::int64_t first_head = key_head * heads.group;
   heads.dtype = call.query.dtype();
+  heads.output_dtype = call.output.dtype();
   heads.query = address(call.query, s.batch, s.query_begin, first_head);
   heads.key = address(call.key, s.batch, s.key_begin, key_head);
   heads.value = address(call.value, s.batch, s.key_begin, key_head);

@@ -9,6 +9,22 @@
 
 namespace rondo::cpu {
 
+/// What computes the chunks.
+struct FlashImplementation {
+  std::int64_t block_queries;
+  FlashTiling usual;
+  std::size_t (*scratch_bytes)(const FlashTiling& tiling, std::int64_t head_dim, std::int64_t value_dim);
+  void (*run)(const FlashHeads& heads, const FlashTiling& tiling, std::int64_t first, std::int64_t last,
+              std::byte* scratch);
+
+  FlashTiling tiling(const AttentionTiling& wanted) const {
+    return {wanted.key_block == 0 ? usual.key_block : wanted.key_block, wanted.chunk == 0 ? usual.chunk : wanted.chunk};
+  }
+};
+
+/// The implementation in float32 SIMD.
+FlashImplementation flash_simd();
+
 /// The query heads of one sequence that share `key_head`.
 FlashHeads flash_heads(const AttentionCall& call, const AttentionSequence& s, std::int64_t key_head);
 

@@ -1,27 +1,30 @@
-// Flash attention whose operands become 8-bit integers while it runs, on VNNI: as flash_attention.h. How they are
-// quantised stands in attention/int8_attention.h.
+// Flash attention whose operands become 8-bit integers while it runs: as flash_attention.h. How they are quantised
+// stands in attention/quantized_attention.h. Keys and values are packed once, kKeysOfBlock of them together, for all
+// blocks of queries.
 #pragma once
 
 #include "backends/cpu/flash_attention.h"
 
 namespace rondo::cpu {
 
-constexpr std::int64_t kFlashInt8BlockQueries = 32;
-constexpr std::int64_t kFlashInt8WidestHead = 512;
+/// What does it at one CPU level.
+struct FlashInt8 {
+  std::int64_t block_queries;
+  /// Bytes of one packed block of keys and values.
+  std::size_t (*block_bytes)(std::int64_t head_dim, std::int64_t value_dim);
+  /// Quantises the block of keys and values that begins at `key` into `target`.
+  void (*pack)(const FlashHeads& heads, std::int64_t key, std::byte* target);
+  /// Scratch of one call of run(), in bytes.
+  std::size_t (*scratch_bytes)(std::int64_t head_dim, std::int64_t value_dim);
+  /// Blocks [first, last) of queries, counted over all heads of the group. `packed` holds every block of the group's
+  /// keys and values, one behind the other. Memory is 64-byte aligned.
+  void (*run)(const FlashHeads& heads, const std::byte* packed, std::int64_t first, std::int64_t last,
+              std::byte* scratch);
+};
 
-/// Bytes of one packed block of keys and values, kKeysOfBlock of them.
-std::size_t flash_int8_block_bytes(std::int64_t head_dim, std::int64_t value_dim);
-
-/// Quantises the block of keys and values that begins at `key` into `target`. Keys are multiplied by `signs`
-/// [head_dim] and turned, unless it is null.
-void flash_int8_pack(const FlashHeads& heads, const float* signs, std::int64_t key, std::byte* target);
-
-/// Scratch of one call, in bytes.
-std::size_t flash_int8_scratch_bytes(std::int64_t head_dim, std::int64_t value_dim);
-
-/// Blocks [first, last) of queries, counted over all heads of the group. `packed` holds every block of the group's keys
-/// and values, one behind the other; `signs` as it was packed with. Needs AVX-512 VNNI.
-void flash_int8(const FlashHeads& heads, const float* signs, const std::byte* packed, std::int64_t first,
-                std::int64_t last, std::byte* scratch);
+/// Needs AVX-512 VNNI.
+FlashInt8 flash_int8_vnni();
+/// At every CPU level, within the ranges below VNNI.
+FlashInt8 flash_int8_simd();
 
 }  // namespace rondo::cpu

@@ -20,7 +20,8 @@ namespace rondo::cpu::HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-// bfloat16 is carried as its bits, in std::uint16_t.
+// bfloat16 is carried as its bits, in std::uint16_t, e4m3 in this.
+enum class E4m3 : std::uint8_t {};
 
 template <class D>
 HWY_INLINE hn::Vec<D> load_float(D d, const float* source) {
@@ -32,6 +33,22 @@ HWY_INLINE hn::Vec<D> load_float(D d, const std::uint16_t* source) {
   const hn::Rebind<std::uint16_t, D> narrow;
   const hn::Rebind<std::uint32_t, D> wide;
   return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(wide, hn::LoadU(narrow, source))));
+}
+
+/// Numbers only: the two NaN of the format are not told apart.
+template <class D>
+HWY_INLINE hn::Vec<D> load_float(D d, const E4m3* source) {
+  const hn::Rebind<std::uint8_t, D> narrow;
+  const hn::RebindToSigned<D> wide;
+  const auto bits = hn::PromoteTo(wide, hn::LoadU(narrow, reinterpret_cast<const std::uint8_t*>(source)));
+  const auto magnitude = hn::And(bits, hn::Set(wide, 0x7f));
+  // The exponents of the two formats are 120 apart.
+  const auto normal = hn::BitCast(d, hn::Add(hn::ShiftLeft<20>(magnitude), hn::Set(wide, 120 << 23)));
+  // Below 2^-6 this has put a leading one that is not there, at half its place.
+  const auto subnormal = hn::Sub(hn::Add(normal, normal), hn::Set(d, 0x1p-6F));
+  const auto is_normal = hn::RebindMask(d, hn::Gt(magnitude, hn::Set(wide, 7)));
+  const auto sign = hn::ShiftLeft<24>(hn::And(bits, hn::Set(wide, 0x80)));
+  return hn::Or(hn::IfThenElse(is_normal, normal, subnormal), hn::BitCast(d, sign));
 }
 
 // Where the CPU has no instructions for float16, Highway 1.0.3 truncates and knows no infinity.

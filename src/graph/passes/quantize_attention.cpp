@@ -24,8 +24,7 @@ PassResult quantize_attention(Graph& graph, const KvCachePolicy& policy) {
       result.miss(graph, node.outputs[0], fmt::format("layer {}: kv-cache-skip-layers names it", layer));
     } else {
       AttentionRequest request = op->request();
-      request.kv_cache = policy.dtype;
-      request.rotates = policy.rotates;
+      request.quantization = policy.quantization;
       request.native_steps = policy.skip_steps;
       request.native_backend = native_backend;
       node.op = std::make_shared<const AttentionOp>(op->scale(), op->causal(), std::move(request));

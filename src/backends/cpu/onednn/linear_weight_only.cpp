@@ -44,11 +44,10 @@ class WeightOnlyLinear final : public Kernel {
     const std::int64_t inputs = products_.tiling().inputs;
     const std::int64_t groups = group_ == 0 ? 1 : inputs / group_;
     // Integers as they are stored, one or two a byte, row by row; then their scales.
-    const PackedForm form{"integers, " + weight_format(quantization),
-                          {{bits_ == 4 ? Shape{outputs, inputs / 2} : Shape{outputs, inputs},
-                            bits_ == 4 ? DType::u8 : DType::s8,
-                            {}},
-                           {{outputs, groups}, DType::f32, {}}}};
+    const PackedForm form{
+        "integers, " + weight_format(quantization),
+        {{bits_ == 4 ? Shape{outputs, inputs / 2} : Shape{outputs, inputs}, bits_ == 4 ? DType::u8 : DType::s8, {}},
+         {{outputs, groups}, DType::f32, {}}}};
     weight_ = request.weights.packed(request.inputs[1].weight, form, [&](const Tensor& stored) -> std::vector<Tensor> {
       const QuantizedWeight weight = quantize_weight(stored, quantization, threads_);
       return {bits_ == 4 ? pack_int4(weight.values) : weight.values, weight.scales};
@@ -104,9 +103,9 @@ class WeightOnlyLinear final : public Kernel {
       for (std::int64_t n = 0; n < tiling.tile; ++n) {
         const std::int64_t first = (tile * tiling.tile + n) * tiling.inputs + chunk * tiling.chunk;
         const auto* integers = weight_->parts[0].as<std::byte>() + first * bits_ / 8;
-        const float* scales =
-            group_ == 0 ? nullptr
-                        : weight_->parts[1].as<float>() + (tile * tiling.tile + n) * groups + chunk * tiling.chunk / group_;
+        const float* scales = group_ == 0 ? nullptr
+                                          : weight_->parts[1].as<float>() + (tile * tiling.tile + n) * groups +
+                                                chunk * tiling.chunk / group_;
         decode_integers(integers, bits_, scales, group_, tiling.chunk,
                         {plain + static_cast<std::size_t>(n * tiling.chunk) * element, tiling.chunk, 0}, dtype_);
       }

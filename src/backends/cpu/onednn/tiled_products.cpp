@@ -129,10 +129,9 @@ TiledWeight::TiledWeight(const KernelRequest& request, const TiledProducts& prod
   const bool integers = products.weight_dtype() == DType::s8;
   const std::int64_t bytes = tiling.tiles() * chunks_ * static_cast<std::int64_t>(chunk_bytes_);
   const std::int64_t beside = integers ? tiling.outputs : 0;
-  const PackedForm form{
-      fmt::format("{} in tiles of {} outputs and {} inputs, {}", format, tiling.tile, tiling.chunk,
-                  layout_name(products.weight_layout())),
-      {{{bytes}, DType::u8, {}}, {{beside}, DType::f32, {}}, {{beside}, DType::s32, {}}}};
+  const PackedForm form{fmt::format("{} in tiles of {} outputs and {} inputs, {}", format, tiling.tile, tiling.chunk,
+                                    layout_name(products.weight_layout())),
+                        {{{bytes}, DType::u8, {}}, {{beside}, DType::f32, {}}, {{beside}, DType::s32, {}}}};
   weight_ = request.weights.packed(request.inputs[1].weight, form, [&](const Tensor& stored) -> std::vector<Tensor> {
     const WeightRows rows = make(stored);
     const std::size_t size = dtype_size(rows.values.dtype());

@@ -82,7 +82,7 @@ class TiledProducts {
 
 /// Rows of a weight, with what goes beside them in 8 bits.
 struct WeightRows {
-  Tensor values;  // [outputs, inputs], dense
+  Tensor values;                                   // [outputs, inputs], dense
   Tensor scales = Tensor::empty({0}, DType::f32);  // [outputs]; of integers
   Tensor zeros = Tensor::empty({0}, DType::s32);   // [outputs]; what an input's zero adds to the sums
 };
