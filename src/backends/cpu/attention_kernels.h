@@ -15,7 +15,8 @@ std::shared_ptr<const AttentionKernel> flash_amx_attention_kernel();
 std::shared_ptr<const AttentionKernel> flash_bf16_attention_kernel();
 std::shared_ptr<const AttentionKernel> flash_attention_kernel();
 std::shared_ptr<const AttentionKernel> flash_int8_attention_kernel();
-std::shared_ptr<const AttentionKernel> flash_fp8_attention_kernel();
+/// Best first.
+std::vector<std::shared_ptr<const AttentionKernel>> flash_fp8_attention_kernels();
 std::shared_ptr<const AttentionKernel> onednn_attention_kernel();
 
 }  // namespace rondo::cpu

@@ -203,8 +203,9 @@ HWY_INLINE void over_tiles(std::int64_t count, const Tile& tile) {
 
 template <class T>
 void widen_row(const T* source, std::int64_t width, float factor, float* target) {
-  for_lanes(width, [&](auto d, std::int64_t i)
-                       HWY_ATTR { hn::StoreU(hn::Mul(load_float(d, source + i), hn::Set(d, factor)), d, target + i); });
+  for_lanes_twice(width, [&](auto d, std::int64_t i) HWY_ATTR {
+    hn::StoreU(hn::Mul(load_float(d, source + i), hn::Set(d, factor)), d, target + i);
+  });
 }
 
 /// `count` rows of `width` values from row `first` on, densely, times `factor`; those of e4m3 times what they are
@@ -397,7 +398,8 @@ class Flash : FlashQueries {
       auto sum = hn::Zero(d);
       auto used = hn::Zero(d);
       for (std::int64_t j = 0; j < count; ++j) {
-        auto weight = exp2_negative(hn::Sub(hn::Load(d, scores + j * V * n), center));
+        const auto exponent = hn::Sub(hn::Load(d, scores + j * V * n), center);
+        auto weight = kRoundsWeights ? exp2_rough(exponent) : exp2_negative(exponent);
         sum = hn::Add(sum, weight);
         if constexpr (kRoundsWeights) {
           weight = significant(weight);

@@ -119,16 +119,18 @@ class FlashAmxKernel final : public FlashBf16Kernel {
   std::string_view description() const override {
     return "bfloat16 on AMX tiles; any mask, causal, LSE, varlen, head dims to 512";
   }
-  AttentionRefusal unavailable() const override {
-    if (cpu_level() < CpuLevel::avx512_amx) return "needs a CPU level of avx512_amx";
-    if (!has_amx()) return "the operating system does not let this process use AMX tiles";
-    return std::nullopt;
-  }
+  AttentionRefusal unavailable() const override { return refuse_without_amx(); }
 };
 
 }  // namespace
 
 FlashImplementation flash_simd() { return {flash_block_queries(), {192, 16}, flash_scratch_bytes, flash_attention}; }
+
+AttentionRefusal refuse_without_amx() {
+  if (cpu_level() < CpuLevel::avx512_amx) return "needs a CPU level of avx512_amx";
+  if (!has_amx()) return "the operating system does not let this process use AMX tiles";
+  return std::nullopt;
+}
 
 bool has_amx() {
   static const bool granted = cpu_level() >= CpuLevel::avx512_amx && request_amx();

@@ -112,7 +112,9 @@ double amx_products(std::int64_t rounds) {
 
 void flash_amx(const FlashHeads& heads, const FlashTiling& tiling, std::int64_t first, std::int64_t last,
                std::byte* scratch) {
-  FlashBf16<AmxProducts>(heads, tiling, scratch).run(first, last);
+  if (heads.dtype == DType::f8_e4m3)
+    return FlashBf16<AmxProducts, E4m3Operands>(heads, tiling, scratch).run(first, last);
+  FlashBf16<AmxProducts, Bf16Operands>(heads, tiling, scratch).run(first, last);
 }
 
 }  // namespace rondo::cpu

@@ -68,7 +68,9 @@ double bf16_dot_products(std::int64_t rounds) {
 
 void flash_bf16(const FlashHeads& heads, const FlashTiling& tiling, std::int64_t first, std::int64_t last,
                 std::byte* scratch) {
-  FlashBf16<DotProducts>(heads, tiling, scratch).run(first, last);
+  if (heads.dtype == DType::f8_e4m3)
+    return FlashBf16<DotProducts, E4m3Operands>(heads, tiling, scratch).run(first, last);
+  FlashBf16<DotProducts, Bf16Operands>(heads, tiling, scratch).run(first, last);
 }
 
 }  // namespace rondo::cpu

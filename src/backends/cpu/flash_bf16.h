@@ -11,7 +11,9 @@ constexpr std::int64_t kFlashBf16BlockQueries = 32;
 /// Scratch of one call, in bytes. tiling.key_block is a multiple of 32.
 std::size_t flash_bf16_scratch_bytes(const FlashTiling& tiling, std::int64_t head_dim, std::int64_t value_dim);
 
-/// Blocks [first, last), at most tiling.chunk, counted over all heads of the group; bfloat16 only. Needs AVX-512 BF16.
+/// Blocks [first, last), at most tiling.chunk, counted over all heads of the group. Operands are bfloat16, or f8_e4m3
+/// with scales, head dims up to kE4m3Columns and a key block of kE4m3Keys: bfloat16 holds them exactly, and weights are
+/// rounded to kE4m3Bits significant bits. Needs AVX-512 BF16.
 void flash_bf16(const FlashHeads& heads, const FlashTiling& tiling, std::int64_t first, std::int64_t last,
                 std::byte* scratch);
 

@@ -69,6 +69,44 @@ inline __m512 exp2_rough(__m512 x) {
   return _mm512_scalef_ps(p, x);  // p * 2^floor(x)
 }
 
+inline __mmask16 lanes(std::int64_t count) {
+  return count >= 16 ? static_cast<__mmask16>(0xffff) : static_cast<__mmask16>((1U << count) - 1);
+}
+
+/// `count` (at most 16) elements as floats, then zeros.
+inline __m512 load_floats(DType dtype, const void* row, std::int64_t first, std::int64_t count) {
+  const __mmask16 real = lanes(count);
+  if (dtype == DType::f32) return _mm512_maskz_loadu_ps(real, static_cast<const float*>(row) + first);
+  const __m256i narrow = _mm256_maskz_loadu_epi16(real, static_cast<const Bits*>(row) + first);
+  if (dtype == DType::f16) return _mm512_cvtph_ps(narrow);
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
+}
+
+inline void store_floats(DType dtype, __m512 values, void* row, std::int64_t first, std::int64_t count) {
+  const __mmask16 real = lanes(count);
+  if (dtype == DType::f32) {
+    _mm512_mask_storeu_ps(static_cast<float*>(row) + first, real, values);
+    return;
+  }
+  __m256i narrow;
+  if (dtype == DType::f16) {
+    narrow = _mm512_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  } else {  // to nearest even; a NaN stays one
+    const __m512i bits = _mm512_castps_si512(values);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    const __mmask16 nan = _mm512_cmp_ps_mask(values, values, _CMP_UNORD_Q);
+    narrow = _mm512_cvtepi32_epi16(
+        _mm512_srli_epi32(_mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc00000)), 16));
+  }
+  _mm256_mask_storeu_epi16(static_cast<Bits*>(row) + first, real, narrow);
+}
+
+inline const void* element(DType dtype, const void* base, std::int64_t index) {
+  const std::int64_t size = dtype == DType::f32 ? 4 : 2;
+  return static_cast<const std::byte*>(base) + index * size;
+}
+
 /// The query blocks of one call, and what each sees.
 class FlashBlocks {
  protected:

@@ -39,6 +39,7 @@ struct FlashChunk {
 /// At most `most` blocks of `size` queries a chunk, fewer where that keeps the threads busy unless `exactly`.
 std::vector<FlashChunk> cut_chunks(const AttentionCall& call, std::int64_t size, std::int64_t most, bool exactly);
 
+AttentionRefusal refuse_without_amx();
 AttentionRefusal refuse_wide_heads(const AttentionProblem& problem, std::int64_t widest);
 
 }  // namespace rondo::cpu

@@ -1,14 +1,18 @@
 // The attention kernels with operands in e4m3: all are quantised first, block by block, then flash attention multiplies
 // what they stand for.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <vector>
 
 #include "attention/quantization_limits.h"
 #include "backends/cpu/attention_kernels.h"
 #include "backends/cpu/e4m3_operand.h"
+#include "backends/cpu/flash_bf16.h"
 #include "backends/cpu/flash_chunks.h"
 #include "backends/cpu/key_means.h"
 #include "backends/cpu/simd_head_rows.h"
+#include "core/cpu_level.h"
 #include "core/threads.h"
 
 namespace rondo::cpu {
@@ -142,24 +146,79 @@ class Fp8Runner final : public AttentionRunner {
   int threads_;
 };
 
-class FlashFp8Kernel final : public AttentionKernel {
+/// The kernels differ in what multiplies and in when that is there.
+class FlashFp8Kernel : public AttentionKernel {
+ public:
+  bool takes(KvCacheDtype dtype) const final { return dtype == KvCacheDtype::fp8; }
+  std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, const AttentionTiling& tiling,
+                                        int threads) const final {
+    return std::make_unique<Fp8Runner>(implementation(), problem, tiling, threads);
+  }
+
+ protected:
+  virtual FlashImplementation implementation() const = 0;
+};
+
+class FlashFp8SimdKernel final : public FlashFp8Kernel {
  public:
   std::string_view name() const override { return "flash-fp8"; }
   std::string_view description() const override {
     return "e4m3 operands, multiplied in float32 SIMD; any mask, causal, LSE, varlen, head dims to 512";
   }
-  bool takes(KvCacheDtype dtype) const override { return dtype == KvCacheDtype::fp8; }
   AttentionRefusal supports(const AttentionProblem& problem) const override {
     return refuse_wide_heads(problem, kWidestQuantizedHead);
   }
-  std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, const AttentionTiling& tiling,
-                                        int threads) const override {
-    return std::make_unique<Fp8Runner>(flash_simd(), problem, tiling, threads);
+
+ protected:
+  FlashImplementation implementation() const override { return flash_simd(); }
+};
+
+/// Products of bfloat16, which holds e4m3 exactly.
+class FlashFp8NativeKernel : public FlashFp8Kernel {
+ public:
+  AttentionRefusal supports(const AttentionProblem& problem) const final {
+    // Wider queries and keys have several scales a row, which sums in registers cannot tell apart.
+    if (problem.head_dim > kE4m3Columns) return fmt::format("takes query head dims up to {}", kE4m3Columns);
+    return refuse_wide_heads(problem, kWidestQuantizedHead);
+  }
+};
+
+class FlashFp8DotKernel final : public FlashFp8NativeKernel {
+ public:
+  std::string_view name() const override { return "flash-fp8-bf16"; }
+  std::string_view description() const override {
+    return "e4m3 operands, multiplied by bfloat16 dot products of AVX-512; any mask, causal, LSE, varlen";
+  }
+  AttentionRefusal unavailable() const override {
+    if (!has_native_bf16()) return "needs a CPU level of avx512_bf16";
+    return std::nullopt;
+  }
+
+ protected:
+  FlashImplementation implementation() const override {
+    return {kFlashBf16BlockQueries, {kE4m3Keys, 16}, flash_bf16_scratch_bytes, flash_bf16};
+  }
+};
+
+class FlashFp8AmxKernel final : public FlashFp8NativeKernel {
+ public:
+  std::string_view name() const override { return "flash-fp8-amx"; }
+  std::string_view description() const override {
+    return "e4m3 operands, multiplied by bfloat16 AMX tiles; any mask, causal, LSE, varlen";
+  }
+  AttentionRefusal unavailable() const override { return refuse_without_amx(); }
+
+ protected:
+  FlashImplementation implementation() const override {
+    return {kFlashBf16BlockQueries, {kE4m3Keys, 32}, flash_bf16_scratch_bytes, flash_amx};
   }
 };
 
 }  // namespace
 
-std::shared_ptr<const AttentionKernel> flash_fp8_attention_kernel() { return std::make_shared<FlashFp8Kernel>(); }
+std::vector<std::shared_ptr<const AttentionKernel>> flash_fp8_attention_kernels() {
+  return {std::make_shared<FlashFp8AmxKernel>(), std::make_shared<FlashFp8DotKernel>(),
+          std::make_shared<FlashFp8SimdKernel>()};
+}
 
 }  // namespace rondo::cpu

@@ -116,19 +116,6 @@ HWY_INLINE Sums add_products(Sums sums, Sums unsigned_bytes, Sums signed_bytes) 
 #endif
 }
 
-/// 2^x for x up to some 10, relative error 7.5e-5: finer than 7 bits.
-HWY_INLINE Vector exp2_rough(Vector x) {
-  const Full d;
-  const auto clamped = hn::Max(hn::Set(d, -127.0F), x);  // in this order x86 keeps the NaN
-  const auto shifted = hn::Add(clamped, hn::Set(d, kRound));
-  const auto part = hn::Sub(clamped, hn::Sub(shifted, hn::Set(d, kRound)));  // -0.5 to 0.5
-  auto p = hn::Set(d, 5.5171673e-2F);
-  p = hn::MulAdd(p, part, hn::Set(d, 2.42611143e-1F));
-  p = hn::MulAdd(p, part, hn::Set(d, 6.93260987e-1F));
-  p = hn::MulAdd(p, part, hn::Set(d, 9.99928072e-1F));
-  return hn::Mul(p, hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(Integers(), shifted))));
-}
-
 // Rows of sums that are kept in registers, two vectors each, beside two vectors of queries and what is broadcast.
 #if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_SSE4 || HWY_TARGET == HWY_SSSE3
 constexpr std::int64_t kRows = 4;
@@ -368,19 +355,21 @@ HWY_EXPORT(Int8Pack);
 HWY_EXPORT(Int8Run);
 
 FlashInt8 flash_int8_simd() {
-  return {flash_block_queries(),
-          [](std::int64_t head_dim, std::int64_t value_dim) {
-            return static_cast<std::size_t>(PackedInt8(nullptr, head_dim, value_dim).bytes);
-          },
-          [](const FlashHeads& heads, std::int64_t key, std::byte* target) {
-            HWY_DYNAMIC_DISPATCH(Int8Pack)(heads, key, target);
-          },
-          [](std::int64_t head_dim, std::int64_t value_dim) {
-            return static_cast<std::size_t>(Int8Scratch(nullptr, head_dim, value_dim).bytes);
-          },
-          [](const FlashHeads& heads, const std::byte* packed, std::int64_t first, std::int64_t last,
-             std::byte* scratch) { HWY_DYNAMIC_DISPATCH(Int8Run)
-                                   (heads, packed, first, last, scratch); }};
+  return {
+      flash_block_queries(),
+      [](std::int64_t head_dim, std::int64_t value_dim) {
+        return static_cast<std::size_t>(PackedInt8(nullptr, head_dim, value_dim).bytes);
+      },
+      [](const FlashHeads& heads, std::int64_t key, std::byte* target) {
+        HWY_DYNAMIC_DISPATCH(Int8Pack)(heads, key, target);
+      },
+      [](std::int64_t head_dim, std::int64_t value_dim) {
+        return static_cast<std::size_t>(Int8Scratch(nullptr, head_dim, value_dim).bytes);
+      },
+      [](const FlashHeads& heads, const std::byte* packed, std::int64_t first, std::int64_t last, std::byte* scratch) {
+        HWY_DYNAMIC_DISPATCH(Int8Run)
+        (heads, packed, first, last, scratch);
+      }};
 }
 
 }  // namespace rondo::cpu

@@ -127,6 +127,17 @@ HWY_INLINE void for_lanes(std::int64_t width, const Body& body) {
   for (; i < width; ++i) body(one, i);
 }
 
+/// The same with whole vectors only where there is room for one: the last may overlap the one before it, so that it
+/// must not matter whether an element is worked on twice.
+template <class Body>
+HWY_INLINE void for_lanes_twice(std::int64_t width, const Body& body) {
+  const hn::ScalableTag<float> d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  if (width < lanes) return for_lanes(width, body);
+  for (std::int64_t i = 0; i + lanes <= width; i += lanes) body(d, i);
+  if (width % lanes != 0) body(d, width - lanes);
+}
+
 }  // namespace rondo::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

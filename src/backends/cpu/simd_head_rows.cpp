@@ -22,15 +22,14 @@ namespace rondo::cpu::HWY_NAMESPACE {
 using Full = hn::ScalableTag<float>;
 
 #if HWY_HAVE_SCALABLE || HWY_TARGET == HWY_SCALAR
-constexpr std::int64_t kVector = 1;  // elements that are turned inside a vector
+constexpr std::int64_t kWidest = 1;  // elements that are turned inside a vector
 #else
-constexpr std::int64_t kVector = hn::MaxLanes(Full());
+constexpr std::int64_t kWidest = hn::MaxLanes(Full());
 
 /// One stage of a Walsh-Hadamard transform inside vectors: lanes 2^kStage apart become their sum and difference.
-template <int kStage>
-HWY_INLINE hn::Vec<Full> butterfly(hn::Vec<Full> x) {
-  const Full d;
-  const hn::RebindToUnsigned<Full> du;
+template <int kStage, class D>
+HWY_INLINE hn::Vec<D> butterfly(D d, hn::Vec<D> x) {
+  const hn::RebindToUnsigned<D> du;
   const auto other = [&] {
     if constexpr (kStage == 0) {
       return hn::Shuffle2301(x);
@@ -45,37 +44,45 @@ HWY_INLINE hn::Vec<Full> butterfly(hn::Vec<Full> x) {
   const auto upper = hn::And(hn::Iota(du, 0), hn::Set(du, 1U << kStage));
   return hn::Add(other, hn::Xor(x, hn::BitCast(d, hn::ShiftLeft<31 - kStage>(upper))));
 }
+
+/// turn_part() in vectors of `kLanes`, at most `part`.
+template <int kLanes>
+HWY_INLINE void turn_vectors(float* values, std::int64_t part, float norm) {
+  const hn::CappedTag<float, kLanes> d;
+  for (std::int64_t i = 0; i < part; i += kLanes) {
+    auto x = hn::Mul(hn::LoadU(d, values + i), hn::Set(d, norm));
+    x = butterfly<1>(d, butterfly<0>(d, x));
+    if constexpr (kLanes > 4) x = butterfly<2>(d, x);
+    if constexpr (kLanes > 8) x = butterfly<3>(d, x);
+    hn::StoreU(x, d, values + i);
+  }
+  for (std::int64_t distance = kLanes; distance < part; distance *= 2) {
+    for (std::int64_t i = 0; i < part; i += 2 * distance) {
+      for (std::int64_t at = i; at < i + distance; at += kLanes) {
+        const auto a = hn::LoadU(d, values + at);
+        const auto b = hn::LoadU(d, values + at + distance);
+        hn::StoreU(hn::Add(a, b), d, values + at);
+        hn::StoreU(hn::Sub(a, b), d, values + at + distance);
+      }
+    }
+  }
+}
 #endif
 
 /// As rotate_head() of `part` elements, a power of two; signs are applied before.
 void turn_part(float* values, std::int64_t part) {
-  const Full d;
   const float norm = 1.0F / std::sqrt(static_cast<float>(part));
-  std::int64_t distance = 1;
-  if constexpr (kVector > 1) {
-    if (part >= kVector) {
-      for (std::int64_t i = 0; i < part; i += kVector) {
-        auto x = hn::Mul(hn::LoadU(d, values + i), hn::Set(d, norm));
-        x = butterfly<1>(butterfly<0>(x));
-        if constexpr (kVector > 4) x = butterfly<2>(x);
-        if constexpr (kVector > 8) x = butterfly<3>(x);
-        hn::StoreU(x, d, values + i);
-      }
-      for (distance = kVector; distance < part; distance *= 2) {
-        for (std::int64_t i = 0; i < part; i += 2 * distance) {
-          for (std::int64_t at = i; at < i + distance; at += kVector) {
-            const auto a = hn::LoadU(d, values + at);
-            const auto b = hn::LoadU(d, values + at + distance);
-            hn::StoreU(hn::Add(a, b), d, values + at);
-            hn::StoreU(hn::Sub(a, b), d, values + at + distance);
-          }
-        }
-      }
-      return;
-    }
+  if constexpr (kWidest >= 16) {
+    if (part >= 16) return turn_vectors<16>(values, part, norm);
+  }
+  if constexpr (kWidest >= 8) {
+    if (part >= 8) return turn_vectors<8>(values, part, norm);
+  }
+  if constexpr (kWidest >= 4) {
+    if (part >= 4) return turn_vectors<4>(values, part, norm);
   }
   for (std::int64_t i = 0; i < part; ++i) values[i] *= norm;
-  for (; distance < part; distance *= 2) {
+  for (std::int64_t distance = 1; distance < part; distance *= 2) {
     for (std::int64_t i = 0; i < part; ++i) {
       if ((i & distance) != 0) continue;
       const float a = values[i];
@@ -90,10 +97,15 @@ const T* row_of(const HeadRows& h, std::int64_t index) {
   return static_cast<const T*>(h.rows) + index * h.stride;
 }
 
+/// Rows of a head lie far apart, which no hardware prefetcher follows.
+constexpr std::int64_t kRowsAhead = 4;
+
 template <class T>
 void load_row(const HeadRows& h, std::int64_t index, float* target) {
   const T* source = row_of<T>(h, index);
-  for_lanes(h.width, [&](auto d, std::int64_t i) HWY_ATTR {
+  constexpr std::int64_t kLine = 64 / sizeof(T);
+  for (std::int64_t i = 0; i < h.width; i += kLine) __builtin_prefetch(source + kRowsAhead * h.stride + i);
+  for_lanes_twice(h.width, [&](auto d, std::int64_t i) HWY_ATTR {
     auto x = load_float(d, source + i);
     if (h.mean != nullptr) x = hn::Sub(x, hn::LoadU(d, h.mean + i));
     if (h.signs != nullptr) x = hn::Mul(x, hn::LoadU(d, h.signs + i));
@@ -112,7 +124,7 @@ HWY_INLINE float largest_magnitude(const float* values, std::int64_t count) {
   const hn::RebindToSigned<Full> di;
   auto most = hn::Zero(di);
   std::int32_t most_of_tail = 0;
-  for_lanes(count, [&](auto d, std::int64_t i) HWY_ATTR {
+  for_lanes_twice(count, [&](auto d, std::int64_t i) HWY_ATTR {
     const hn::RebindToSigned<decltype(d)> integers;
     const auto bits = hn::BitCast(integers, hn::Abs(hn::LoadU(d, values + i)));
     if constexpr (hn::MaxLanes(d) == hn::MaxLanes(Full()) && hn::MaxLanes(d) > 1) {
@@ -181,7 +193,7 @@ void QuantizeInt8Rows(const HeadRows& h, std::int64_t first, std::int64_t count,
         std::fill_n(integers, h.width, std::int8_t{0});
         continue;
       }
-      for_lanes(h.width, [&](auto d, std::int64_t i) HWY_ATTR {
+      for_lanes_twice(h.width, [&](auto d, std::int64_t i) HWY_ATTR {
         const hn::Rebind<std::int8_t, decltype(d)> narrow;
         const auto whole = hn::NearestInt(hn::Mul(hn::LoadU(d, row + i), hn::Set(d, inverse)));
         hn::StoreU(hn::DemoteTo(narrow, whole), narrow, integers + i);
@@ -194,7 +206,7 @@ void QuantizeInt8Columns(const HeadRows& h, std::int64_t first, std::int64_t cou
                          std::int64_t target_width, float* scales) {
   with_element(h.dtype, [&](auto element) HWY_ATTR {
     using T = decltype(element);
-    for_lanes(h.width, [&](auto d, std::int64_t c) HWY_ATTR {
+    for_lanes_twice(h.width, [&](auto d, std::int64_t c) HWY_ATTR {
       const hn::RebindToSigned<decltype(d)> di;
       auto most = hn::Zero(di);
       for (std::int64_t j = 0; j < count; ++j)
@@ -263,7 +275,7 @@ void QuantizeE4m3Rows(const HeadRows& h, std::int64_t first, std::int64_t count,
         std::fill_n(bytes, columns(b), std::uint8_t{0});
         continue;
       }
-      for_lanes(columns(b), [&](auto d, std::int64_t i) HWY_ATTR {
+      for_lanes_twice(columns(b), [&](auto d, std::int64_t i) HWY_ATTR {
         const hn::Rebind<std::uint8_t, decltype(d)> narrow;
         hn::StoreU(to_e4m3(d, hn::Mul(hn::LoadU(d, row + i), hn::Set(d, inverse))), narrow, bytes + i);
       });
