@@ -52,19 +52,21 @@ struct LinearQuantizationOptions {
   std::string skip_steps;
 };
 
-/// How the transformer's attention is quantised while it runs.
+/// How the transformer's attention is quantised while it runs. What is not set is as the next wider scope says: a
+/// request's as its pipeline's, a pipeline's as the model's own (transformer/config.json, "kv_cache_config").
 struct KvCacheOptions {
-  KvCacheDtype dtype = KvCacheDtype::automatic;
+  std::optional<KvCacheDtype> dtype;  // automatic, native, where nobody says otherwise
   /// Steps and layers that stay native, such as "0,1,38-39"; both count from 0, steps over the whole request. Empty:
   /// none.
-  std::string skip_steps;
-  std::string skip_layers;
-  /// Whether queries and keys are turned by random Hadamard matrices first, so that outliers spread.
-  bool rotate = true;
-  /// Whether the mean of all keys is taken from each first.
-  bool smooth_k = false;
+  std::optional<std::string> skip_steps;
+  std::optional<std::string> skip_layers;
+  /// Whether queries and keys are turned by random Hadamard matrices first, so that outliers spread: true where nobody
+  /// says otherwise.
+  std::optional<bool> rotate;
+  /// Whether the mean of all keys is taken from each first: false where nobody says otherwise.
+  std::optional<bool> smooth_k;
   /// What this machine or model cannot do runs native, with a warning, in place of being refused.
-  bool fall_back_to_native = false;
+  std::optional<bool> fall_back_to_native;
 };
 
 /// What decides how a model runs; fixed when it is opened.
@@ -117,6 +119,7 @@ struct TextToImageRequest {
   std::optional<std::uint64_t> seed;                  // default: drawn
   std::optional<std::int64_t> num_images_per_prompt;  // picture i has seed + i
   std::optional<std::int64_t> max_sequence_length;    // tokens of the second text encoder
+  KvCacheOptions kv_cache = {};
 };
 
 /// A request in which nothing is open: what is written beside a picture.
@@ -133,6 +136,7 @@ struct ResolvedTextToImageRequest {
   std::uint64_t seed = 0;
   std::int64_t num_images_per_prompt = 1;
   std::int64_t max_sequence_length = 0;
+  KvCacheOptions kv_cache;         // as it was asked for
   std::vector<std::string> notes;  // what was asked for and has no effect
 };
 

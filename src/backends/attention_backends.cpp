@@ -5,7 +5,6 @@
 #include "attention/reference_attention.h"
 #include "backends/cpu/attention_kernels.h"
 #include "core/env.h"
-#include "core/log.h"
 #include "rondo/error.h"
 
 namespace rondo {
@@ -43,7 +42,6 @@ KvCachePolicy settle_kv_cache(KvCachePolicy policy, AttentionProblem layer, int 
   if (!policy.falls_back) {
     throw Unsupported(fmt::format("kv-cache-dtype: {}; allowed here is auto, or --kv-cache-fallback native", reason));
   }
-  log(LogLevel::warning, "kv-cache-dtype: attention runs native: {}", reason);
   policy.quantization = {};
   policy.fallback_reason = reason;
   return policy;

@@ -11,8 +11,8 @@ namespace rondo {
 AttentionRegistry& attention_registry();
 
 /// The policy for a transformer of so many layers like this one. Throws InvalidArgument for layers that it does not
-/// have; Unsupported, with the reasons, where no kernel can, unless the policy falls back: then it is native, with a
-/// warning.
+/// have; Unsupported, with the reasons, where no kernel can, unless the policy falls back: then it is native, with the
+/// reason.
 /// `backend` is the kernel that is named, or empty.
 KvCachePolicy settle_kv_cache(KvCachePolicy policy, AttentionProblem layer, int layers, const std::string& backend);
 

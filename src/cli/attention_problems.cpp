@@ -7,6 +7,7 @@
 
 #include "cli/run_flags.h"
 #include "core/threads.h"
+#include "pipelines/kv_cache_options.h"
 #include "rondo/error.h"
 
 namespace rondo::cli {
@@ -45,7 +46,8 @@ std::vector<AttentionProblem> AttentionProblemFlags::problems() const {
   for (const std::string& text : texts) {
     AttentionProblem problem = parse_attention_problem(text);
     if (dtype_) problem.dtype = parse_dtype(*dtype_);
-    if (kv_cache_.quantization().active()) problem.quantization = kv_cache_.quantization();
+    const AttentionQuantization quantization = kv_cache_policy(layered(kv_cache_.options(), {})).quantization;
+    if (quantization.active()) problem.quantization = quantization;
     problems.push_back(problem);
   }
   return problems;

@@ -18,6 +18,7 @@
 #include "graph/session.h"
 #include "models/flux_transformer.h"
 #include "pipelines/flux_components.h"
+#include "pipelines/kv_cache_options.h"
 #include "pipelines/plan_options.h"
 
 namespace rondo::cli {
@@ -113,7 +114,8 @@ void run_step(const BenchStepFlags& flags) {
   const PipelineOptions options = flags.run.options();
   shape.dtype = resolve_compute_dtype(options.dtype);
   PlanOptions plan_options = rondo::plan_options(options);
-  plan_options.kv_cache = settle_attention(config, {.dtype = shape.dtype, .plan = plan_options}).plan.kv_cache;
+  plan_options.kv_cache =
+      settle_attention(config, shape.dtype, plan_options.attention.backend, layered(options.kv_cache, {}));
 
   const auto build = [&] { return build_flux_transformer(config, shape, nullptr); };
   Model model(std::make_shared<const RandomWeights>(build()));

@@ -7,10 +7,13 @@
 #include "cli/cancel.h"
 #include "cli/commands.h"
 #include "cli/model_folder.h"
+#include "cli/quality_plot.h"
 #include "cli/run_flags.h"
+#include "io/output_file.h"
 #include "io/png.h"
 #include "pipelines/attention_evaluation.h"
 #include "pipelines/linear_evaluation.h"
+#include "pipelines/plan_options.h"
 
 namespace rondo::cli {
 namespace {
@@ -44,15 +47,65 @@ struct EvalRunFlags {
   }
 };
 
-void eval_attention(const EvalRunFlags& flags) {
-  const std::vector<EvaluatedAttention> found = evaluate_attention(
-      choose_model_folder(flags.model), flags.run.options(), flags.request(), &cancel_on_interrupt());
-  if (flags.as_json) {
+struct EvalAttentionFlags {
+  EvalRunFlags run;
+  bool capture = false;
+  std::optional<std::string> plot;
+};
+
+/// "int8 rotated smoothed"
+std::string name_of(const AttentionQuantization& way) {
+  return fmt::format("{}{}{}", kv_cache_dtype_name(way.dtype), way.rotates ? " rotated" : "",
+                     way.smooths ? " smoothed" : "");
+}
+
+/// Every way, or those that flags leave.
+std::vector<AttentionQuantization> ways_of(const KvCacheOptions& options) {
+  if (options.skip_steps || options.skip_layers || options.fall_back_to_native)
+    throw UsageError("--kv-cache-skip-steps, --kv-cache-skip-layers, --kv-cache-fallback: are not read here");
+  std::vector<AttentionQuantization> ways;
+  for (const AttentionQuantization& way : every_attention_quantization()) {
+    if (way.dtype == options.dtype.value_or(way.dtype) && way.rotates == options.rotate.value_or(way.rotates) &&
+        way.smooths == options.smooth_k.value_or(way.smooths)) {
+      ways.push_back(way);
+    }
+  }
+  if (ways.empty()) throw UsageError("--kv-cache-dtype: auto is given; allowed are int8 and fp8");
+  return ways;
+}
+
+QualityPlot plot_of(const std::vector<EvaluatedAttention>& found, const std::vector<AttentionQuantization>& ways) {
+  QualityPlot plot{
+      "Quantised attention against float32, worst step", "layer, synthetic operands", "1 - cosine", {}, {}};
+  for (const AttentionQuantization& way : ways) plot.series.push_back({name_of(way), {}});
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    if (i % ways.size() == 0) plot.labels.push_back(found[i].layer);
+    plot.series[i % ways.size()].values.push_back(1 - found[i].cosine);
+  }
+  return plot;
+}
+
+void eval_attention(const EvalAttentionFlags& flags) {
+  const PipelineOptions options = flags.run.run.options();
+  const std::vector<AttentionQuantization> ways = ways_of(options.kv_cache);
+  if (flags.plot) check_output(*flags.plot);
+  std::vector<EvaluatedAttention> found;
+  if (flags.capture) {
+    found = evaluate_attention(choose_model_folder(flags.run.model), options, flags.run.request(), ways,
+                               &cancel_on_interrupt());
+  } else if (flags.run.model || flags.run.prompt || flags.run.seed || flags.run.steps) {
+    throw UsageError("--model, --prompt, --seed, --num-inference-steps: are read with --capture only");
+  }
+  const std::vector<EvaluatedAttention> synthetic = evaluate_synthetic_attention(ways, plan_options(options).threads);
+  found.insert(found.end(), synthetic.begin(), synthetic.end());
+  if (flags.plot) write_output(*flags.plot, to_svg(plot_of(found, ways)));
+  if (flags.run.as_json) {
     json rows = json::array();
     for (const EvaluatedAttention& row : found) {
       rows.push_back({{"layer", row.layer},
-                      {"kv_cache_dtype", "int8"},
-                      {"rotation", row.rotated ? "hadamard" : "none"},
+                      {"kv_cache_dtype", kv_cache_dtype_name(row.quantization.dtype)},
+                      {"rotation", row.quantization.rotates ? "hadamard" : "none"},
+                      {"smooth_k", row.quantization.smooths},
                       {"cosine", row.cosine},
                       {"relative_l2", row.relative_l2},
                       {"max_error", row.max_error}});
@@ -60,11 +113,11 @@ void eval_attention(const EvalRunFlags& flags) {
     fmt::print("{}\n", json{{"schema_version", 1}, {"layers", rows}}.dump());
     return;
   }
-  fmt::print("{:<22} {:<8} {:<10} {:>10} {:>12} {:>10}\n", "layer (worst step)", "dtype", "rotation", "cosine",
-             "relative L2", "max error");
+  fmt::print("{:<22} {:<24} {:>10} {:>12} {:>10}\n", flags.capture ? "layer (worst step)" : "operands", "quantised",
+             "cosine", "relative L2", "max error");
   for (const EvaluatedAttention& row : found) {
-    fmt::print("{:<22} {:<8} {:<10} {:>10.6f} {:>12.5f} {:>10.4f}\n", row.layer, "int8",
-               row.rotated ? "hadamard" : "none", row.cosine, row.relative_l2, row.max_error);
+    fmt::print("{:<22} {:<24} {:>10.6f} {:>12.5f} {:>10.4f}\n", row.layer, name_of(row.quantization), row.cosine,
+               row.relative_l2, row.max_error);
   }
 }
 
@@ -106,10 +159,13 @@ void add_eval_command(CLI::App& app) {
   flags->add_to(*linears);
   linears->callback([flags] { eval_linears(*flags); });
 
-  CLI::App* attention =
-      command->add_subcommand("attention", "Attention in 8 bits against attention as it is, in a real run");
-  auto attention_flags = std::make_shared<EvalRunFlags>();
-  attention_flags->add_to(*attention);
+  CLI::App* attention = command->add_subcommand(
+      "attention", "Quantised attention against attention as it is: on operands with outliers, in a real run");
+  auto attention_flags = std::make_shared<EvalAttentionFlags>();
+  attention->add_flag("--capture", attention_flags->capture,
+                      "on the operands of every layer and step of a real run as well");
+  add_value(*attention, "--plot", attention_flags->plot, "draw 1 - cosine of each layer into this SVG file");
+  attention_flags->run.add_to(*attention);
   attention->callback([attention_flags] { eval_attention(*attention_flags); });
 
   CLI::App* pictures = command->add_subcommand("picture", "Two pictures: PSNR and SSIM");

@@ -23,7 +23,9 @@
 #include "io/output_file.h"
 #include "io/png.h"
 #include "pipelines/attention_evaluation.h"
+#include "pipelines/component_files.h"
 #include "pipelines/instance_pool.h"
+#include "pipelines/kv_cache_options.h"
 #include "rondo/error.h"
 #include "rondo/version.h"
 
@@ -164,10 +166,6 @@ json report_to_json(const RunReport& report, const ResolvedTextToImageRequest& r
           {"components", components}};
 }
 
-void write_text(const std::string& path, const std::string& text) {
-  write_output(path, std::as_bytes(std::span(text)));
-}
-
 /// What a picture carries, so that --from can run it again.
 std::vector<std::byte> encode_with_request(const GeneratedImage& picture, const ResolvedTextToImageRequest& request,
                                            const std::string& model, DType dtype) {
@@ -239,7 +237,7 @@ void run_prompts(const GenerateFlags& flags, const TextToImageRequest& given, co
                       {"total_duration_ms", total_ms},
                       {"pictures_per_second", static_cast<double>(results.size() - failed) / seconds},
                       {"pictures", std::move(pictures)}};
-    write_text(*flags.report, dump_json(report, 2) + "\n");
+    write_output(*flags.report, dump_json(report, 2) + "\n");
   }
   if (failed > 0) throw Error(fmt::format("{} of {} pictures failed", failed, results.size()));
 }
@@ -249,20 +247,23 @@ void run_prompts(const GenerateFlags& flags, const TextToImageRequest& given, co
 void choose_native_layers(const GenerateFlags& flags, const TextToImageRequest& given, const std::string& model,
                           PipelineOptions& options) {
   constexpr std::string_view kAutomatic = "auto:";
-  std::string& layers = options.kv_cache.skip_layers;
-  if (!layers.starts_with(kAutomatic)) return;
-  const double least = parse_number("--kv-cache-skip-layers", layers.substr(kAutomatic.size()));
-  if (!(least > 0 && least <= 1))
-    throw UsageError(fmt::format(
-        "--kv-cache-skip-layers: '{}' is given; allowed is auto: and a cosine above 0, up to 1", printable(layers)));
-  if (options.kv_cache.dtype == KvCacheDtype::automatic)
-    throw UsageError("--kv-cache-skip-layers: auto: is given without --kv-cache-dtype int8");
-  layers.clear();
+  const std::string given_layers = options.kv_cache.skip_layers.value_or("");
+  if (!given_layers.starts_with(kAutomatic)) return;
+  const double least = parse_number("--kv-cache-skip-layers", given_layers.substr(kAutomatic.size()));
+  if (!(least > 0 && least <= 1)) {
+    throw UsageError(
+        fmt::format("--kv-cache-skip-layers: '{}' is given; allowed is auto: and a cosine above 0, up to 1",
+                    printable(given_layers)));
+  }
+  options.kv_cache.skip_layers = "";
   TextToImagePipeline::open(model, options);  // refuses what could not run
   TextToImageRequest request = given;
   if (flags.prompts_file) request.prompt = read_prompts(*flags.prompts_file).front();
-  const bool rotated = options.kv_cache.rotate;
-  layers = layers_below(evaluate_attention(model, options, request, &cancel_on_interrupt()), rotated, least);
+  const KvCacheOptions stored = stored_kv_cache_options(DiffusersFolder::open(model).config("transformer"));
+  const std::array ways{kv_cache_policy(layered(options.kv_cache, stored)).quantization};
+  const std::string layers =
+      layers_below(evaluate_attention(model, options, request, ways, &cancel_on_interrupt()), least);
+  options.kv_cache.skip_layers = layers;
   print_error("note: attention: layers that stay native for a cosine of {}: {}\n", least,
               layers.empty() ? "none" : layers);
 }
@@ -304,10 +305,10 @@ void run(const GenerateFlags& flags) {
       observer);
   progress.finish();
   for (const std::string& note : report.notes) print_error("note: {}\n", note);
-  if (flags.trace) write_text(*flags.trace, trace_to_json(report));
+  if (flags.trace) write_output(*flags.trace, trace_to_json(report));
   if (flags.report) {
-    write_text(*flags.report,
-               dump_json(report_to_json(report, request, pipeline, model, load_ms, clock.now_ms()), 2) + "\n");
+    write_output(*flags.report,
+                 dump_json(report_to_json(report, request, pipeline, model, load_ms, clock.now_ms()), 2) + "\n");
   }
 }
 

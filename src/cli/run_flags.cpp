@@ -63,18 +63,22 @@ void KvCacheFlags::add_to(CLI::App& app) {
             "how attention's operands are quantised while it runs: auto (not at all, the default), int8 or fp8");
   add_value(app, "--quantize-attention-rotation", rotation_,
             "hadamard (the default) or none: turn queries and keys before they are quantised, so that outliers spread");
-  app.add_flag("--quantize-attention-smooth-k", smooths_keys_,
-               "take the mean of all keys from each before they are quantised");
+  app.add_flag_function(
+      "--quantize-attention-smooth-k,!--no-quantize-attention-smooth-k",
+      [this](std::int64_t times) { smooth_k_ = times > 0; },
+      "whether the mean of all keys is taken from each before they are quantised (default: no)");
 }
 
-AttentionQuantization KvCacheFlags::quantization() const {
-  const bool rotates = is_hadamard("--quantize-attention-rotation", rotation_.value_or("hadamard"));
+KvCacheOptions KvCacheFlags::options() const {
+  KvCacheOptions options;
   try {
-    return attention_quantization(parse_kv_cache_dtype(dtype_.value_or("auto"), "--kv-cache-dtype"), rotates,
-                                  smooths_keys_);
+    if (dtype_) options.dtype = parse_kv_cache_dtype(*dtype_, "--kv-cache-dtype");
   } catch (const InvalidArgument& error) {
     throw UsageError(error.what());
   }
+  if (rotation_) options.rotate = is_hadamard("--quantize-attention-rotation", *rotation_);
+  options.smooth_k = smooth_k_;
+  return options;
 }
 
 void RunFlags::add_to(CLI::App& app) {
@@ -150,14 +154,11 @@ PipelineOptions RunFlags::options(const std::optional<std::string>& stored_dtype
   options.quantization = quantization_.options();
   options.quantization.format = quantize_.value_or("");
   options.quantization.skip_steps = quantize_skip_steps_.value_or("");
-  const AttentionQuantization attention = kv_cache_.quantization();
-  options.kv_cache.dtype = attention.dtype;
-  options.kv_cache.rotate = attention.rotates;
-  options.kv_cache.smooth_k = attention.smooths;
-  options.kv_cache.skip_steps = kv_cache_skip_steps_.value_or("");
-  options.kv_cache.skip_layers = kv_cache_skip_layers_.value_or("");
-  options.kv_cache.fall_back_to_native =
-      one_of("--kv-cache-fallback", kv_cache_fallback_.value_or("error"), {"error", "native"}) == 1;
+  options.kv_cache = kv_cache_.options();
+  options.kv_cache.skip_steps = kv_cache_skip_steps_;
+  options.kv_cache.skip_layers = kv_cache_skip_layers_;
+  if (kv_cache_fallback_)
+    options.kv_cache.fall_back_to_native = one_of("--kv-cache-fallback", *kv_cache_fallback_, {"error", "native"}) == 1;
   options.compile = compile_;
   if (passes_) options.only_passes = split_list(*passes_);
   if (passes_ && compile_ == false && !options.only_passes->empty())

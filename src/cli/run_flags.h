@@ -6,7 +6,6 @@
 #include <string>
 #include <vector>
 
-#include "attention/attention_quantization.h"
 #include "cli/values.h"
 #include "rondo/text_to_image.h"
 
@@ -35,12 +34,12 @@ class KvCacheFlags {
  public:
   void add_to(CLI::App& app);
   /// Throws UsageError.
-  AttentionQuantization quantization() const;
+  KvCacheOptions options() const;
 
  private:
   std::optional<std::string> dtype_;
   std::optional<std::string> rotation_;
-  bool smooths_keys_ = false;
+  std::optional<bool> smooth_k_;
 };
 
 /// Everything that changes how a model runs: dtype, threads, attention, fusion, tiling, quantisation, passes.

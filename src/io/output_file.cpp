@@ -125,4 +125,8 @@ void write_output(const std::string& path, std::span<const std::byte> bytes) {
   if (!file.finish()) fail(path, "cannot be written");
 }
 
+void write_output(const std::string& path, std::string_view text) {
+  write_output(path, std::as_bytes(std::span(text)));
+}
+
 }  // namespace rondo

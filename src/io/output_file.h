@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <span>
 #include <string>
+#include <string_view>
 
 namespace rondo {
 
@@ -15,5 +16,6 @@ void check_output(const std::string& path);
 /// Writes `bytes` to `path`. A new or regular file is written under a temporary name in the same folder and renamed;
 /// anything else (device, FIFO, "-" for stdout) is written directly. Throws FileError, leaving nothing behind.
 void write_output(const std::string& path, std::span<const std::byte> bytes);
+void write_output(const std::string& path, std::string_view text);
 
 }  // namespace rondo

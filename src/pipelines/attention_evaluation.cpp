@@ -18,13 +18,11 @@
 namespace rondo {
 namespace {
 
-constexpr std::string_view kOutliers = "outliers";
-
 std::span<const float> values_of(const Tensor& tensor) {
   return {tensor.as<float>(), static_cast<std::size_t>(tensor.elements())};
 }
 
-/// The float64 model where no kernel takes 8-bit operands here.
+/// The float64 model where no kernel takes quantised operands here.
 std::string backend_for(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options) {
   for (const AttentionBackendAnswer& answer : attention_backends(q, k, v, {}, options)) {
     if (!answer.refusal && answer.name != "reference") return answer.name;
@@ -32,17 +30,19 @@ std::string backend_for(const Tensor& q, const Tensor& k, const Tensor& v, const
   return "reference";
 }
 
-/// What both ways of quantising give on operands [B, S, N, D], put beside what was found before.
+/// What each way of quantising gives on operands [B, S, N, D], put beside what was found before.
 void compare(const Tensor& query, const Tensor& key, const Tensor& value, AttentionOptions options,
-             std::array<EvaluatedAttention, 2>& found) {
+             std::span<EvaluatedAttention> found) {
   const Tensor q = query.to_float32();
   const Tensor k = key.to_float32();
   const Tensor v = value.to_float32();
   const Tensor wanted = attention_forward(q, k, v, {}, options).output;
-  options.kv_cache_dtype = KvCacheDtype::int8;
-  options.backend = backend_for(q, k, v, options);
   for (EvaluatedAttention& way : found) {
-    options.rotate = way.rotated;
+    options.kv_cache_dtype = way.quantization.dtype;
+    options.rotate = way.quantization.rotates;
+    options.smooth_k = way.quantization.smooths;
+    options.backend.clear();
+    options.backend = backend_for(q, k, v, options);
     const Tensor given = attention_forward(q, k, v, {}, options).output;
     const TensorQuality quality = compare_values(values_of(wanted), values_of(given));
     // What is no number is as far off as can be.
@@ -56,7 +56,11 @@ void compare(const Tensor& query, const Tensor& key, const Tensor& value, Attent
   }
 }
 
-std::array<EvaluatedAttention, 2> both_ways(const std::string& layer) { return {{{layer, true}, {layer, false}}}; }
+std::vector<EvaluatedAttention> untried(const std::string& layer, std::span<const AttentionQuantization> ways) {
+  std::vector<EvaluatedAttention> rows;
+  for (const AttentionQuantization& way : ways) rows.push_back({layer, way});
+  return rows;
+}
 
 /// The number of attention nodes that stand before this one.
 std::size_t layer_of(const Graph& graph, const Node& node) {
@@ -68,41 +72,53 @@ std::size_t layer_of(const Graph& graph, const Node& node) {
   return layer;
 }
 
-std::array<EvaluatedAttention, 2> evaluate_outliers(int threads) {
-  constexpr std::int64_t kWidth = 128;
+/// Query, key and value [1, 512, 2, kWidth].
+constexpr std::int64_t kWidth = 128;
+
+std::array<Tensor, 3> normal_operands() {
   std::mt19937 engine(1);
   std::normal_distribution<float> normal;
   std::array<Tensor, 3> operands;
-  for (std::size_t o = 0; o < operands.size(); ++o) {
-    operands[o] = Tensor::empty({1, 512, 2, kWidth}, DType::f32);
-    for (std::int64_t i = 0; i < operands[o].elements(); ++i) {
-      const bool stands_out = o < 2 && (i % kWidth == 5 || i % kWidth == 77);
-      operands[o].as<float>()[i] = normal(engine) * (stands_out ? 50.0F : 1.0F);
-    }
+  for (Tensor& operand : operands) {
+    operand = Tensor::empty({1, 512, 2, kWidth}, DType::f32);
+    std::generate_n(operand.as<float>(), operand.elements(), [&] { return normal(engine); });
   }
-  AttentionOptions options;
-  options.scale = 1.0 / 2000;
-  options.threads = threads;
-  auto found = both_ways(std::string(kOutliers));
-  compare(operands[0], operands[1], operands[2], options, found);
-  return found;
+  return operands;
+}
+
+template <class Change>
+void change_outliers(Tensor& operand, const Change& change) {
+  for (std::int64_t row = 0; row < operand.elements(); row += kWidth) {
+    for (const std::int64_t channel : {5, 77}) change(operand.as<float>()[row + channel]);
+  }
 }
 
 }  // namespace
 
+std::vector<AttentionQuantization> every_attention_quantization() {
+  std::vector<AttentionQuantization> ways;
+  for (const KvCacheDtype dtype : {KvCacheDtype::int8, KvCacheDtype::fp8}) {
+    for (const bool smooths : {false, true}) {
+      for (const bool rotates : {true, false}) ways.push_back({dtype, rotates, smooths});
+    }
+  }
+  return ways;
+}
+
 std::vector<EvaluatedAttention> evaluate_attention(const std::string& folder, const PipelineOptions& options,
-                                                   const TextToImageRequest& request, const std::atomic<bool>* cancel) {
-  PipelineOptions native = options;
-  native.kv_cache = {};
+                                                   const TextToImageRequest& request,
+                                                   std::span<const AttentionQuantization> ways,
+                                                   const std::atomic<bool>* cancel) {
   ComputeOptions compute;
-  compute.dtype = resolve_compute_dtype(native.dtype);
-  compute.plan = plan_options(native);
-  std::vector<std::array<EvaluatedAttention, 2>> layers;
+  compute.dtype = resolve_compute_dtype(options.dtype);
+  compute.plan = plan_options(options);
+  compute.kv_cache.dtype = KvCacheDtype::automatic;
+  std::vector<std::vector<EvaluatedAttention>> layers;
   compute.tap = [&](const Graph& graph, const Node& node, std::span<const Tensor> inputs, std::span<const Tensor>) {
     const auto* op = dynamic_cast<const AttentionOp*>(node.op.get());
     if (op == nullptr) return;
     const std::size_t layer = layer_of(graph, node);
-    while (layers.size() <= layer) layers.push_back(both_ways(std::to_string(layers.size())));
+    while (layers.size() <= layer) layers.push_back(untried(std::to_string(layers.size()), ways));
     AttentionOptions how;
     how.scale = op->scale();
     how.causal = op->causal();
@@ -116,16 +132,36 @@ std::vector<EvaluatedAttention> evaluate_attention(const std::string& folder, co
   observer.cancel = cancel;
   pipeline.generate(
       resolved, [](GeneratedImage&&) {}, observer);
-  layers.push_back(evaluate_outliers(compute.plan.threads));
   std::vector<EvaluatedAttention> result;
   for (const auto& layer : layers) result.insert(result.end(), layer.begin(), layer.end());
   return result;
 }
 
-std::string layers_below(const std::vector<EvaluatedAttention>& found, bool rotated, double least) {
+std::vector<EvaluatedAttention> evaluate_synthetic_attention(std::span<const AttentionQuantization> ways, int threads) {
+  std::vector<EvaluatedAttention> result;
+  const auto add = [&](const std::string& name, const std::array<Tensor, 3>& operands, std::optional<double> scale) {
+    AttentionOptions options;
+    options.scale = scale;
+    options.threads = threads;
+    std::vector<EvaluatedAttention> rows = untried(name, ways);
+    compare(operands[0], operands[1], operands[2], options, rows);
+    result.insert(result.end(), rows.begin(), rows.end());
+  };
+  constexpr float kOutlier = 50;
+  add("noise", normal_operands(), std::nullopt);
+  auto outliers = normal_operands();
+  for (const std::size_t operand : {0U, 1U}) change_outliers(outliers[operand], [](float& x) { x *= kOutlier; });
+  add("outliers", outliers, 1.0 / 2000);
+  auto offset = normal_operands();
+  change_outliers(offset[1], [](float& x) { x += kOutlier; });
+  add("key offset", offset, std::nullopt);
+  return result;
+}
+
+std::string layers_below(std::span<const EvaluatedAttention> found, double least) {
   std::vector<std::string_view> layers;
   for (const EvaluatedAttention& row : found) {
-    if (row.rotated == rotated && row.layer != kOutliers && row.cosine < least) layers.push_back(row.layer);
+    if (row.cosine < least) layers.push_back(row.layer);
   }
   return fmt::format("{}", fmt::join(layers, ","));
 }

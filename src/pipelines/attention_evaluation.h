@@ -3,30 +3,41 @@
 #pragma once
 
 #include <atomic>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "attention/attention_quantization.h"
 #include "rondo/text_to_image.h"
 
 namespace rondo {
 
-/// Attention in 8 bits against float32 attention on the same operands.
+/// Quantised attention against float32 attention on the same operands.
 struct EvaluatedAttention {
-  std::string layer;  // "7", or "outliers"
-  bool rotated = false;
+  std::string layer;  // "7", or the operands' name
+  AttentionQuantization quantization;
   double cosine = 1;       // the lowest over all runs of the layer, of its outputs
   double relative_l2 = 0;  // the highest
   double max_error = 0;    // the largest difference of an element
 };
 
-/// Draws the request's first picture with native attention and runs every attention layer of the transformer in 8 bits
-/// as well, turned and not, by the float64 model where no kernel can. Behind the layers stand operands of 512 tokens, 2
-/// heads of 128, normal noise, in which channels 5 and 77 of query and key are 50 times as large, at a scale of 1 /
-/// 2000. Throws what TextToImagePipeline does.
+/// Each dtype plain, rotated, smoothed, and both.
+std::vector<AttentionQuantization> every_attention_quantization();
+
+/// Draws the request's first picture with native attention and runs every attention layer of the transformer in each of
+/// these ways as well, by the float64 model where no kernel can. Throws what TextToImagePipeline does.
 std::vector<EvaluatedAttention> evaluate_attention(const std::string& folder, const PipelineOptions& options,
-                                                   const TextToImageRequest& request, const std::atomic<bool>* cancel);
+                                                   const TextToImageRequest& request,
+                                                   std::span<const AttentionQuantization> ways,
+                                                   const std::atomic<bool>* cancel);
+
+/// The same on operands of 512 tokens, 2 heads of 128, normal noise:
+///   "noise"       as it is
+///   "outliers"    channels 5 and 77 of query and key are 50 times as large, at a scale of 1 / 2000
+///   "key offset"  50 is added to channels 5 and 77 of every key, which softmax does not see
+std::vector<EvaluatedAttention> evaluate_synthetic_attention(std::span<const AttentionQuantization> ways, int threads);
 
 /// The layers whose cosine lies below `least`, as --kv-cache-skip-layers takes them: "1,4"; empty when there is none.
-std::string layers_below(const std::vector<EvaluatedAttention>& found, bool rotated, double least);
+std::string layers_below(std::span<const EvaluatedAttention> found, double least);
 
 }  // namespace rondo

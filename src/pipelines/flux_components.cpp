@@ -9,6 +9,7 @@
 #include "core/float_formats.h"
 #include "graph/buffer_layout.h"
 #include "models/layers.h"
+#include "pipelines/kv_cache_options.h"
 #include "pipelines/tile_blend.h"
 #include "rondo/error.h"
 
@@ -94,22 +95,32 @@ Tensor T5Encoder::encode(const std::string& prompt, std::int64_t length, const R
   return session.output("last_hidden_state").to(runner_.dtype());
 }
 
-ComputeOptions settle_attention(const FluxTransformerConfig& config, ComputeOptions options) {
+KvCachePolicy settle_attention(const FluxTransformerConfig& config, DType dtype, const std::string& backend,
+                               const KvCacheOptions& options) {
   AttentionProblem layer;
   layer.heads = layer.key_heads = config.num_attention_heads;
   layer.head_dim = layer.value_dim = config.attention_head_dim;
-  layer.dtype = options.dtype;
+  layer.dtype = dtype;
   const auto layers = static_cast<int>(config.num_layers + config.num_single_layers);
-  options.plan.kv_cache =
-      settle_kv_cache(std::move(options.plan.kv_cache), layer, layers, options.plan.attention.backend);
-  return options;
+  return settle_kv_cache(kv_cache_policy(options), layer, layers, backend);
 }
 
 FluxDenoiser::FluxDenoiser(const DiffusersFolder& folder, const ComputeOptions& options)
     : config_(FluxTransformerConfig::parse(folder.config("transformer"))),
-      runner_("transformer", folder, settle_attention(config_, options)) {
+      backend_(options.plan.attention.backend),
+      kv_cache_(layered(options.kv_cache, stored_kv_cache_options(folder.config("transformer")))),
+      settled_(settle_attention(config_, options.dtype, backend_, kv_cache_)),
+      runner_("transformer", folder, options) {
+  runner_.set_kv_cache(settled_);
   const std::array graphs{build_flux_transformer(config_, {1, 1, 1, 1, options.dtype}, &runner_.source())};
   refuse_unknown_tensors(runner_.source(), graphs, [](const std::string&) { return false; });
+}
+
+KvCachePolicy FluxDenoiser::kv_cache_for(const KvCacheOptions& request) const {
+  const bool says_something = request.dtype || request.skip_steps || request.skip_layers || request.rotate ||
+                              request.smooth_k || request.fall_back_to_native;
+  if (!says_something) return settled_;
+  return settle_attention(config_, runner_.dtype(), backend_, layered(request, kv_cache_));
 }
 
 std::uint64_t FluxDenoiser::buffer_bytes(std::int64_t prompts, std::int64_t text_tokens, std::int64_t rows,

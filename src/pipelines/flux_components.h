@@ -63,15 +63,19 @@ struct PromptEmbeddings {
   Tensor sequence;
 };
 
-/// The options with attention's quantisation settled for this transformer. Throws as settle_kv_cache.
-ComputeOptions settle_attention(const FluxTransformerConfig& config, ComputeOptions options);
+/// How this transformer's attention is quantised. `backend` is the kernel that is named, or empty. Throws as
+/// kv_cache_policy() and settle_kv_cache().
+KvCachePolicy settle_attention(const FluxTransformerConfig& config, DType dtype, const std::string& backend,
+                               const KvCacheOptions& options);
 
 /// The denoiser: packed latents and a prompt -> velocity.
 class FluxDenoiser {
  public:
-  FluxDenoiser instance(int threads = 0) const { return {config_, runner_.instance(threads)}; }
+  FluxDenoiser instance(int threads = 0) const { return {*this, runner_.instance(threads)}; }
   FluxDenoiser(const DiffusersFolder& folder, const ComputeOptions& options);
   const FluxTransformerConfig& config() const { return config_; }
+  /// How attention is quantised for a request. Throws as settle_attention() and layered().
+  KvCachePolicy kv_cache_for(const KvCacheOptions& request) const;
   /// What a session's buffers would take, without making one.
   std::uint64_t buffer_bytes(std::int64_t prompts, std::int64_t text_tokens, std::int64_t rows,
                              std::int64_t columns) const;
@@ -86,9 +90,17 @@ class FluxDenoiser {
   Runner& runner() { return runner_; }
 
  private:
-  FluxDenoiser(const FluxTransformerConfig& config, Runner runner) : config_(config), runner_(std::move(runner)) {}
+  FluxDenoiser(const FluxDenoiser& other, Runner runner)
+      : config_(other.config_),
+        backend_(other.backend_),
+        kv_cache_(other.kv_cache_),
+        settled_(other.settled_),
+        runner_(std::move(runner)) {}
 
   FluxTransformerConfig config_;
+  std::string backend_;      // of attention, or empty
+  KvCacheOptions kv_cache_;  // of the pipeline and the model
+  KvCachePolicy settled_;    // what they come to
   Runner runner_;
 };
 

@@ -6,6 +6,7 @@
 #include "models/t5_encoder.h"
 #include "models/tokenizers/t5_tokenizer.h"
 #include "pipelines/flux_components.h"
+#include "pipelines/kv_cache_options.h"
 #include "pipelines/plan_options.h"
 #include "rondo/error.h"
 
@@ -15,6 +16,7 @@ FluxInspection::FluxInspection(DiffusersFolder folder, const PipelineOptions& op
     : folder_(std::move(folder)),
       dtype_(resolve_compute_dtype(options.dtype)),
       plan_(plan_options(options)),
+      kv_cache_(options.kv_cache),
       vae_(AutoencoderKlConfig::parse(folder_.config("vae"))) {}
 
 FluxInspection FluxInspection::open(const std::string& folder, const PipelineOptions& options) {
@@ -29,7 +31,12 @@ std::vector<InspectedComponent> FluxInspection::components(std::int64_t width, s
   std::vector<InspectedComponent> result;
   const auto add = [&](const char* name, const char* class_name, auto&& build) {
     const JsonConfig config = folder_.config(name);
-    PlanOptions options = std::string_view(name) == "transformer" ? plan_ : options_of_other_parts(plan_);
+    const bool is_transformer = std::string_view(name) == "transformer";
+    PlanOptions options = is_transformer ? plan_ : options_of_other_parts(plan_);
+    if (is_transformer) {
+      options.kv_cache = settle_attention(FluxTransformerConfig::parse(config), dtype_, plan_.attention.backend,
+                                          layered(kv_cache_, stored_kv_cache_options(config)));
+    }
     const std::shared_ptr<const WeightSource> weights = open_weights(folder_, name, options.quantization);
     Graph graph = build(config, *weights);
     const std::uint64_t bytes = resident_weight_bytes(*weights, dtype_, options.quantization);

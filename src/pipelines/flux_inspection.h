@@ -40,6 +40,7 @@ class FluxInspection {
   DiffusersFolder folder_;
   DType dtype_;
   PlanOptions plan_;
+  KvCacheOptions kv_cache_;
   AutoencoderKlConfig vae_;
 };
 

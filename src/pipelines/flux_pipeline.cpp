@@ -169,6 +169,8 @@ ResolvedTextToImageRequest FluxPipeline::resolve(const TextToImageRequest& reque
   r.max_sequence_length = request.max_sequence_length.value_or(t5_.longest_sequence());
   check_range("max_sequence_length", r.max_sequence_length, 1, t5_.longest_sequence());
   r.seed = request.seed ? *request.seed : draw_seed();
+  r.kv_cache = request.kv_cache;
+  transformer_.kv_cache_for(r.kv_cache);  // refuses what could not run
   if (request.guidance_scale && !transformer_.config().guidance_embeds) {
     r.notes.emplace_back("guidance_scale: is not read: the model has no guidance embedding");
   }
@@ -178,8 +180,11 @@ ResolvedTextToImageRequest FluxPipeline::resolve(const TextToImageRequest& reque
   return r;
 }
 
-void FluxPipeline::note_attention(const ResolvedTextToImageRequest& request, RunReport& report) const {
-  const KvCachePolicy& policy = transformer_.runner().kv_cache();
+void FluxPipeline::use_attention(const ResolvedTextToImageRequest& request, RunReport& report) {
+  const KvCachePolicy policy = transformer_.kv_cache_for(request.kv_cache);
+  transformer_.runner().set_kv_cache(policy);
+  if (!policy.fallback_reason.empty())
+    log(LogLevel::warning, "kv-cache-dtype: attention runs native: {}", policy.fallback_reason);
   if (!policy.active() && policy.fallback_reason.empty()) return;
   const std::int64_t layers = transformer_.config().num_layers + transformer_.config().num_single_layers;
   report.notes.push_back(
@@ -369,10 +374,14 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
                                        skip_steps_.back(), request.num_inference_steps - 1));
   }
 
-  note_attention(request, report);
+  use_attention(request, report);
   check_memory(request);
   lane_recorder_ = recorder;  // one clock
   SideBySide* const lanes = side_by_side(request, report);
+  if (lanes != nullptr) {
+    for (FluxDenoiser* branch : {&lanes->with_prompt, &lanes->without_prompt})
+      branch->runner().set_kv_cache(transformer_.runner().kv_cache());
+  }
 
   std::vector<PromptEmbeddings> branches;
   {

@@ -33,8 +33,8 @@ class FluxPipeline {
     LatentDecoder odd_tiles;
     Lane lane = {};
   };
-  /// Says which attention runs quantised.
-  void note_attention(const ResolvedTextToImageRequest& request, RunReport& report) const;
+  /// Sets which attention runs quantised, and says so.
+  void use_attention(const ResolvedTextToImageRequest& request, RunReport& report);
   /// The parts for two lanes; made when they are first asked for.
   SideBySide* lane_parts();
   /// The same, or null where this request's encoders and branches run on one lane; says why in the report.

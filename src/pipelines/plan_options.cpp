@@ -58,11 +58,6 @@ PlanOptions plan_options(const PipelineOptions& options) {
   plan.attention.backend = options.attention_backend;
   plan.attention.tune = options.tune;
   plan.quantization = quantization_policy(options.quantization);
-  plan.kv_cache.quantization =
-      attention_quantization(options.kv_cache.dtype, options.kv_cache.rotate, options.kv_cache.smooth_k);
-  plan.kv_cache.skip_steps = parse_selector(options.kv_cache.skip_steps, "kv-cache-skip-steps");
-  plan.kv_cache.skip_layers = parse_selector(options.kv_cache.skip_layers, "kv-cache-skip-layers");
-  plan.kv_cache.falls_back = options.kv_cache.fall_back_to_native;
   if (!plan.attention.backend.empty()) attention_registry().find(plan.attention.backend, "the call");
   return plan;
 }

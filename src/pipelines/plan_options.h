@@ -6,8 +6,8 @@
 
 namespace rondo {
 
-/// Threads and passes, defaults filled in. Throws InvalidArgument for a number of threads outside 1 to 1024 and for a
-/// pass that is not known.
+/// Threads and passes, defaults filled in; how attention is quantised depends on the model, too, and is added to it.
+/// Throws InvalidArgument for a number of threads outside 1 to 1024 and for a pass that is not known.
 PlanOptions plan_options(const PipelineOptions& options);
 
 /// For the parts of a pipeline beside its transformer: the attention kernel that a caller names is the transformer's,

@@ -90,6 +90,11 @@ Session& Runner::session(const std::string& key, const std::function<Graph()>& b
   return *session_;
 }
 
+void Runner::set_kv_cache(const KvCachePolicy& policy) {
+  if (policy.to_string() != options_.plan.kv_cache.to_string()) session_.reset();
+  options_.plan.kv_cache = policy;
+}
+
 void Runner::run(RunContext context) {
   context.component = name_;
   session_->run(context);

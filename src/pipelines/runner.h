@@ -21,6 +21,7 @@ struct ComputeOptions {
   Lanes lanes = Lanes::automatic;
   DType dtype = DType::f32;
   PlanOptions plan;
+  KvCacheOptions kv_cache = {};
   std::optional<std::uint64_t> memory_limit = std::nullopt;
   /// Sees the transformer's nodes; empty for most.
   NodeTap tap = {};
@@ -60,6 +61,8 @@ class Runner {
   const WeightSource& source() const { return shared_->source(); }
   DType dtype() const { return options_.dtype; }
   const KvCachePolicy& kv_cache() const { return options_.plan.kv_cache; }
+  /// From the next session() on.
+  void set_kv_cache(const KvCachePolicy& policy);
   /// The session for this key, made from `build` when the last one was for another.
   Session& session(const std::string& key, const std::function<Graph()>& build);
   /// Runs the last session.

@@ -32,6 +32,7 @@ TextToImagePipeline TextToImagePipeline::open(const std::string& folder, const P
   ComputeOptions compute;
   compute.dtype = resolve_compute_dtype(options.dtype);
   compute.plan = plan_options(options);
+  compute.kv_cache = options.kv_cache;
   compute.cfg_fusion = options.cfg_fusion;
   compute.vae_tiling = options.vae_tiling;
   compute.trace = options.trace;

@@ -8,6 +8,7 @@
 #include "graph/memory_plan.h"
 #include "graph/model.h"
 #include "graph/passes/attention_selection.h"
+#include "graph/passes/quantize_attention.h"
 #include "graph/random_weights.h"
 #include "graph/session.h"
 #include "models/layers.h"
@@ -220,6 +221,26 @@ TEST(AttentionSelection, RefusesWhatTheModelDoesNotName) {
   request_attention(graph, {"flash", AttentionOptMode::runtime, {}});
   EXPECT_EQ(static_cast<const AttentionOp&>(*graph.nodes[0].op).request().backend, "flash");
   EXPECT_THROW(request_attention(graph, {"flash-bf16", AttentionOptMode::runtime, {}}), Unsupported);
+}
+
+TEST(QuantizeAttention, LeavesSkippedLayersAndCrossAttention) {
+  GraphBuilder b;
+  const ValueId x = b.input("x", {{1, 4, 2, 8}, DType::f32, {}});
+  const ValueId text = b.input("text", {{1, 3, 2, 8}, DType::f32, {}});
+  const ValueId own = b.apply<AttentionOp>({x, x, x}, 0.1, false);
+  const ValueId cross = b.apply<AttentionOp>({own, text, text}, 0.1, false);
+  const ValueId skipped = b.apply<AttentionOp>({cross, x, x}, 0.1, false);
+  b.output("y", b.apply<AttentionOp>({skipped, x, x}, 0.1, false));
+  Graph graph = b.finish();
+  KvCachePolicy policy;
+  policy.quantization = {KvCacheDtype::fp8, true, false};
+  policy.skip_layers = {2};  // cross-attention is counted, too
+  const PassResult result = quantize_attention(graph, policy);
+  EXPECT_EQ(result.near_misses.size(), 2);
+  std::vector<bool> quantized;
+  for (const Node& node : graph.nodes)
+    quantized.push_back(static_cast<const AttentionOp&>(*node.op).request().quantization.active());
+  EXPECT_EQ(quantized, (std::vector<bool>{true, false, false, true}));
 }
 
 }  // namespace

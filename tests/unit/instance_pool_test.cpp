@@ -50,5 +50,45 @@ TEST(InstancePool, InstancesDrawWhatOneDraws) {
                Cancelled);
 }
 
+TEST(InstancePool, RequestsHaveAttentionPoliciesOfTheirOwn) {
+  PipelineOptions options;
+  options.threads = 1;
+  options.kv_cache.dtype = KvCacheDtype::int8;
+  TextToImagePipeline pipeline = TextToImagePipeline::open(emoji_folder().string(), options);
+  TextToImageRequest request;
+  request.prompt = "red heart";
+  request.seed = 1;
+  request.num_inference_steps = 2;
+  request.width = request.height = 32;
+  // As the pipeline, fp8, native, int8 nowhere: the last two are the same.
+  std::vector<KvCacheOptions> policies(4);
+  policies[1].dtype = KvCacheDtype::fp8;
+  policies[2].dtype = KvCacheDtype::automatic;
+  policies[3].skip_layers = "0-7";
+  std::vector<ResolvedTextToImageRequest> requests;
+  for (int round = 0; round < 2; ++round) {
+    for (const KvCacheOptions& policy : policies) {
+      request.kv_cache = policy;
+      requests.push_back(pipeline.resolve(request));
+    }
+  }
+  const auto draw = [&](int instances) {
+    std::vector<Image> pictures(requests.size());
+    InstancePool(pipeline, instances)
+        .run(
+            requests, [&](std::size_t i, GeneratedImage&& made) { pictures[i] = std::move(made.image); }, nullptr);
+    return pictures;
+  };
+  const std::vector<Image> alone = draw(1);
+  for (std::size_t i = 0; i < policies.size(); ++i) {
+    EXPECT_EQ(alone[i].pixels, alone[i + policies.size()].pixels) << i;
+    for (std::size_t j = 0; j < i; ++j) EXPECT_EQ(alone[i].pixels == alone[j].pixels, j == 2) << i << " and " << j;
+  }
+  const std::vector<Image> together = draw(3);
+  for (std::size_t i = 0; i < requests.size(); ++i) EXPECT_EQ(together[i].pixels, alone[i].pixels) << i;
+  request.kv_cache.skip_layers = "8";
+  EXPECT_THROW(pipeline.resolve(request), InvalidArgument);
+}
+
 }  // namespace
 }  // namespace rondo::test

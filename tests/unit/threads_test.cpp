@@ -127,7 +127,8 @@ TEST(ConcurrentAttention, PoliciesDoNotMix) {
   AttentionOptions options;
   options.threads = 1;
   options.tune = TuneMode::off;
-  for (const char* policy : {"", " kv_cache=int8", " kv_cache=int8 rotation=1"}) {
+  for (const char* policy :
+       {"", " kv_cache=int8", " kv_cache=int8 rotation=1 smooth_k=1", " kv_cache=fp8 rotation=1"}) {
     operands.emplace_back(parse_attention_problem(std::string("q=1x2x40x72 kv=300 lse=1") + policy));
     expected.push_back(forward(operands.back(), options));
   }

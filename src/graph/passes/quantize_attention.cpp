@@ -5,6 +5,18 @@
 
 namespace rondo {
 
+namespace {
+
+/// Cross-attention, mostly over a short text, costs little and is not quantised.
+bool has_keys_of_its_queries(const Graph& graph, const Node& node) {
+  const auto tokens = [&](std::size_t input) {
+    return graph.values[static_cast<std::size_t>(node.inputs[input])].type.shape[1];
+  };
+  return tokens(0) == tokens(1);
+}
+
+}  // namespace
+
 PassResult quantize_attention(Graph& graph, const KvCachePolicy& policy) {
   PassResult result;
   result.name = "quantize-attention";
@@ -17,11 +29,14 @@ PassResult quantize_attention(Graph& graph, const KvCachePolicy& policy) {
     const bool takes_native =
         named.empty() || attention_registry().find(named, "the call")->takes(KvCacheDtype::automatic);
     const std::string native_backend = takes_native ? named : "";
-    if (policy.skips_layer(layer)) {
+    const bool is_cross = !has_keys_of_its_queries(graph, node);
+    if (is_cross || policy.skips_layer(layer)) {
       AttentionRequest request = op->request();
       request.backend = native_backend;
       node.op = std::make_shared<const AttentionOp>(op->scale(), op->causal(), std::move(request));
-      result.miss(graph, node.outputs[0], fmt::format("layer {}: kv-cache-skip-layers names it", layer));
+      result.miss(graph, node.outputs[0],
+                  fmt::format("layer {}: {}", layer,
+                              is_cross ? "attends to other tokens than its own" : "kv-cache-skip-layers names it"));
     } else {
       AttentionRequest request = op->request();
       request.quantization = policy.quantization;

@@ -7,7 +7,8 @@
 
 namespace rondo {
 
-/// Layers are the graph's attention nodes in their order. Those that stay native become near misses.
+/// Layers are the graph's attention nodes in their order. Those that stay native become near misses: those that the
+/// policy skips, and cross-attention, whose keys are of other tokens than its queries.
 PassResult quantize_attention(Graph& graph, const KvCachePolicy& policy);
 
 }  // namespace rondo

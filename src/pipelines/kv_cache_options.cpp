@@ -1,0 +1,89 @@
+#include "pipelines/kv_cache_options.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
+
+#include "core/text.h"
+#include "rondo/error.h"
+
+namespace rondo {
+namespace {
+
+constexpr const char* kConfig = "kv_cache_config";
+
+/// A selector as text, from text or a list of whole numbers.
+std::optional<std::string> stored_selector(const JsonConfig& config, const char* key) {
+  if (!config.has(key)) return std::nullopt;
+  if (!config.object().at(key).is_array()) return config.text(key, std::nullopt);
+  return fmt::format("{}", fmt::join(config.integers(key, {}, 0, 9999), ","));
+}
+
+/// Runs `read`; what it refuses is the file's fault.
+template <class Read>
+auto reading(const JsonConfig& config, const Read& read) {
+  try {
+    return read();
+  } catch (const InvalidArgument& error) {
+    throw FileError(fmt::format("{}: {}", config.source(), error.what()));
+  }
+}
+
+}  // namespace
+
+KvCacheOptions stored_kv_cache_options(const JsonConfig& transformer) {
+  if (!transformer.has(kConfig)) return {};
+  const nlohmann::json& stored = transformer.object().at(kConfig);
+  if (!stored.is_object()) transformer.refuse(kConfig, "allowed is an object");
+  const JsonConfig config(stored, fmt::format("{}: {}", transformer.source(), kConfig));
+  constexpr std::array kKnown{"kv_cache_dtype", "kv_cache_skip_steps", "kv_cache_skip_layers", "rotation", "smooth_k"};
+  for (const auto& [key, value] : config.object().items()) {
+    if (std::find(kKnown.begin(), kKnown.end(), key) == kKnown.end())
+      config.refuse(key, fmt::format("known keys are {}", fmt::join(kKnown, ", ")));
+  }
+  KvCacheOptions options;
+  options.dtype =
+      reading(config, [&] { return parse_kv_cache_dtype(config.text("kv_cache_dtype", "auto"), "kv_cache_dtype"); });
+  options.skip_steps = stored_selector(config, "kv_cache_skip_steps");
+  options.skip_layers = stored_selector(config, "kv_cache_skip_layers");
+  const std::string rotation = config.text("rotation", "hadamard");
+  if (rotation != "hadamard" && rotation != "none") config.refuse("rotation", "allowed are hadamard and none");
+  options.rotate = rotation == "hadamard";
+  options.smooth_k = config.boolean("smooth_k", false);
+  reading(config, [&] { return kv_cache_policy(options); });
+  return options;
+}
+
+KvCacheOptions layered(const KvCacheOptions& narrow, const KvCacheOptions& wide) {
+  KvCacheOptions both = narrow;
+  if (!both.dtype) both.dtype = wide.dtype;
+  if (!both.skip_steps) both.skip_steps = wide.skip_steps;
+  if (!both.skip_layers) both.skip_layers = wide.skip_layers;
+  if (!both.rotate) both.rotate = wide.rotate;
+  if (!both.smooth_k) both.smooth_k = wide.smooth_k;
+  if (!both.fall_back_to_native) both.fall_back_to_native = wide.fall_back_to_native;
+  if (both.dtype.value_or(KvCacheDtype::automatic) != KvCacheDtype::automatic) return both;
+  const auto refuse = [](const char* name) {
+    throw InvalidArgument(
+        fmt::format("{}: is given, but nothing is quantised; kv-cache-dtype int8 or fp8 is missing", name));
+  };
+  if (narrow.skip_steps) refuse("kv-cache-skip-steps");
+  if (narrow.skip_layers) refuse("kv-cache-skip-layers");
+  if (narrow.rotate) refuse("quantize-attention-rotation");
+  if (narrow.smooth_k) refuse("quantize-attention-smooth-k");
+  return both;
+}
+
+KvCachePolicy kv_cache_policy(const KvCacheOptions& options) {
+  KvCachePolicy policy;
+  policy.quantization = attention_quantization(options.dtype.value_or(KvCacheDtype::automatic),
+                                               options.rotate.value_or(true), options.smooth_k.value_or(false));
+  policy.skip_steps = parse_selector(options.skip_steps.value_or(""), "kv-cache-skip-steps");
+  policy.skip_layers = parse_selector(options.skip_layers.value_or(""), "kv-cache-skip-layers");
+  policy.falls_back = options.fall_back_to_native.value_or(false);
+  return policy;
+}
+
+}  // namespace rondo
