@@ -8,6 +8,7 @@
 #include "cli/run_flags.h"
 #include "core/env.h"
 #include "core/threads.h"
+#include "pipelines/kv_cache_options.h"
 #include "pipelines/plan_options.h"
 #include "quantization/quantization_policy.h"
 
@@ -33,8 +34,9 @@ std::string default_of(const std::string& flag) {
       {"quantize-group", "64"},
       {"quantize-rotation", "none"},
       {"quantize-skip-steps", "none"},
-      {"kv-cache-dtype", "auto"},
+      {"kv-cache-dtype", "as the model says, else auto"},
       {"quantize-attention-rotation", "hadamard"},
+      {"quantize-attention-smooth-k", "false"},
       {"kv-cache-skip-steps", "none"},
       {"kv-cache-skip-layers", "none"},
       {"kv-cache-fallback", "error"},
@@ -56,7 +58,10 @@ std::string variable_of(const std::string& flag) {
 }
 
 void show(const CLI::App& command, const RunFlags& flags, const std::map<std::string, std::string>& from_file) {
-  plan_options(flags.options());  // refuses what no run would take
+  // Refuses what no run would take.
+  const PipelineOptions options = flags.options();
+  plan_options(options);
+  kv_cache_policy(options.kv_cache);
   for (const CLI::Option* option : command.get_options()) {
     const std::string& flag = option->get_lnames().front();
     if (flag == "help" || flag == "config") continue;
@@ -73,7 +78,7 @@ void show(const CLI::App& command, const RunFlags& flags, const std::map<std::st
     } else {
       value = default_of(flag);
     }
-    fmt::print("{:<20} {:<36} {}\n", flag, value, source);
+    fmt::print("{:<28} {:<36} {}\n", flag, value, source);
   }
 }
 

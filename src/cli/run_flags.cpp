@@ -19,7 +19,7 @@ Mode parse_mode(const std::string& flag, const std::string& text) {
 }
 
 bool is_hadamard(const std::string& flag, const std::string& text) {
-  return one_of(flag, text, {"none", "hadamard"}) == 1;
+  return one_of(flag, text, {"hadamard", "none"}) == 0;
 }
 
 }  // namespace

@@ -39,7 +39,9 @@ double parse_number(const std::string& flag, const std::string& text) {
 std::size_t one_of(const std::string& flag, const std::string& text, std::initializer_list<std::string_view> allowed) {
   const auto* found = std::find(allowed.begin(), allowed.end(), text);
   if (found == allowed.end()) {
-    throw UsageError(fmt::format("{}: '{}' is given; allowed are {}", flag, printable(text), fmt::join(allowed, ", ")));
+    const auto* last = allowed.end() - 1;
+    throw UsageError(fmt::format("{}: '{}' is given; allowed are {} and {}", flag, printable(text),
+                                 fmt::join(allowed.begin(), last, ", "), *last));
   }
   return static_cast<std::size_t>(found - allowed.begin());
 }
