@@ -3,6 +3,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include "module.h"
@@ -32,15 +33,26 @@ AttentionOptMode parse_opt_mode(const std::string& name) {
   throw InvalidArgument("attention: opt_mode '" + name + "' is given; allowed are runtime, static and manual");
 }
 
+/// kv_cache_dtype, rotate, smooth_k
+using Quantization = std::tuple<std::string, bool, bool>;
+
 KvCacheDtype parse_kv_cache_dtype(const std::string& name) {
   if (name == "auto") return KvCacheDtype::automatic;
   if (name == "int8") return KvCacheDtype::int8;
-  throw InvalidArgument("attention: kv_cache_dtype '" + name + "' is given; allowed are auto and int8");
+  if (name == "fp8") return KvCacheDtype::fp8;
+  throw InvalidArgument("attention: kv_cache_dtype '" + name + "' is given; allowed are auto, int8 and fp8");
+}
+
+template <class Options>
+void set_quantization(Options& options, const Quantization& quantization) {
+  options.kv_cache_dtype = parse_kv_cache_dtype(std::get<0>(quantization));
+  options.rotate = std::get<1>(quantization);
+  options.smooth_k = std::get<2>(quantization);
 }
 
 AttentionOptions options_of(std::optional<double> scale, bool causal, const std::string& layout, std::int64_t num_heads,
                             bool return_lse, const std::string& opt_mode, const std::string& backend, int threads,
-                            const std::string& kv_cache_dtype, bool rotate) {
+                            const Quantization& quantization) {
   AttentionOptions options;
   options.scale = scale;
   options.causal = causal;
@@ -50,8 +62,7 @@ AttentionOptions options_of(std::optional<double> scale, bool causal, const std:
   options.opt_mode = parse_opt_mode(opt_mode);
   options.backend = backend;
   options.threads = threads;
-  options.kv_cache_dtype = parse_kv_cache_dtype(kv_cache_dtype);
-  options.rotate = rotate;
+  set_quantization(options, quantization);
   return options;
 }
 
@@ -62,9 +73,9 @@ Pair hand_over(const AttentionResult& result) {
 Pair forward(const Array& query, const Array& key, const Array& value, const MaybeArray& mask,
              std::optional<double> scale, bool causal, const std::string& layout, std::int64_t num_heads,
              bool return_lse, const std::string& opt_mode, const std::string& backend, int threads,
-             const std::string& kv_cache_dtype, bool rotate) {
+             const Quantization& quantization) {
   const AttentionOptions options =
-      options_of(scale, causal, layout, num_heads, return_lse, opt_mode, backend, threads, kv_cache_dtype, rotate);
+      options_of(scale, causal, layout, num_heads, return_lse, opt_mode, backend, threads, quantization);
   const Tensor q = borrow("attention: query", query);
   const Tensor k = borrow("attention: key", key);
   const Tensor v = borrow("attention: value", value);
@@ -79,10 +90,9 @@ Pair forward(const Array& query, const Array& key, const Array& value, const May
 
 Pair forward_varlen(const Array& query, const Array& key, const Array& value, const std::vector<std::int32_t>& cu_q,
                     const std::vector<std::int32_t>& cu_k, std::optional<double> scale, bool causal, bool return_lse,
-                    const std::string& backend, int threads, const std::string& kv_cache_dtype, bool rotate) {
+                    const std::string& backend, int threads, const Quantization& quantization) {
   VarlenAttentionOptions options;
-  options.kv_cache_dtype = parse_kv_cache_dtype(kv_cache_dtype);
-  options.rotate = rotate;
+  set_quantization(options, quantization);
   options.scale = scale;
   options.causal = causal;
   options.return_lse = return_lse;
@@ -117,10 +127,10 @@ using Answers = std::vector<std::pair<std::string, std::optional<std::string>>>;
 Answers backends(const Array& query, const Array& key, const Array& value, const MaybeArray& mask,
                  std::optional<double> scale, bool causal, const std::string& layout, std::int64_t num_heads,
                  bool return_lse, const std::string& opt_mode, const std::string& backend, int threads,
-                 const std::string& kv_cache_dtype, bool rotate) {
+                 const Quantization& quantization) {
   Answers answers;
   const AttentionOptions options =
-      options_of(scale, causal, layout, num_heads, return_lse, opt_mode, backend, threads, kv_cache_dtype, rotate);
+      options_of(scale, causal, layout, num_heads, return_lse, opt_mode, backend, threads, quantization);
   for (auto& [name, refusal] : ask(attention_backends, query, key, value, mask, options))
     answers.emplace_back(std::move(name), std::move(refusal));
   return answers;
@@ -130,9 +140,9 @@ std::pair<std::string, std::string> selected(const Array& query, const Array& ke
                                              const MaybeArray& mask, std::optional<double> scale, bool causal,
                                              const std::string& layout, std::int64_t num_heads, bool return_lse,
                                              const std::string& opt_mode, const std::string& backend, int threads,
-                                             const std::string& kv_cache_dtype, bool rotate) {
+                                             const Quantization& quantization) {
   const AttentionOptions options =
-      options_of(scale, causal, layout, num_heads, return_lse, opt_mode, backend, threads, kv_cache_dtype, rotate);
+      options_of(scale, causal, layout, num_heads, return_lse, opt_mode, backend, threads, quantization);
   auto choice = ask(selected_attention_backend, query, key, value, mask, options);
   return {std::move(choice.name), std::move(choice.reason)};
 }
@@ -142,20 +152,19 @@ std::pair<std::string, std::string> selected(const Array& query, const Array& ke
 void bind_attention(nb::module_& module) {
   module.def("attention_forward", &forward, nb::arg("query"), nb::arg("key"), nb::arg("value"), nb::arg("mask").none(),
              nb::arg("scale").none(), nb::arg("causal"), nb::arg("layout"), nb::arg("num_heads"), nb::arg("return_lse"),
-             nb::arg("opt_mode"), nb::arg("backend"), nb::arg("threads"), nb::arg("kv_cache_dtype"), nb::arg("rotate"));
+             nb::arg("opt_mode"), nb::arg("backend"), nb::arg("threads"), nb::arg("quantization"));
   module.def("attention_forward_varlen", &forward_varlen, nb::arg("query"), nb::arg("key"), nb::arg("value"),
              nb::arg("cu_seqlens_q"), nb::arg("cu_seqlens_k"), nb::arg("scale").none(), nb::arg("causal"),
-             nb::arg("return_lse"), nb::arg("backend"), nb::arg("threads"), nb::arg("kv_cache_dtype"),
-             nb::arg("rotate"));
+             nb::arg("return_lse"), nb::arg("backend"), nb::arg("threads"), nb::arg("quantization"));
   module.def("merge_attention_states", &merge, nb::arg("out_a"), nb::arg("lse_a"), nb::arg("out_b"), nb::arg("lse_b"));
   module.def("attention_backends", &backends, nb::arg("query"), nb::arg("key"), nb::arg("value"),
              nb::arg("mask").none(), nb::arg("scale").none(), nb::arg("causal"), nb::arg("layout"),
              nb::arg("num_heads"), nb::arg("return_lse"), nb::arg("opt_mode"), nb::arg("backend"), nb::arg("threads"),
-             nb::arg("kv_cache_dtype"), nb::arg("rotate"));
+             nb::arg("quantization"));
   module.def("selected_attention_backend", &selected, nb::arg("query"), nb::arg("key"), nb::arg("value"),
              nb::arg("mask").none(), nb::arg("scale").none(), nb::arg("causal"), nb::arg("layout"),
              nb::arg("num_heads"), nb::arg("return_lse"), nb::arg("opt_mode"), nb::arg("backend"), nb::arg("threads"),
-             nb::arg("kv_cache_dtype"), nb::arg("rotate"));
+             nb::arg("quantization"));
 }
 
 }  // namespace rondo::python

@@ -58,6 +58,10 @@ def _lay_out(operands: Operands, names: tuple[str, ...], layout: str, wanted: Op
         operands.replace(name, dense.transpose(1, 2) if hasattr(dense, "contiguous") else dense.swapaxes(1, 2))
 
 
+def _quantization(function: str, kv_cache_dtype: str, rotate: bool, smooth_k: bool) -> tuple[str, bool, bool]:
+    return kv_cache_dtype, switch(function, "rotate", rotate), switch(function, "smooth_k", smooth_k)
+
+
 def _prepare(
     function: str,
     query: Any,
@@ -79,11 +83,12 @@ def _prepare(
     threads: Optional[int] = None,
     kv_cache_dtype: str = "auto",
     rotate: bool = True,
+    smooth_k: bool = False,
 ) -> tuple[Operands, tuple[Any, ...]]:
     """The operands of a call, checked, and the arguments that the extension takes for it."""
     fused, head_first = switch(function, "fused", fused), switch(function, "head_first", head_first)
     causal, return_lse = switch(function, "causal", causal), switch(function, "return_lse", return_lse)
-    rotate = switch(function, "rotate", rotate)
+    quantization = _quantization(function, kv_cache_dtype, rotate, smooth_k)
     kind = _choose_layout(function, head_first, input_layout)
     if layout is not None and layout not in _LAYOUTS:
         raise ValueError(f"{function}: layout '{layout}' is given; allowed are {', '.join(_LAYOUTS)}")
@@ -92,8 +97,7 @@ def _prepare(
     _lay_out(operands, ("query", "key", "value"), kind, layout)
     arrays = (operands["query"], operands["key"], operands["value"], operands["attn_mask"])
     settings = (scale, causal, kind, num_heads or 0, return_lse, mode, name, thread_count(threads))
-    settings += (kv_cache_dtype, rotate)
-    return operands, (*arrays, *settings)
+    return operands, (*arrays, *settings, quantization)
 
 
 def attention_forward(
@@ -116,6 +120,7 @@ def attention_forward(
     threads: Optional[int] = None,
     kv_cache_dtype: str = "auto",
     rotate: bool = True,
+    smooth_k: bool = False,
 ) -> Any:
     """softmax(scale * query key^T + attn_mask) value, per head (Vaswani et al., 2017).
 
@@ -133,8 +138,9 @@ def attention_forward(
     op_type, backend: a kernel's name as ``rondo backends`` lists them; MindIE-SD's own names mean the best one here.
     layout: the memory layout in which the kernel runs; operands that lie otherwise are copied.
     threads: RONDO_THREADS, else the physical cores, when not given.
-    kv_cache_dtype: "auto" multiplies operands as they are; "int8" quantises them on the way (needs AVX-512 VNNI).
+    kv_cache_dtype: "auto" multiplies operands as they are; "int8" and "fp8" (e4m3) quantise them on the way.
     rotate: whether queries and keys are turned by random Hadamard matrices before they are quantised.
+    smooth_k: whether the mean of a sequence's keys is taken from each before they are quantised.
 
     Returns an array of query's kind, shape (with value's head dim) and dtype. Raises ValueError for operands that do
     not fit, TypeError for what is no array, NotImplementedError when the named kernel cannot run the problem,
@@ -144,6 +150,7 @@ def attention_forward(
         "attention_forward", query, key, value, attn_mask, scale, fused=fused, head_first=head_first, causal=causal,
         input_layout=input_layout, num_heads=num_heads, return_lse=return_lse, opt_mode=opt_mode, op_type=op_type,
         layout=layout, backend=backend, threads=threads, kv_cache_dtype=kv_cache_dtype, rotate=rotate,
+        smooth_k=smooth_k,
     )  # fmt: skip
     out, lse = _rondo.attention_forward(*arguments)
     return (operands.take(out), operands.take(lse)) if return_lse else operands.take(out)
@@ -195,13 +202,14 @@ def attention_forward_varlen(
     threads: Optional[int] = None,
     kv_cache_dtype: str = "auto",
     rotate: bool = True,
+    smooth_k: bool = False,
 ) -> Any:
     """Attention over sequences packed one behind the other.
 
     q: [Tq, N, D]; k: [Tk, Nk, D]; v: [Tk, Nk, Dv]. Sequence i has queries cu_seqlens_q[i] to cu_seqlens_q[i + 1] and
     keys likewise; a sequence may be empty. max_seqlen_*, where given, must not be less than the longest sequence.
-    dropout_p other than 0 is refused; kv_cache_dtype and rotate as in attention_forward. Returns [Tq, N, Dv], with return_lse also lse [N, Tq] float32. Raises as
-    attention_forward.
+    dropout_p other than 0 is refused; kv_cache_dtype, rotate and smooth_k as in attention_forward. Returns [Tq, N, Dv],
+    with return_lse also lse [N, Tq] float32. Raises as attention_forward.
     """
     function = "attention_forward_varlen"
     causal, return_lse = switch(function, "causal", causal), switch(function, "return_lse", return_lse)
@@ -216,7 +224,7 @@ def attention_forward_varlen(
     operands = Operands(function, q=q, k=k, v=v)
     out, lse = _rondo.attention_forward_varlen(
         operands["q"], operands["k"], operands["v"], cu_q, cu_k, softmax_scale, causal, return_lse, backend or "",
-        thread_count(threads), kv_cache_dtype, switch(function, "rotate", rotate),
+        thread_count(threads), _quantization(function, kv_cache_dtype, rotate, smooth_k),
     )  # fmt: skip
     return (operands.take(out), operands.take(lse)) if return_lse else operands.take(out)
 

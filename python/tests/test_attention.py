@@ -131,20 +131,20 @@ class AttentionTest(unittest.TestCase):
 
     def test_quantised_on_the_way(self):
         q, k, v = (self.array(1, n, 2, 64) for n in (40, 300, 300))
-        kernels = dict(rondo.attention_backends(q, k, v, kv_cache_dtype="int8"))
-        if kernels["flash-int8"] is not None:
-            with self.assertRaisesRegex(NotImplementedError, "avx512_vnni"):
-                rondo.attention_forward(q, k, v, kv_cache_dtype="int8", backend="flash-int8")
-            return
         expected, expected_lse = reference(q, k, v)
-        for rotate in (True, False):
-            out, lse = rondo.attention_forward(q, k, v, kv_cache_dtype="int8", rotate=rotate, return_lse=True)
-            self.near(out, expected, 3e-2)
-            self.near(lse, expected_lse, 1e-2)
-            self.assertGreater(np.abs(out - expected).max(), 1e-4)
-        packed = rondo.attention_forward_varlen(q[0], k[0], v[0], [0, 40], [0, 300], kv_cache_dtype="int8")
-        self.near(packed, expected[0], 3e-2)
-        for kv_cache_dtype in ("fp8", ""):
+        for dtype, tolerance in (("int8", 3e-2), ("fp8", 0.1)):
+            self.assertIsNone(dict(rondo.attention_backends(q, k, v, kv_cache_dtype=dtype))[f"flash-{dtype}"])
+            results = []
+            for how in ({}, {"rotate": False}, {"smooth_k": True}):
+                out, lse = rondo.attention_forward(q, k, v, kv_cache_dtype=dtype, return_lse=True, **how)
+                self.near(out, expected, tolerance)
+                self.near(lse, expected_lse, 2e-2)
+                self.assertGreater(np.abs(out - expected).max(), 1e-4)
+                self.assertTrue(all((out != other).any() for other in results))
+                results.append(out)
+            packed = rondo.attention_forward_varlen(q[0], k[0], v[0], [0, 40], [0, 300], kv_cache_dtype=dtype, smooth_k=True)
+            self.near(packed, expected[0], tolerance)
+        for kv_cache_dtype in ("fp4", ""):
             with self.assertRaisesRegex(ValueError, "kv_cache_dtype"):
                 rondo.attention_forward(q, k, v, kv_cache_dtype=kv_cache_dtype)
 
