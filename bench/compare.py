@@ -99,11 +99,9 @@ def onnxruntime_runner(onnxruntime, operands, shape, threads):
     return lambda: session.run(None, feeds)
 
 
-def takes_int8(dtype):
-    """Beside bfloat16, where the CPU has it: keys, values and all quantised in every call, with rotation."""
-    x = torch.zeros(1, 1, 1, 64)
-    answers = dict(rondo.attention_backends(x, x, x, kv_cache_dtype="int8"))
-    return dtype == torch.bfloat16 and answers["flash-int8"] is None
+def quantised(call):
+    """What quantises queries, keys and values in every call, with rotation."""
+    return {f"rondo {dtype}": lambda dtype=dtype: call(kv_cache_dtype=dtype) for dtype in ("int8", "fp8")}
 
 
 def packed_runners(shape, dtype):
@@ -120,8 +118,7 @@ def packed_runners(shape, dtype):
     def packed(**options):
         return rondo.attention_forward_varlen(*operands, boundaries, boundaries, longest, longest, **options)
 
-    int8 = {"rondo int8": lambda: packed(kv_cache_dtype="int8")} if takes_int8(dtype) else {}
-    return {"rondo": packed, **int8, "torch": one_by_one}
+    return {"rondo": packed, **quantised(packed), "torch": one_by_one}
 
 
 def runners(shape, dtype, threads):
@@ -135,10 +132,9 @@ def runners(shape, dtype, threads):
     def own(**options):
         return rondo.attention_forward(*operands, mask, head_first=True, causal=shape.causal, **options)
 
-    int8 = {"rondo int8": lambda: own(kv_cache_dtype="int8")} if takes_int8(dtype) else {}
     result = {
         "rondo": own,
-        **int8,
+        **quantised(own),
         "torch": lambda: torch_attention(*operands, attn_mask=mask, is_causal=shape.causal),
     }
     if openvino := installed("openvino"):

@@ -28,7 +28,8 @@ namespace rondo::cpu {
 constexpr std::int64_t kKeys = kKeysOfBlock;
 constexpr std::int64_t kGroup = 4;  // elements of one lane's dot product
 constexpr std::int64_t kMostQueries = 32;
-constexpr int kQueryZero = kNarrowQueryLimit + 1;
+constexpr int kQueryZero = 64;
+static_assert(kNarrowQueryLimit < kQueryZero);
 constexpr float kLog2Weights = 6.98868468677217F;  // log2(kNarrowWeightLimit)
 
 /// One block of keys and values.
@@ -186,9 +187,11 @@ class Int8 : FlashQueries {
     quantize_int8_rows(query_rows(h_, q.head), q.first, q.count, h_.scale < 0 ? -kNarrowQueryLimit : kNarrowQueryLimit,
                        s_.narrow, s_.width, s_.factor);
     for (std::int64_t i = 0; i < queries; ++i) {
-      for (std::int64_t d = 0; d < s_.width; ++d) {
-        s_.queries[(d / kGroup * queries + i) * kGroup + d % kGroup] =
-            static_cast<std::uint8_t>(s_.narrow[i * s_.width + d] + kQueryZero);
+      for (std::int64_t d = 0; d < s_.width; d += kGroup) {
+        std::uint32_t group = 0;
+        std::memcpy(&group, s_.narrow + i * s_.width + d, sizeof group);
+        group = (group ^ 0x80808080U) - 0x40404040U;  // four bytes + kQueryZero, without a carry between them
+        std::memcpy(s_.queries + (d / kGroup * queries + i) * kGroup, &group, sizeof group);
       }
       // A tiny factor in place of 0 keeps hidden scores at -infinity.
       const float factor = s_.factor[i] * scale;
