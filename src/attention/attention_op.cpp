@@ -71,11 +71,7 @@ void AttentionOp::reference(std::span<const RefTensor> inputs, std::span<RefTens
 }
 
 void AttentionOp::quantized_reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const {
-  const auto narrow = [](const RefTensor& operand) {
-    Tensor tensor = Tensor::empty(operand.shape, DType::f32);
-    std::copy(operand.values.begin(), operand.values.end(), tensor.as<float>());
-    return tensor;
-  };
+  const auto narrow = [](const RefTensor& operand) { return from_reference(operand, DType::f32); };
   AttentionCall call{
       narrow(inputs[0]), narrow(inputs[1]), narrow(inputs[2]), {}, narrow(outputs[0]), {}, {}, 0, false, 1};
   if (inputs.size() == 4) call.mask = narrow(inputs[3]);

@@ -108,6 +108,18 @@ void check_tiling(const std::map<std::string, TensorRecord>& records, std::size_
   }
 }
 
+std::map<std::string, TensorRecord> parse_records(const json& header, std::size_t data_bytes,
+                                                  const std::string& source) {
+  if (!header.is_object()) throw FileError(fmt::format("{}: its header is no JSON object", source));
+  std::map<std::string, TensorRecord> records;
+  for (const auto& [name, entry] : header.items()) {
+    if (name == "__metadata__") continue;
+    records.emplace(name, parse_record(entry, data_bytes, fmt::format("{}: tensor '{}'", source, printable(name))));
+  }
+  check_tiling(records, data_bytes, source);
+  return records;
+}
+
 /// A shard's name in an index is text from a stranger: it must stay inside the folder.
 void check_shard_name(const std::string& shard, const std::string& source) {
   const fs::path path(shard);
@@ -130,15 +142,7 @@ std::string_view safetensors_dtype_name(DType dtype) {
 
 std::map<std::string, TensorRecord> parse_safetensors_header(std::string_view header, std::size_t data_bytes,
                                                              const std::string& source) {
-  const json parsed = parse_json(header, source);
-  if (!parsed.is_object()) throw FileError(fmt::format("{}: its header is no JSON object", source));
-  std::map<std::string, TensorRecord> records;
-  for (const auto& [name, entry] : parsed.items()) {
-    if (name == "__metadata__") continue;
-    records.emplace(name, parse_record(entry, data_bytes, fmt::format("{}: tensor '{}'", source, printable(name))));
-  }
-  check_tiling(records, data_bytes, source);
-  return records;
+  return parse_records(parse_json(header, source), data_bytes, source);
 }
 
 SafetensorsFile::SafetensorsFile(const fs::path& path) : file_(std::make_shared<const MappedFile>(path)) {
@@ -154,15 +158,18 @@ SafetensorsFile::SafetensorsFile(const fs::path& path) : file_(std::make_shared<
                                 source, header_bytes, bytes.size(), kMaxHeaderBytes));
   }
   data_ = bytes.subspan(sizeof header_bytes + header_bytes);
-  const std::string_view header(reinterpret_cast<const char*>(bytes.data() + sizeof header_bytes), header_bytes);
-  records_ = parse_safetensors_header(header, data_.size(), source);
-  const json parsed = parse_json(header, source);
+  header_ = {reinterpret_cast<const char*>(bytes.data() + sizeof header_bytes), header_bytes};
+  const json parsed = parse_json(header_, source);
+  records_ = parse_records(parsed, data_.size(), source);
   if (const auto found = parsed.find("__metadata__"); found != parsed.end() && found->is_object()) {
     for (const auto& [key, value] : found->items()) {
       if (value.is_string()) metadata_[key] = value.get<std::string>();
     }
   }
-  fingerprint_ = fmt::format("{:016x} {} {}", hash_of(header), bytes.size(), file_->changed_ns());
+}
+
+std::string SafetensorsFile::fingerprint() const {
+  return fmt::format("{:016x} {} {}", hash_of(header_), file_->bytes().size(), file_->changed_ns());
 }
 
 Tensor SafetensorsFile::tensor(const std::string& name) const {
@@ -241,7 +248,7 @@ Tensor Checkpoint::tensor(const std::string& name) const {
 void Checkpoint::release(const std::string& name) const { files_[file_of_.at(name)].release(name); }
 
 std::string Checkpoint::fingerprint() const {
-  std::vector<std::string_view> parts;
+  std::vector<std::string> parts;
   for (const SafetensorsFile& file : files_) parts.push_back(file.fingerprint());
   return fmt::format("{}", fmt::join(parts, ", "));
 }

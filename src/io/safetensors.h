@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "io/weight_source.h"
@@ -41,7 +42,7 @@ class SafetensorsFile {
   /// The texts under __metadata__.
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   /// Of the header, the file's size and the time of its last change.
-  const std::string& fingerprint() const { return fingerprint_; }
+  std::string fingerprint() const;
   /// A view of the mapped bytes, kept alive by the tensor.
   Tensor tensor(const std::string& name) const;
   /// Lets the system take the tensor's mapped pages back; reading them again maps them anew.
@@ -52,7 +53,7 @@ class SafetensorsFile {
   std::span<const std::byte> data_;
   std::map<std::string, TensorRecord> records_;
   std::map<std::string, std::string> metadata_;
-  std::string fingerprint_;
+  std::string_view header_;
 };
 
 /// A component's weights: one file, or the shards that an index lists.

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "ops/ref_tensor.h"
 #include "rondo/error.h"
 #include "rondo/tensor.h"
 
@@ -23,12 +24,6 @@ struct TensorType {
 
   bool operator==(const TensorType&) const = default;
   std::string to_string() const { return fmt::format("{} {}", dtype_name(dtype), shape.to_string()); }
-};
-
-/// Operand of a reference: dense, row-major, float64.
-struct RefTensor {
-  Shape shape;
-  std::vector<double> values;
 };
 
 /// Where an operator's kernels can leave gaps between the rows (all axes but the last) of what they write.

@@ -57,11 +57,6 @@ struct Problem {
   std::vector<Tensor> outputs;
 };
 
-RefTensor to_reference(const Tensor& tensor) {
-  const Tensor wide = tensor.to_float32();
-  return {tensor.shape(), std::vector<double>(wide.as<float>(), wide.as<float>() + wide.elements())};
-}
-
 }  // namespace
 
 Tensor random_tensor(const Shape& shape, DType dtype, std::uint32_t seed, double scale) {

@@ -9,17 +9,9 @@
 namespace rondo::cpu {
 namespace {
 
-RefTensor to_reference(const Tensor& tensor) {
-  const Tensor wide = tensor.to_float32();
-  RefTensor result{tensor.shape(), {}};
-  result.values.assign(wide.as<float>(), wide.as<float>() + wide.elements());
-  return result;
-}
-
-void from_reference(const RefTensor& source, Tensor& target) {
-  Tensor wide = Tensor::empty(source.shape, DType::f32);
-  for (std::size_t i = 0; i < source.values.size(); ++i) wide.as<float>()[i] = static_cast<float>(source.values[i]);
-  const Tensor narrow = wide.to(target.dtype());
+/// A tensor that lies within another one has gaps between its rows.
+void write(const RefTensor& source, Tensor& target) {
+  const Tensor narrow = from_reference(source, target.dtype());
   if (target.is_dense()) {
     std::copy_n(narrow.as<std::byte>(), narrow.bytes(), target.as<std::byte>());
     return;
@@ -43,7 +35,7 @@ class ReferenceKernel final : public Kernel {
       outputs.push_back({output.shape(), std::vector<double>(static_cast<std::size_t>(output.elements()))});
     }
     op_.reference(inputs, outputs);
-    for (std::size_t i = 0; i < outputs.size(); ++i) from_reference(outputs[i], args.outputs[i]);
+    for (std::size_t i = 0; i < outputs.size(); ++i) write(outputs[i], args.outputs[i]);
   }
 
  private:

@@ -10,18 +10,6 @@ namespace {
 /// Results are held in memory as long as the graph is.
 constexpr std::int64_t kMostElements = std::int64_t{1} << 24;
 
-RefTensor to_reference(const Tensor& tensor) {
-  const Tensor wide = tensor.to_float32();
-  return {tensor.shape(), std::vector<double>(wide.as<float>(), wide.as<float>() + wide.elements())};
-}
-
-Tensor from_reference(const RefTensor& reference, DType dtype) {
-  Tensor wide = Tensor::empty(reference.shape, DType::f32);
-  std::transform(reference.values.begin(), reference.values.end(), wide.as<float>(),
-                 [](double value) { return static_cast<float>(value); });
-  return wide.to(dtype);
-}
-
 }  // namespace
 
 PassResult fold_constants(Graph& graph) {
