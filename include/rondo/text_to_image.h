@@ -136,7 +136,7 @@ struct ResolvedTextToImageRequest {
   std::uint64_t seed = 0;
   std::int64_t num_images_per_prompt = 1;
   std::int64_t max_sequence_length = 0;
-  KvCacheOptions kv_cache;         // as it was asked for
+  KvCacheOptions kv_cache;         // as asked for: what is not set is as the pipeline has it
   std::vector<std::string> notes;  // what was asked for and has no effect
 };
 

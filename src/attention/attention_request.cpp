@@ -27,7 +27,7 @@ std::string to_string(const AttentionRequest& request) {
   if (!request.backend.empty()) text += " backend=" + request.backend;
   if (request.mode == AttentionOptMode::static_order) text += " opt_mode=static";
   text += to_string(request.quantization);
-  if (!request.native_steps.empty()) text += fmt::format(" native at {}", fmt::join(request.native_steps, ","));
+  if (!request.native_steps.empty()) text += fmt::format(" native at {}", selector_text(request.native_steps));
   if (request.tune) text += fmt::format(" tune={}", kTuneModes[static_cast<std::size_t>(*request.tune)]);
   return text;
 }

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "core/text.h"
+
 namespace rondo {
 
 bool KvCachePolicy::skips_layer(int layer) const {
@@ -16,8 +18,8 @@ std::string KvCachePolicy::to_string() const {
   std::string text(kv_cache_dtype_name(quantization.dtype));
   if (quantization.rotates) text += " rotated";
   if (quantization.smooths) text += " smoothed";
-  if (!skip_layers.empty()) text += fmt::format(", native in layers {}", fmt::join(skip_layers, ","));
-  if (!skip_steps.empty()) text += fmt::format(", native at steps {}", fmt::join(skip_steps, ","));
+  if (!skip_layers.empty()) text += fmt::format(", native in layers {}", selector_text(skip_layers));
+  if (!skip_steps.empty()) text += fmt::format(", native at steps {}", selector_text(skip_steps));
   return text;
 }
 

@@ -5,7 +5,7 @@
 
 namespace rondo {
 
-constexpr float kLeastMagnitude = 2e-36F;  // what is smaller counts as 0: the inverse of its scale would overflow
+constexpr float kLeastMagnitude = 1e-35F;  // what is smaller counts as 0: the inverse of its scale would overflow
 
 constexpr std::int64_t kKeysOfBlock = 128;  // int8: that share a value's scale, and among which weights are relative
 constexpr int kInt8Limit = 127;             // keys, values and queries

@@ -131,8 +131,9 @@ class QuantizedRunner final : public AttentionRunner {
         for (std::int64_t d = 0; d < width; ++d)
           sum += q[static_cast<std::size_t>(i * width + d)] * k[static_cast<std::size_t>(j * width + d)];
         const bool blind = call.causal && j > i + s.keys - s.queries;
+        // What causality hides is hidden whatever it is.
         scores[static_cast<std::size_t>(j)] =
-            (blind ? kHidden : mask.at(s.batch, head, i, j)) + sum * static_cast<double>(call.scale);
+            blind ? kHidden : mask.at(s.batch, head, i, j) + sum * static_cast<double>(call.scale);
       }
       const double lse = mix(scores, v, row);
       store_reference_row(call, s, head, i, row, lse + (lost.empty() ? 0 : lost[static_cast<std::size_t>(i)]));

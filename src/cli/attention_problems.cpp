@@ -46,8 +46,14 @@ std::vector<AttentionProblem> AttentionProblemFlags::problems() const {
   for (const std::string& text : texts) {
     AttentionProblem problem = parse_attention_problem(text);
     if (dtype_) problem.dtype = parse_dtype(*dtype_);
-    const AttentionQuantization quantization = kv_cache_policy(layered(kv_cache_.options(), {})).quantization;
-    if (quantization.active()) problem.quantization = quantization;
+    KvCacheOptions own;  // what the problem says itself
+    if (problem.quantization.active()) {
+      own.dtype = problem.quantization.dtype;
+      own.rotate = problem.quantization.rotates;
+      own.smooth_k = problem.quantization.smooths;
+    }
+    refuse_without_dtype(kv_cache_.options(), own);
+    problem.quantization = kv_cache_policy(layered(kv_cache_.options(), own)).quantization;
     problems.push_back(problem);
   }
   return problems;

@@ -114,8 +114,8 @@ void run_step(const BenchStepFlags& flags) {
   const PipelineOptions options = flags.run.options();
   shape.dtype = resolve_compute_dtype(options.dtype);
   PlanOptions plan_options = rondo::plan_options(options);
-  plan_options.kv_cache =
-      settle_attention(config, shape.dtype, plan_options.attention.backend, layered(options.kv_cache, {}));
+  refuse_without_dtype(options.kv_cache, {});
+  plan_options.kv_cache = settle_attention(config, shape.dtype, plan_options.attention.backend, options.kv_cache);
 
   const auto build = [&] { return build_flux_transformer(config, shape, nullptr); };
   Model model(std::make_shared<const RandomWeights>(build()));

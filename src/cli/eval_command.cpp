@@ -1,6 +1,8 @@
 // `rondo eval`: what an acceleration costs in quality.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -85,7 +87,27 @@ QualityPlot plot_of(const std::vector<EvaluatedAttention>& found, const std::vec
   return plot;
 }
 
-void eval_attention(const EvalAttentionFlags& flags) {
+/// Without a run most flags say nothing.
+void refuse_flags_of_a_run(const CLI::App& command) {
+  constexpr std::array kRead{"help",
+                             "config",
+                             "json",
+                             "plot",
+                             "threads",
+                             "attention-backend",
+                             "kv-cache-dtype",
+                             "quantize-attention-rotation",
+                             "quantize-attention-smooth-k"};
+  for (const CLI::Option* option : command.get_options()) {
+    const std::string& flag = option->get_lnames().front();
+    if (option->count() > 0 && std::find(kRead.begin(), kRead.end(), flag) == kRead.end())
+      throw UsageError(fmt::format("--{}: is read with --capture only", flag));
+  }
+}
+
+void eval_attention(const CLI::App& command, const EvalAttentionFlags& flags) {
+  if (!flags.capture) refuse_flags_of_a_run(command);
+  if (flags.plot == "-") throw UsageError("--plot: '-' is given; allowed is a file");
   const PipelineOptions options = flags.run.run.options();
   const std::vector<AttentionQuantization> ways = ways_of(options.kv_cache);
   if (flags.plot) check_output(*flags.plot);
@@ -93,10 +115,9 @@ void eval_attention(const EvalAttentionFlags& flags) {
   if (flags.capture) {
     found = evaluate_attention(choose_model_folder(flags.run.model), options, flags.run.request(), ways,
                                &cancel_on_interrupt());
-  } else if (flags.run.model || flags.run.prompt || flags.run.seed || flags.run.steps) {
-    throw UsageError("--model, --prompt, --seed, --num-inference-steps: are read with --capture only");
   }
-  const std::vector<EvaluatedAttention> synthetic = evaluate_synthetic_attention(ways, plan_options(options).threads);
+  const std::vector<EvaluatedAttention> synthetic =
+      evaluate_synthetic_attention(ways, options.attention_backend, plan_options(options).threads);
   found.insert(found.end(), synthetic.begin(), synthetic.end());
   if (flags.plot) write_output(*flags.plot, to_svg(plot_of(found, ways)));
   if (flags.run.as_json) {
@@ -166,7 +187,7 @@ void add_eval_command(CLI::App& app) {
                       "on the operands of every layer and step of a real run as well");
   add_value(*attention, "--plot", attention_flags->plot, "draw 1 - cosine of each layer into this SVG file");
   attention_flags->run.add_to(*attention);
-  attention->callback([attention_flags] { eval_attention(*attention_flags); });
+  attention->callback([attention, attention_flags] { eval_attention(*attention, *attention_flags); });
 
   CLI::App* pictures = command->add_subcommand("picture", "Two pictures: PSNR and SSIM");
   auto names = std::make_shared<std::pair<std::string, std::string>>();

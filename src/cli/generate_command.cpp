@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "backends/cpu/compute_dtype.h"
 #include "cli/cancel.h"
 #include "cli/commands.h"
 #include "cli/model_folder.h"
@@ -24,6 +25,7 @@
 #include "io/png.h"
 #include "pipelines/attention_evaluation.h"
 #include "pipelines/component_files.h"
+#include "pipelines/flux_components.h"
 #include "pipelines/instance_pool.h"
 #include "pipelines/kv_cache_options.h"
 #include "rondo/error.h"
@@ -242,10 +244,13 @@ void run_prompts(const GenerateFlags& flags, const TextToImageRequest& given, co
   if (failed > 0) throw Error(fmt::format("{} of {} pictures failed", failed, results.size()));
 }
 
-/// "auto:0.999" for --kv-cache-skip-layers: the layers that would fall below this cosine, by a run with native
-/// attention.
+/// Refuses what says how attention is quantised where it is not. "auto:0.999" for --kv-cache-skip-layers becomes the
+/// layers that would fall below this cosine, by a run with native attention.
 void choose_native_layers(const GenerateFlags& flags, const TextToImageRequest& given, const std::string& model,
                           PipelineOptions& options) {
+  const JsonConfig config = DiffusersFolder::open(model).config("transformer");
+  const KvCacheOptions stored = stored_kv_cache_options(config);
+  refuse_without_dtype(options.kv_cache, stored);
   constexpr std::string_view kAutomatic = "auto:";
   const std::string given_layers = options.kv_cache.skip_layers.value_or("");
   if (!given_layers.starts_with(kAutomatic)) return;
@@ -259,8 +264,11 @@ void choose_native_layers(const GenerateFlags& flags, const TextToImageRequest& 
   TextToImagePipeline::open(model, options);  // refuses what could not run
   TextToImageRequest request = given;
   if (flags.prompts_file) request.prompt = read_prompts(*flags.prompts_file).front();
-  const KvCacheOptions stored = stored_kv_cache_options(DiffusersFolder::open(model).config("transformer"));
-  const std::array ways{kv_cache_policy(layered(options.kv_cache, stored)).quantization};
+  const KvCachePolicy policy =
+      settle_attention(FluxTransformerConfig::parse(config), resolve_compute_dtype(options.dtype),
+                       options.attention_backend, layered(options.kv_cache, stored));
+  if (!policy.active()) return;  // it falls back
+  const std::array ways{policy.quantization};
   const std::string layers =
       layers_below(evaluate_attention(model, options, request, ways, &cancel_on_interrupt()), least);
   options.kv_cache.skip_layers = layers;

@@ -67,7 +67,7 @@ std::vector<std::string> split_list(const std::string& text) {
 
 std::vector<int> parse_selector(const std::string& text, std::string_view source) {
   constexpr int kMost = 9999;
-  std::vector<int> numbers;
+  std::vector<bool> named(kMost + 1);
   for (std::string part : split_list(text)) {
     const auto is_space = [](char c) { return c == ' ' || c == '\t'; };
     part.erase(part.begin(), std::find_if_not(part.begin(), part.end(), is_space));
@@ -89,11 +89,26 @@ std::vector<int> parse_selector(const std::string& text, std::string_view source
     const int first = number(std::string_view(part).substr(0, dash));
     const int last = dash == std::string::npos ? first : number(std::string_view(part).substr(dash + 1));
     if (last < first) throw refuse();
-    for (int i = first; i <= last; ++i) numbers.push_back(i);
+    std::fill(named.begin() + first, named.begin() + last + 1, true);
   }
-  std::sort(numbers.begin(), numbers.end());
-  numbers.erase(std::unique(numbers.begin(), numbers.end()), numbers.end());
+  std::vector<int> numbers;
+  for (int i = 0; i <= kMost; ++i) {
+    if (named[static_cast<std::size_t>(i)]) numbers.push_back(i);
+  }
   return numbers;
+}
+
+std::string selector_text(std::span<const int> numbers) {
+  std::string text;
+  for (std::size_t first = 0; first < numbers.size();) {
+    std::size_t last = first;
+    while (last + 1 < numbers.size() && numbers[last + 1] == numbers[last] + 1) ++last;
+    text += text.empty() ? "" : ",";
+    text += std::to_string(numbers[first]);
+    if (last > first) text += fmt::format("{}{}", last == first + 1 ? "," : "-", numbers[last]);
+    first = last + 1;
+  }
+  return text;
 }
 
 std::uint64_t parse_bytes(const std::string& text, std::string_view source) {

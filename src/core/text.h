@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,6 +33,8 @@ std::vector<std::string> split_list(const std::string& text);
 /// "0-2,4" -> {0, 1, 2, 4}: sorted, each once; blank for none. Throws InvalidArgument, starting with `source` and
 /// naming the part, for anything that is no whole number from 0 to 9999 or no rising range.
 std::vector<int> parse_selector(const std::string& text, std::string_view source);
+/// The inverse of sorted numbers: "0-2,4,5".
+std::string selector_text(std::span<const int> numbers);
 
 /// "1.5GB", "500 MB", "4096" -> bytes (powers of ten; MiB, GiB and TiB of two). Throws InvalidArgument, starting with
 /// `source`, for anything else and for 0.

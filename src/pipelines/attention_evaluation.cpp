@@ -23,16 +23,22 @@ std::span<const float> values_of(const Tensor& tensor) {
 }
 
 /// The float64 model where no kernel takes quantised operands here.
-std::string backend_for(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options) {
+std::string backend_for(const Tensor& q, const Tensor& k, const Tensor& v, const std::string& named,
+                        const AttentionOptions& options) {
+  std::string first;
   for (const AttentionBackendAnswer& answer : attention_backends(q, k, v, {}, options)) {
-    if (!answer.refusal && answer.name != "reference") return answer.name;
+    if (answer.refusal || answer.name == "reference") continue;
+    if (answer.name == named) return named;
+    if (first.empty()) first = answer.name;
   }
+  if (!first.empty()) return first;
   return "reference";
 }
 
 /// What each way of quantising gives on operands [B, S, N, D], put beside what was found before.
-void compare(const Tensor& query, const Tensor& key, const Tensor& value, AttentionOptions options,
-             std::span<EvaluatedAttention> found) {
+/// By the kernel of that name where it takes them.
+void compare(const Tensor& query, const Tensor& key, const Tensor& value, const std::string& kernel,
+             AttentionOptions options, std::span<EvaluatedAttention> found) {
   const Tensor q = query.to_float32();
   const Tensor k = key.to_float32();
   const Tensor v = value.to_float32();
@@ -42,7 +48,7 @@ void compare(const Tensor& query, const Tensor& key, const Tensor& value, Attent
     options.rotate = way.quantization.rotates;
     options.smooth_k = way.quantization.smooths;
     options.backend.clear();
-    options.backend = backend_for(q, k, v, options);
+    options.backend = backend_for(q, k, v, kernel, options);
     const Tensor given = attention_forward(q, k, v, {}, options).output;
     const TensorQuality quality = compare_values(values_of(wanted), values_of(given));
     // What is no number is as far off as can be.
@@ -113,6 +119,10 @@ std::vector<EvaluatedAttention> evaluate_attention(const std::string& folder, co
   compute.dtype = resolve_compute_dtype(options.dtype);
   compute.plan = plan_options(options);
   compute.kv_cache.dtype = KvCacheDtype::automatic;
+  // A kernel that is named and takes quantised operands only says nothing of the run itself.
+  std::string& named = compute.plan.attention.backend;
+  const std::string kernel = named;
+  if (!named.empty() && !attention_registry().find(named, "the call")->takes(KvCacheDtype::automatic)) named.clear();
   std::vector<std::vector<EvaluatedAttention>> layers;
   compute.tap = [&](const Graph& graph, const Node& node, std::span<const Tensor> inputs, std::span<const Tensor>) {
     const auto* op = dynamic_cast<const AttentionOp*>(node.op.get());
@@ -123,7 +133,7 @@ std::vector<EvaluatedAttention> evaluate_attention(const std::string& folder, co
     how.scale = op->scale();
     how.causal = op->causal();
     how.threads = compute.plan.threads;
-    compare(inputs[0], inputs[1], inputs[2], how, layers[layer]);
+    compare(inputs[0], inputs[1], inputs[2], kernel, how, layers[layer]);
   };
   FluxPipeline pipeline(DiffusersFolder::open(folder), compute);
   ResolvedTextToImageRequest resolved = pipeline.resolve(request);
@@ -137,14 +147,15 @@ std::vector<EvaluatedAttention> evaluate_attention(const std::string& folder, co
   return result;
 }
 
-std::vector<EvaluatedAttention> evaluate_synthetic_attention(std::span<const AttentionQuantization> ways, int threads) {
+std::vector<EvaluatedAttention> evaluate_synthetic_attention(std::span<const AttentionQuantization> ways,
+                                                             const std::string& kernel, int threads) {
   std::vector<EvaluatedAttention> result;
   const auto add = [&](const std::string& name, const std::array<Tensor, 3>& operands, std::optional<double> scale) {
     AttentionOptions options;
     options.scale = scale;
     options.threads = threads;
     std::vector<EvaluatedAttention> rows = untried(name, ways);
-    compare(operands[0], operands[1], operands[2], options, rows);
+    compare(operands[0], operands[1], operands[2], kernel, options, rows);
     result.insert(result.end(), rows.begin(), rows.end());
   };
   constexpr float kOutlier = 50;

@@ -108,9 +108,16 @@ KvCachePolicy settle_attention(const FluxTransformerConfig& config, DType dtype,
 FluxDenoiser::FluxDenoiser(const DiffusersFolder& folder, const ComputeOptions& options)
     : config_(FluxTransformerConfig::parse(folder.config("transformer"))),
       backend_(options.plan.attention.backend),
-      kv_cache_(layered(options.kv_cache, stored_kv_cache_options(folder.config("transformer")))),
-      settled_(settle_attention(config_, options.dtype, backend_, kv_cache_)),
+      kv_cache_(stored_kv_cache_options(folder.config("transformer"))),
       runner_("transformer", folder, options) {
+  const int layers = static_cast<int>(config_.num_layers + config_.num_single_layers);
+  const KvCachePolicy stored = kv_cache_policy(kv_cache_);
+  if (!stored.skip_layers.empty() && stored.skip_layers.back() >= layers) {
+    throw FileError(fmt::format("{}: kv_cache_config: layer {} is to be skipped; the transformer has layers 0 to {}",
+                                folder.config("transformer").source(), stored.skip_layers.back(), layers - 1));
+  }
+  kv_cache_ = layered(options.kv_cache, kv_cache_);
+  settled_ = settle_attention(config_, options.dtype, backend_, kv_cache_);
   runner_.set_kv_cache(settled_);
   const std::array graphs{build_flux_transformer(config_, {1, 1, 1, 1, options.dtype}, &runner_.source())};
   refuse_unknown_tensors(runner_.source(), graphs, [](const std::string&) { return false; });
@@ -120,6 +127,7 @@ KvCachePolicy FluxDenoiser::kv_cache_for(const KvCacheOptions& request) const {
   const bool says_something = request.dtype || request.skip_steps || request.skip_layers || request.rotate ||
                               request.smooth_k || request.fall_back_to_native;
   if (!says_something) return settled_;
+  refuse_without_dtype(request, kv_cache_);
   return settle_attention(config_, runner_.dtype(), backend_, layered(request, kv_cache_));
 }
 

@@ -17,8 +17,14 @@ constexpr const char* kConfig = "kv_cache_config";
 /// A selector as text, from text or a list of whole numbers.
 std::optional<std::string> stored_selector(const JsonConfig& config, const char* key) {
   if (!config.has(key)) return std::nullopt;
-  if (!config.object().at(key).is_array()) return config.text(key, std::nullopt);
-  return fmt::format("{}", fmt::join(config.integers(key, {}, 0, 9999), ","));
+  const nlohmann::json& stored = config.object().at(key);
+  if (!stored.is_array()) return config.text(key, std::nullopt);
+  std::vector<std::uint64_t> numbers;
+  for (const nlohmann::json& number : stored) {
+    if (!number.is_number_unsigned()) config.refuse(key, "allowed are text and lists of whole numbers");
+    numbers.push_back(number.get<std::uint64_t>());
+  }
+  return fmt::format("{}", fmt::join(numbers, ","));
 }
 
 /// Runs `read`; what it refuses is the file's fault.
@@ -64,16 +70,19 @@ KvCacheOptions layered(const KvCacheOptions& narrow, const KvCacheOptions& wide)
   if (!both.rotate) both.rotate = wide.rotate;
   if (!both.smooth_k) both.smooth_k = wide.smooth_k;
   if (!both.fall_back_to_native) both.fall_back_to_native = wide.fall_back_to_native;
-  if (both.dtype.value_or(KvCacheDtype::automatic) != KvCacheDtype::automatic) return both;
+  return both;
+}
+
+void refuse_without_dtype(const KvCacheOptions& options, const KvCacheOptions& wide) {
+  if (layered(options, wide).dtype.value_or(KvCacheDtype::automatic) != KvCacheDtype::automatic) return;
   const auto refuse = [](const char* name) {
     throw InvalidArgument(
         fmt::format("{}: is given, but nothing is quantised; kv-cache-dtype int8 or fp8 is missing", name));
   };
-  if (narrow.skip_steps) refuse("kv-cache-skip-steps");
-  if (narrow.skip_layers) refuse("kv-cache-skip-layers");
-  if (narrow.rotate) refuse("quantize-attention-rotation");
-  if (narrow.smooth_k) refuse("quantize-attention-smooth-k");
-  return both;
+  if (options.skip_steps) refuse("kv-cache-skip-steps");
+  if (options.skip_layers) refuse("kv-cache-skip-layers");
+  if (options.rotate) refuse("quantize-attention-rotation");
+  if (options.smooth_k) refuse("quantize-attention-smooth-k");
 }
 
 KvCachePolicy kv_cache_policy(const KvCacheOptions& options) {

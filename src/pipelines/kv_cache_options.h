@@ -12,9 +12,11 @@ namespace rondo {
 /// FileError.
 KvCacheOptions stored_kv_cache_options(const JsonConfig& transformer);
 
-/// `narrow`, and where it says nothing `wide`. Throws InvalidArgument where `narrow` says how, but nobody says that
-/// anything is quantised.
+/// `narrow`, and where it says nothing `wide`.
 KvCacheOptions layered(const KvCacheOptions& narrow, const KvCacheOptions& wide);
+
+/// Throws InvalidArgument where `options` say how, but neither they nor `wide` that anything is quantised.
+void refuse_without_dtype(const KvCacheOptions& options, const KvCacheOptions& wide);
 
 /// Throws InvalidArgument for selectors that cannot be read.
 KvCachePolicy kv_cache_policy(const KvCacheOptions& options);

@@ -305,6 +305,10 @@ class AccelerationTest(CommandTest):
                                     "--quantize-attention-smooth-k", "--json").stdout)
             self.assertTrue(rows[0]["kernel"].startswith(f"flash-{dtype}"))
             self.assertEqual(rows[0]["failure"], "")
+        for flags, kernel in ((["--kv-cache-dtype", "auto"], "flash"), (["--quantize-attention-rotation", "none"], "flash-int8")):
+            rows = json.loads(rondo("bench", "attention", "--problem", "q=1x1x16x64 kv_cache=int8 rotation=1", *flags, "--runs", 1, "--json").stdout)
+            self.assertEqual(rows[0]["kernel"], kernel)
+            self.assertNotIn("rotation=1", rows[0]["problem"])
 
     def test_quantised_attention_that_is_not_possible(self):
         native, again = self.folder / "a.png", self.folder / "b.png"
@@ -334,12 +338,13 @@ class AccelerationTest(CommandTest):
             result = self.generate("--model", folder, *flags, "-o", again)
             self.assertEqual(result.returncode, 0, result.stderr)
             self.assertEqual(pixels(again), pixels(wanted), flags)
+        folder = model({"kv_cache_dtype": "int8", "kv_cache_skip_layers": list(range(8)) * 20, "kv_cache_skip_steps": []})
+        self.assertEqual(self.generate("--model", folder, "-o", again).returncode, 0)
+        self.assertEqual(pixels(again), pixels(native))
         for stored, part in (({"kv_cache_dtype": "int4"}, "'int4'"), ({"kv_cache_skip_steps": "2-1"}, "'2-1'"), ({"dtype": "fp8"}, "dtype"),
                              ("int8", "object"), ({"rotation": "fast"}, "hadamard"), ({"kv_cache_skip_layers": [-1]}, "-1"),
                              ({"kv_cache_dtype": "fp8", "kv_cache_skip_layers": "8"}, "layers 0 to 7")):
-            result = self.generate("--model", model(stored), "-o", "/dev/null")
-            self.assertNotEqual(result.returncode, 0, stored)
-            self.assertIn(part, result.stderr.decode())
+            self.assert_fails(self.generate("--model", model(stored), "-o", "/dev/null"), 1, "transformer/config.json", "kv_cache_config", part)
 
     def test_eval_attention(self):
         plot = self.folder / "plot.svg"
@@ -364,16 +369,26 @@ class AccelerationTest(CommandTest):
         self.assertEqual([(row["layer"], row["kv_cache_dtype"], row["smooth_k"]) for row in rows[:2]],
                          [("noise", "int8", False), ("noise", "int8", True)])
         for flags, part in ((["--prompt", "x"], "--capture"), (["--kv-cache-skip-steps", "0"], "--kv-cache-skip-steps"),
+                            (["--lanes", "1"], "--lanes: is read with --capture only"), (["--plot", "-"], "--plot: '-'"),
                             (["--kv-cache-dtype", "auto"], "int8 and fp8"), (["--plot", "/nowhere/a.svg"], "/nowhere")):
             result = rondo("eval", "attention", *flags)
             self.assertNotEqual(result.returncode, 0, flags)
             self.assertIn(part, result.stderr.decode())
+
+        # A kernel that is named takes the quantised operands, or the run, whichever it can.
+        for kernel in ("flash", "flash-int8"):
+            result = rondo("eval", "attention", "--capture", "--num-inference-steps", 1, "--attention-backend", kernel, "--kv-cache-dtype", "int8")
+            self.assertEqual(result.returncode, 0, result.stderr)
 
     def test_native_layers_by_cosine(self):
         for least, layers in (("0.9", "none"), ("1", "0,1,2,3,4,5,6,7")):
             result = self.generate("--kv-cache-dtype", "int8", "--kv-cache-skip-layers", f"auto:{least}", "-o", self.folder / "a.png")
             self.assertEqual(result.returncode, 0, result.stderr)
             self.assertIn(f"for a cosine of {least}: {layers}", result.stderr.decode())
+        result = self.generate("--kv-cache-dtype", "int8", "--kv-cache-fallback", "native", "--kv-cache-skip-layers", "auto:0.9",
+                               "-o", self.folder / "a.png", env={**os.environ, "RONDO_DISABLE_BACKENDS": "flash-int8"})
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertNotIn("for a cosine", result.stderr.decode())  # there is nothing to choose
         for value, part in (("auto:2", "'auto:2'"), ("auto:x", "x"), ("auto:", "--kv-cache-skip-layers")):
             self.assert_fails(self.generate("--kv-cache-dtype", "int8", "--kv-cache-skip-layers", value, "-o", "/dev/null"), 2, "--kv-cache-skip-layers", part)
         self.assert_fails(self.generate("--kv-cache-skip-layers", "auto:0.9", "-o", "/dev/null"), 2, "kv-cache-skip-layers", "nothing is quantised")

@@ -2,6 +2,8 @@
 // and what the quantisation itself costs.
 #include "attention/quantized_attention.h"
 
+#include <array>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -97,6 +99,87 @@ TEST_P(QuantizedAttention, WhatIsNotFiniteAndWhatIsNothing) {
   EXPECT_EQ(zeros.output.as<float>()[0], 0.0F);
 }
 
+TEST_P(QuantizedAttention, NoNanIsLost) {
+  // NaNs of every kind of bits, in a query and in a key that causality shows to the last queries only.
+  for (const std::uint32_t bits : {0x7fc00000U, 0x7fffffffU, 0xffffffffU, 0x7f800001U}) {
+    Tensor q = random_tensor({1, 300, 1, 64}, DType::f32, 1);
+    Tensor k = random_tensor({1, 300, 1, 64}, DType::f32, 2);
+    const Tensor v = random_tensor({1, 300, 1, 64}, DType::f32, 3);
+    k.as<float>()[270 * 64 + 7] = std::bit_cast<float>(bits);
+    options_.causal = true;
+    for (const std::string& kernel : kernels_for({.head_dim = 64, .quantization = {GetParam(), false, false}})) {
+      options_.backend = kernel;
+      const Tensor of_key = attention_forward(q, k, v, {}, options_).output;
+      options_.backend = "reference";
+      const Tensor wanted = attention_forward(q, k, v, {}, options_).output;
+      for (std::int64_t i = 0; i < of_key.elements(); ++i)
+        ASSERT_EQ(std::isnan(of_key.as<float>()[i]), std::isnan(wanted.as<float>()[i])) << kernel << ", element " << i;
+      EXPECT_TRUE(std::isnan(of_key.as<float>()[299 * 64])) << kernel;
+    }
+  }
+}
+
+TEST_P(QuantizedAttention, ValuesMayDifferByMuchFromBlockToBlock) {
+  // All keys weigh the same: a third of the largest block is what comes out, however small the others are.
+  const Tensor zeros = Tensor::zeros({1, 768, 1, 64}, DType::f32);
+  const Tensor q = Tensor::zeros({1, 2, 1, 64}, DType::f32);
+  for (const std::array<float, 3>& sizes :
+       {std::array{1.0F, 1e-25F, 1e-35F}, std::array{1.0F, 1e-18F, 1e-36F}, std::array{1e-36F, 1e-18F, 1.0F},
+        std::array{1e-12F, 1e-41F, 0.0F}, std::array{0.0F, 1e-35F, 1e30F}, std::array{1e30F, 1.0F, 1e-30F}}) {
+    Tensor v = Tensor::zeros({1, 768, 1, 64}, DType::f32);
+    for (std::int64_t i = 0; i < v.elements(); ++i) v.as<float>()[i] = sizes[static_cast<std::size_t>(i / (256 * 64))];
+    const double wanted =
+        static_cast<double>(sizes[0]) / 3 + static_cast<double>(sizes[1]) / 3 + static_cast<double>(sizes[2]) / 3;
+    for (const std::string& kernel : kernels_for({.keys = 768, .quantization = {GetParam(), false, false}})) {
+      options_.backend = kernel;
+      const float given = attention_forward(q, zeros, v, {}, options_).output.as<float>()[0];
+      EXPECT_NEAR(given / wanted, 1, 1e-3) << kernel << ": " << sizes[0] << " " << sizes[1] << " " << sizes[2];
+    }
+  }
+}
+
+TEST_P(QuantizedAttention, LargeScoresStayWithinTheIntegersRange) {
+  // Eight keys that score alike, very high: whatever rounding does, the values' mean comes out.
+  for (const float size : {100.0F, 1e3F, 3e3F, 1e4F}) {
+    Tensor q = random_tensor({1, 16, 1, 64}, DType::f32, 1, size);
+    Tensor k = Tensor::empty({1, 8, 1, 64}, DType::f32);
+    for (std::int64_t i = 0; i < k.elements(); ++i) k.as<float>()[i] = q.as<float>()[i % 64];
+    Tensor v = Tensor::zeros({1, 8, 1, 64}, DType::f32);
+    for (std::int64_t i = 0; i < v.elements(); ++i) v.as<float>()[i] = 1;
+    for (const std::string& kernel : kernels_for({.keys = 8, .quantization = {GetParam(), false, false}})) {
+      options_.backend = kernel;
+      const Tensor output = attention_forward(q, k, v, {}, options_).output;
+      for (std::int64_t i = 0; i < output.elements(); ++i)
+        ASSERT_NEAR(output.as<float>()[i], 1, 1e-2) << kernel << ", size " << size << ", element " << i;
+    }
+  }
+}
+
+TEST_P(QuantizedAttention, EveryWidthAndScale) {
+  for (const char* problem : {"q=1x2x33x7 kv=130", "q=2x4x17x200 kv=300 kv_heads=2", "q=1x1x65x512 kv=257 v_dim=3",
+                              "q=1x2x40x3 kv=1 v_dim=512", "q=1x3x31x130 kv=500 causal=1"}) {
+    for (const bool rotates : {false, true}) {
+      AttentionProblem parsed = parse_attention_problem(problem);
+      parsed.lse = true;
+      parsed.quantization = {GetParam(), rotates, rotates};
+      for (const double scale : {0.1, -0.1, 0.0}) {
+        RandomAttention operands(parsed, {.seed = 5});
+        operands.scale = scale;
+        const AttentionResult wanted = reference_forward(operands);
+        for (const std::string& kernel : kernels_for(parsed)) {
+          AttentionOptions options;
+          options.backend = kernel;
+          EXPECT_EQ(compare_attention(forward(operands, options), wanted,
+                                      attention_tolerance(DType::f32, GetParam(), false, operands.largest_score()))
+                        .failure,
+                    "")
+              << kernel << ", " << to_string(parsed) << ", scale " << scale;
+        }
+      }
+    }
+  }
+}
+
 TEST_P(QuantizedAttention, StatesOfPartsMerge) {
   const Tensor q = random_tensor({1, 40, 2, 64}, DType::f32, 1);
   const Tensor k = random_tensor({1, 512, 2, 64}, DType::f32, 2);
@@ -185,6 +268,19 @@ TEST_P(QuantizedAttention, SmoothingLeavesTheLseAlone) {
 
 INSTANTIATE_TEST_SUITE_P(Dtypes, QuantizedAttention, ::testing::Values(KvCacheDtype::int8, KvCacheDtype::fp8),
                          [](const auto& instance) { return std::string(kv_cache_dtype_name(instance.param)); });
+
+TEST(Int8Attention, BlocksOfValuesThatNobodySeesDoNotMatter) {
+  const Tensor q = random_tensor({1, 3, 1, 32}, DType::f32, 1);
+  const Tensor k = random_tensor({1, 300, 1, 32}, DType::f32, 2);
+  Tensor v = random_tensor({1, 300, 1, 32}, DType::f32, 3);
+  v.as<float>()[280 * 32] = std::numeric_limits<float>::infinity();
+  Tensor mask = Tensor::zeros({1, 1, 1, 300}, DType::boolean);
+  std::fill_n(mask.as<bool>(), 256, true);
+  AttentionOptions options;
+  options.kv_cache_dtype = KvCacheDtype::int8;
+  const Tensor output = attention_forward(q, k, v, mask, options).output;
+  for (std::int64_t i = 0; i < output.elements(); ++i) ASSERT_TRUE(std::isfinite(output.as<float>()[i]));
+}
 
 TEST(KeyMean, IsOfEveryKey) {
   const std::vector<float> rows{1, 10, 2, 20, 3, 60};

@@ -137,6 +137,11 @@ TEST(Quantization, Selectors) {
   EXPECT_EQ(parse_selector("", "s"), std::vector<int>());
   EXPECT_EQ(parse_selector(" , ", "s"), std::vector<int>());
   EXPECT_EQ(parse_selector("0-2,4", "s"), (std::vector<int>{0, 1, 2, 4}));
+  std::string again;
+  for (int i = 0; i < 100'000; ++i) again += "0-9999,";
+  EXPECT_EQ(parse_selector(again, "s").size(), 10'000U);
+  for (const std::string text : {"", "7", "0-2,4", "0,1", "3,5,7-9999"})
+    EXPECT_EQ(selector_text(parse_selector(text, "s")), text);
   EXPECT_EQ(parse_selector(" 4 , 0-2,1", "s"), (std::vector<int>{0, 1, 2, 4}));
   for (const char* bad : {"4-2", "-1", "a", "1.5", "1-", "0-99999999", "1 2", "+1"}) {
     try {

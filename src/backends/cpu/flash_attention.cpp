@@ -434,7 +434,8 @@ class Flash : FlashQueries {
     float lses[FlashScratch::kBlock];
     for (std::int64_t i = 0; i < q.vectors * n; ++i) {
       const float total = total_of(slot)[i];
-      factors[i] = used[i] == 0 ? 0.0F : 1.0F / used[i];
+      // Rounding may take a NaN for a number.
+      factors[i] = std::isnan(total) ? total : used[i] == 0 ? 0.0F : 1.0F / used[i];
       lses[i] = total == 0 ? kLowest : most_of(slot)[i] * kLn2 + std::log(total);
     }
     store(q, q.vectors, sums_of(slot), factors, lses);

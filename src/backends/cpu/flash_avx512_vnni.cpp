@@ -186,8 +186,7 @@ class Flash : FlashBlocks {
     const __m512 lowest = _mm512_set1_ps(kLowest);
     // Where nothing is visible any finite number makes every weight 0.
     const __mmask16 visible = _mm512_cmp_ps_mask(largest, lowest, _CMP_NEQ_UQ);
-    const __m512 shift =
-        _mm512_sub_ps(_mm512_maskz_mov_ps(visible, largest), _mm512_set1_ps(kLog2Weights));  // weights up to 255
+    const __m512 base = _mm512_maskz_mov_ps(visible, largest);
     __m512 exact = _mm512_setzero_ps();
     __m512i used = _mm512_setzero_si512();
     std::uint8_t* target = s_.weights + v * 64;
@@ -195,7 +194,8 @@ class Flash : FlashBlocks {
       __m512i whole[kGroup];
       for (int k = 0; k < kGroup; ++k) {
         const __m512 score = _mm512_load_ps(scores + (j + k) * kBlock);
-        const __m512 weight = exp2_rough(_mm512_fmsub_ps(score, factor, shift));
+        // Rounded as `largest` was, so that no weight grows beyond the limit however large scores are.
+        const __m512 weight = exp2_rough(_mm512_sub_ps(_mm512_mul_ps(score, factor), base), kWeightLimit);
         exact = _mm512_add_ps(exact, weight);
         whole[k] = _mm512_min_epi32(_mm512_cvtps_epi32(weight), _mm512_set1_epi32(kWeightLimit));
       }
@@ -232,7 +232,9 @@ class Flash : FlashBlocks {
     multiply(keys.values, kGroup, keys.value_width * kGroup, s_.weights, (count + kGroup - 1) / kGroup,
              keys.value_width, nullptr, [&](std::int64_t row, std::int64_t v, __m512i sums) {
                float* target = s_.sums + row * kBlock + v * 16;
-               const __m512 factor = _mm512_mul_ps(share[v], _mm512_set1_ps(keys.value_scales[row]));
+               // A block that a query does not see adds nothing, whatever its values are.
+               const __mmask16 sees = _mm512_cmp_ps_mask(share[v], _mm512_setzero_ps(), _CMP_NEQ_UQ);
+               const __m512 factor = _mm512_maskz_mul_ps(sees, share[v], _mm512_set1_ps(keys.value_scales[row]));
                _mm512_store_ps(target, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), factor, _mm512_load_ps(target)));
              });
   }
@@ -278,32 +280,9 @@ void pack_keys(const FlashHeads& h, std::int64_t key, std::int64_t count, const 
 }
 
 void pack_values(const FlashHeads& h, std::int64_t key, std::int64_t count, const Packed& target) {
-  for (std::int64_t c = 0; c < target.value_width; c += 16) {
-    const std::int64_t columns = std::min<std::int64_t>(16, h.value_dim - c);
-    const auto load = [&](std::int64_t j) {
-      if (j >= count || columns <= 0) return _mm512_setzero_ps();
-      return load_floats(h.dtype, element(h.dtype, h.value, (key + j) * h.value_stride), c, columns);
-    };
-    __m512i most = _mm512_setzero_si512();
-    for (std::int64_t j = 0; j < count; ++j) most = _mm512_max_epi32(most, _mm512_castps_si512(_mm512_abs_ps(load(j))));
-    const __m512 largest = _mm512_castsi512_ps(most);
-    const __mmask16 has_scale =
-        _mm512_cmp_ps_mask(largest, _mm512_set1_ps(kLeastMagnitude), _CMP_GT_OQ) &
-        _mm512_cmp_ps_mask(largest, _mm512_set1_ps(std::numeric_limits<float>::max()), _CMP_LE_OQ);
-    const __m512 inverse = _mm512_maskz_div_ps(has_scale, _mm512_set1_ps(kInt8Limit), largest);
-    const __mmask16 stored = lanes(target.value_width - c);
-    _mm512_mask_storeu_ps(target.value_scales + c, stored,
-                          _mm512_mul_ps(largest, _mm512_set1_ps(1.0F / static_cast<float>(kInt8Limit))));
-    for (std::int64_t j = 0; j < kKeys; j += kGroup) {
-      __m512i whole[kGroup];
-      for (int k = 0; k < kGroup; ++k) {
-        const __m512i value = _mm512_maskz_cvtps_epi32(has_scale, _mm512_mul_ps(load(j + k), inverse));
-        whole[k] = _mm512_and_si512(value, _mm512_set1_epi32(0xff));
-      }
-      _mm512_mask_storeu_epi32(target.values + (j / kGroup * target.value_width + c) * kGroup, stored,
-                               join_bytes(whole));
-    }
-  }
+  fill_bytes(target.values, kKeys * target.value_width);
+  fill(target.value_scales, target.value_width, 0.0F);
+  quantize_int8_columns(value_rows(h), key, count, target.values, target.value_width, target.value_scales);
 }
 
 std::size_t block_bytes(std::int64_t head_dim, std::int64_t value_dim) {

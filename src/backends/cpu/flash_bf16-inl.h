@@ -105,6 +105,7 @@ class FlashBf16 : FlashBlocks {
         score_factor_((heads.scale < 0 ? -heads.scale : heads.scale) * kLog2E) {
     set_factor(1.0F);
     for (float& scale : value_scales_) scale = 0;
+    for (float& scale : largest_scales_) scale = 0;
   }
 
   void run(std::int64_t first, std::int64_t last) {
@@ -157,16 +158,17 @@ class FlashBf16 : FlashBlocks {
     weight_factor_ = adds_mask_ ? 1.0F : factor_;
   }
 
-  /// Goes on to the scales of another block of keys' values. Values that are next to nothing beside those before them
-  /// count as 0: sums in their scale might overflow.
+  /// Goes on to the scales of another block of keys' values. Values that are next to nothing beside any before them
+  /// count as 0: sums in their scale might overflow. (Sums reach 448 * 2^8 times the number of keys.)
   void change_units(std::int64_t block) {
-    constexpr float kMost = 1e30F;
+    constexpr float kMost = 1e24F;
     for (std::int64_t c = 0; c < s_.value_scales; ++c) {
       const float before = value_scales_[c];
       const float scale = h_.quantization.value_scales[block * s_.value_scales + c];
-      const bool is_nothing = scale == 0 || before / kMost > scale;
+      const bool is_nothing = scale <= kLeastMagnitude / kE4m3Limit || largest_scales_[c] / kMost > scale;
       skips_values_[c] = is_nothing;
       value_scales_[c] = is_nothing ? before : scale;
+      largest_scales_[c] = std::max(largest_scales_[c], value_scales_[c]);
     }
   }
 
@@ -420,11 +422,12 @@ class FlashBf16 : FlashBlocks {
         Rows x;
         for (std::int64_t r = 0; r < 16; ++r) x[r] = _mm512_load_si512(sums_of(slot) + (c + r) * kBlock + v * 16);
         transpose(x);
-        const float unit = Operands::kScaled ? units_of(slot)[c / kE4m3Columns] : 1.0F;
+        const __m512 unit = _mm512_set1_ps(Operands::kScaled ? units_of(slot)[c / kE4m3Columns] : 1.0F);
         for (std::int64_t r = 0; r < rows; ++r) {
-          const __m512 inverse = _mm512_set1_ps(used[r] == 0 ? 0.0F : unit / used[r]);
+          // Rounding may take a NaN for a number.
+          const __m512 inverse = _mm512_set1_ps(std::isnan(total[r]) ? total[r] : used[r] == 0 ? 0.0F : 1.0F / used[r]);
           const std::int64_t index = q.head * h_.output_head_stride + (q.first + v * 16 + r) * h_.output_stride;
-          store_floats(h_.output_dtype, _mm512_mul_ps(_mm512_castsi512_ps(x[r]), inverse),
+          store_floats(h_.output_dtype, _mm512_mul_ps(_mm512_mul_ps(_mm512_castsi512_ps(x[r]), inverse), unit),
                        const_cast<void*>(element(h_.output_dtype, h_.output, index)), c, h_.value_dim - c);
         }
       }
@@ -444,6 +447,7 @@ class FlashBf16 : FlashBlocks {
   // Of the block of keys that is worked on.
   float value_scales_[4];
   bool skips_values_[4] = {};
+  float largest_scales_[4];  // up to it
   __m512 largest_[2] = {};
 };
 

@@ -59,27 +59,18 @@ inline void transpose(Rows& x) {
   }
 }
 
-/// 2^x for x up to some 10, relative error 7.5e-5: finer than bfloat16.
-inline __m512 exp2_rough(__m512 x) {
+/// factor * 2^x for x up to some 10, relative error 7.5e-5: finer than bfloat16.
+inline __m512 exp2_rough(__m512 x, float factor = 1.0F) {
   const __m512 part = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF);  // x - floor(x)
-  __m512 p = _mm512_set1_ps(7.80245195e-2F);
-  p = _mm512_fmadd_ps(p, part, _mm512_set1_ps(2.26067178e-1F));
-  p = _mm512_fmadd_ps(p, part, _mm512_set1_ps(6.95833522e-1F));
-  p = _mm512_fmadd_ps(p, part, _mm512_set1_ps(9.99925221e-1F));
+  __m512 p = _mm512_set1_ps(7.80245195e-2F * factor);
+  p = _mm512_fmadd_ps(p, part, _mm512_set1_ps(2.26067178e-1F * factor));
+  p = _mm512_fmadd_ps(p, part, _mm512_set1_ps(6.95833522e-1F * factor));
+  p = _mm512_fmadd_ps(p, part, _mm512_set1_ps(9.99925221e-1F * factor));
   return _mm512_scalef_ps(p, x);  // p * 2^floor(x)
 }
 
 inline __mmask16 lanes(std::int64_t count) {
   return count >= 16 ? static_cast<__mmask16>(0xffff) : static_cast<__mmask16>((1U << count) - 1);
-}
-
-/// `count` (at most 16) elements as floats, then zeros.
-inline __m512 load_floats(DType dtype, const void* row, std::int64_t first, std::int64_t count) {
-  const __mmask16 real = lanes(count);
-  if (dtype == DType::f32) return _mm512_maskz_loadu_ps(real, static_cast<const float*>(row) + first);
-  const __m256i narrow = _mm256_maskz_loadu_epi16(real, static_cast<const Bits*>(row) + first);
-  if (dtype == DType::f16) return _mm512_cvtph_ps(narrow);
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
 }
 
 inline void store_floats(DType dtype, __m512 values, void* row, std::int64_t first, std::int64_t count) {

@@ -220,7 +220,9 @@ class Int8 : FlashQueries {
     multiply(keys.values, kGroup, keys.value_width * kGroup, s_.weights, (count + kGroup - 1) / kGroup,
              keys.value_width, nullptr, [&](std::int64_t row, std::int64_t v, Sums sums) HWY_ATTR {
                float* target = s_.sums + (row * 2 + v) * n;
-               const auto factor = hn::Mul(share[v], hn::Set(d, keys.value_scales[row]));
+               // A block that a query does not see adds nothing, whatever its values are.
+               const auto sees = hn::Ne(share[v], hn::Zero(d));
+               const auto factor = hn::IfThenElseZero(sees, hn::Mul(share[v], hn::Set(d, keys.value_scales[row])));
                hn::Store(hn::MulAdd(hn::ConvertTo(d, sums), factor, hn::Load(d, target)), d, target);
              });
   }
@@ -273,14 +275,16 @@ class Int8 : FlashQueries {
     const auto lowest = hn::Set(d, kLowest);
     // Where nothing is visible any finite number makes every weight 0.
     const auto hidden = hn::Eq(largest, lowest);
-    const auto shift = hn::Sub(hn::IfThenElse(hidden, hn::Zero(d), largest), hn::Set(d, kLog2Weights));
+    const auto base = hn::IfThenElse(hidden, hn::Zero(d), largest);
     auto exact = hn::Zero(d);
     auto used = hn::Zero(di);
     auto* target = reinterpret_cast<std::int32_t*>(s_.weights) + v * n;
     for (std::int64_t j = 0; j < padded; j += kGroup) {
       Sums whole[kGroup];
       for (std::int64_t k = 0; k < kGroup; ++k) {
-        const auto weight = exp2_rough(hn::MulSub(hn::Load(d, scores + (j + k) * 2 * n), own, shift));
+        // Rounded as `largest` was, so that no weight grows beyond the limit however large scores are.
+        const auto score = hn::Mul(hn::Load(d, scores + (j + k) * 2 * n), own);
+        const auto weight = exp2_rough(hn::Sub(score, base), kNarrowWeightLimit);
         exact = hn::Add(exact, weight);
         whole[k] = hn::NearestInt(weight);
       }

@@ -43,17 +43,17 @@ HWY_INLINE Vector exp2_negative(Vector x) {
   return hn::Mul(p, hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(di, shifted))));
 }
 
-/// 2^x for x up to some 10, relative error 7.5e-5: finer than 8 bits.
-HWY_INLINE Vector exp2_rough(Vector x) {
+/// factor * 2^x for x up to some 10, relative error 7.5e-5: finer than 8 bits.
+HWY_INLINE Vector exp2_rough(Vector x, float factor = 1.0F) {
   const Full d;
   const hn::RebindToSigned<Full> di;
   const auto clamped = hn::Max(hn::Set(d, -127.0F), x);  // in this order x86 keeps the NaN
   const auto shifted = hn::Add(clamped, hn::Set(d, kRound));
   const auto part = hn::Sub(clamped, hn::Sub(shifted, hn::Set(d, kRound)));  // -0.5 to 0.5
-  auto p = hn::Set(d, 5.5171673e-2F);
-  p = hn::MulAdd(p, part, hn::Set(d, 2.42611143e-1F));
-  p = hn::MulAdd(p, part, hn::Set(d, 6.93260987e-1F));
-  p = hn::MulAdd(p, part, hn::Set(d, 9.99928072e-1F));
+  auto p = hn::Set(d, 5.5171673e-2F * factor);
+  p = hn::MulAdd(p, part, hn::Set(d, 2.42611143e-1F * factor));
+  p = hn::MulAdd(p, part, hn::Set(d, 6.93260987e-1F * factor));
+  p = hn::MulAdd(p, part, hn::Set(d, 9.99928072e-1F * factor));
   return hn::Mul(p, hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(di, shifted))));
 }
 

@@ -7,7 +7,7 @@ namespace rondo {
 
 namespace {
 
-/// Cross-attention, mostly over a short text, costs little and is not quantised.
+/// Cross-attention, mostly over a short text, costs little and is not quantised. It is told by its number of tokens.
 bool has_keys_of_its_queries(const Graph& graph, const Node& node) {
   const auto tokens = [&](std::size_t input) {
     return graph.values[static_cast<std::size_t>(node.inputs[input])].type.shape[1];

@@ -8,7 +8,7 @@
 namespace rondo {
 
 /// Layers are the graph's attention nodes in their order. Those that stay native become near misses: those that the
-/// policy skips, and cross-attention, whose keys are of other tokens than its queries.
+/// policy skips, and cross-attention: another number of keys than of queries.
 PassResult quantize_attention(Graph& graph, const KvCachePolicy& policy);
 
 }  // namespace rondo
