@@ -12,69 +12,18 @@
 
 #include <cstring>
 
-#include "attention/quantization_limits.h"
 #include "backends/cpu/flash_blocks-inl.h"
+#include "backends/cpu/flash_int8-inl.h"
 #include "backends/cpu/simd_head_rows.h"
 
 namespace rondo::cpu {
 namespace {
 
 constexpr std::int64_t kKeys = kKeysOfBlock;
-constexpr std::int64_t kRows = 8;   // rows of sums that are kept in registers
-constexpr std::int64_t kGroup = 4;  // elements of one lane's dot product
-constexpr std::uint8_t kZero = 128;
+constexpr std::int64_t kRows = kInt8Rows;
+constexpr std::int64_t kGroup = kInt8Group;
+constexpr int kZero = 128;
 constexpr float kLog2Weights = 7.99435343685886F;  // log2(kWeightLimit)
-
-/// One block of keys and values.
-struct Packed {
-  Packed(std::byte* base, std::int64_t head_dim, std::int64_t value_dim)
-      : width(round_up(head_dim, kGroup)), value_width(round_up(value_dim, kRows)) {
-    MemoryParts parts(base);
-    parts.take(keys, kKeys * width);
-    parts.take(values, kKeys * value_width);
-    parts.take(zeros, kKeys);
-    parts.take(key_scales, kKeys);
-    parts.take(value_scales, value_width);
-    bytes = parts.bytes();
-  }
-  std::int64_t width;
-  std::int64_t value_width;
-  std::int8_t* keys;    // [key][d]
-  std::int8_t* values;  // [key / 4][column][4 keys]
-  std::int32_t* zeros;  // what a key's sums begin with: -128 times the sum of its elements
-  float* key_scales;
-  float* value_scales;
-  std::int64_t bytes;
-};
-
-struct Scratch {
-  Scratch(std::byte* base, std::int64_t head_dim, std::int64_t value_dim)
-      : width(round_up(head_dim, kGroup)), value_width(round_up(value_dim, 16)) {
-    MemoryParts parts(base);
-    parts.take(narrow, width * kBlock);
-    parts.take(queries, width * kBlock);
-    parts.take(scores, kKeys * kBlock);
-    parts.take(weights, kKeys * kBlock);
-    parts.take(sums, value_width * kBlock);
-    parts.take(factor, kBlock);
-    parts.take(center, kBlock);
-    parts.take(total, kBlock);
-    parts.take(used, kBlock);
-    bytes = parts.bytes();
-  }
-  std::int64_t width;
-  std::int64_t value_width;
-  std::int8_t* narrow;    // [32 queries][d]
-  std::uint8_t* queries;  // [d / 4][32 queries][4]
-  float* scores;          // [128 keys][32 queries]
-  std::uint8_t* weights;  // [key / 4][32 queries][4 keys]
-  float* sums;            // [value_width][32 queries]
-  float* factor;          // what a query's scores are multiplied by (base 2)
-  float* center;          // the largest score so far
-  float* total;           // sum of exact weights
-  float* used;            // sum of rounded ones
-  std::int64_t bytes;
-};
 
 inline void fill_bytes(std::int8_t* target, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) target[i] = 0;
@@ -124,7 +73,7 @@ class Flash : FlashBlocks {
       const std::int64_t visible = visible_keys(q);
       const std::byte* next = packed;
       for (std::int64_t key = 0; key < visible; key += kKeys) {
-        const Packed keys(const_cast<std::byte*>(next), h_.head_dim, h_.value_dim);
+        const PackedInt8 keys(const_cast<std::byte*>(next), h_.head_dim, h_.value_dim);
         attend(q, keys, key, std::min(kKeys, visible - key));
         next += keys.bytes;
       }
@@ -157,7 +106,7 @@ class Flash : FlashBlocks {
     fill(s_.used, kBlock, 0.0F);
   }
 
-  void attend(const Block& q, const Packed& keys, std::int64_t key, std::int64_t count) {
+  void attend(const Block& q, const PackedInt8& keys, std::int64_t key, std::int64_t count) {
     multiply(keys.keys, keys.width, kGroup, s_.queries, keys.width / kGroup, round_up(count, kRows), keys.zeros,
              [&](std::int64_t row, std::int64_t v, __m512i sums) {
                const __m512 score = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_set1_ps(keys.key_scales[row]));
@@ -228,7 +177,7 @@ class Flash : FlashBlocks {
     return share;
   }
 
-  void add_values(const Packed& keys, std::int64_t count, const __m512* share) {
+  void add_values(const PackedInt8& keys, std::int64_t count, const __m512* share) {
     multiply(keys.values, kGroup, keys.value_width * kGroup, s_.weights, (count + kGroup - 1) / kGroup,
              keys.value_width, nullptr, [&](std::int64_t row, std::int64_t v, __m512i sums) {
                float* target = s_.sums + row * kBlock + v * 16;
@@ -265,40 +214,8 @@ class Flash : FlashBlocks {
     }
   }
 
-  const Scratch s_;
+  const Int8Scratch s_;
 };
-
-void pack_keys(const FlashHeads& h, std::int64_t key, std::int64_t count, const Packed& target) {
-  fill_bytes(target.keys, kKeys * target.width);
-  fill(target.key_scales, kKeys, 0.0F);
-  quantize_int8_rows(key_rows(h), key, count, kInt8Limit, target.keys, target.width, target.key_scales);
-  for (std::int64_t j = 0; j < kKeys; ++j) {
-    std::int32_t sum = 0;
-    for (std::int64_t d = 0; d < target.width; ++d) sum += target.keys[j * target.width + d];
-    target.zeros[j] = -static_cast<std::int32_t>(kZero) * sum;
-  }
-}
-
-void pack_values(const FlashHeads& h, std::int64_t key, std::int64_t count, const Packed& target) {
-  fill_bytes(target.values, kKeys * target.value_width);
-  fill(target.value_scales, target.value_width, 0.0F);
-  quantize_int8_columns(value_rows(h), key, count, target.values, target.value_width, target.value_scales);
-}
-
-std::size_t block_bytes(std::int64_t head_dim, std::int64_t value_dim) {
-  return static_cast<std::size_t>(Packed(nullptr, head_dim, value_dim).bytes);
-}
-
-void pack(const FlashHeads& heads, std::int64_t key, std::byte* target) {
-  const Packed packed(target, heads.head_dim, heads.value_dim);
-  const std::int64_t count = std::min(kKeys, heads.keys - key);
-  pack_keys(heads, key, count, packed);
-  pack_values(heads, key, count, packed);
-}
-
-std::size_t scratch_bytes(std::int64_t head_dim, std::int64_t value_dim) {
-  return static_cast<std::size_t>(Scratch(nullptr, head_dim, value_dim).bytes);
-}
 
 void run(const FlashHeads& heads, const std::byte* packed, std::int64_t first, std::int64_t last, std::byte* scratch) {
   Flash(heads, scratch).run(packed, first, last);
@@ -306,6 +223,6 @@ void run(const FlashHeads& heads, const std::byte* packed, std::int64_t first, s
 
 }  // namespace
 
-FlashInt8 flash_int8_vnni() { return {kBlock, block_bytes, pack, scratch_bytes, run}; }
+FlashInt8 flash_int8_vnni() { return {kBlock, kZero, run}; }
 
 }  // namespace rondo::cpu

@@ -7,15 +7,11 @@
 
 namespace rondo::cpu {
 
-/// What does it at one CPU level.
+/// What multiplies at one CPU level.
 struct FlashInt8 {
   std::int64_t block_queries;
-  /// Bytes of one packed block of keys and values.
-  std::size_t (*block_bytes)(std::int64_t head_dim, std::int64_t value_dim);
-  /// Quantises the block of keys and values that begins at `key` into `target`.
-  void (*pack)(const FlashHeads& heads, std::int64_t key, std::byte* target);
-  /// Scratch of one call of run(), in bytes.
-  std::size_t (*scratch_bytes)(std::int64_t head_dim, std::int64_t value_dim);
+  /// What is added to a query's integers to make them unsigned.
+  int query_zero;
   /// Blocks [first, last) of queries, counted over all heads of the group. `packed` holds every block of the group's
   /// keys and values, one behind the other. Memory is 64-byte aligned.
   void (*run)(const FlashHeads& heads, const std::byte* packed, std::int64_t first, std::int64_t last,
@@ -26,5 +22,12 @@ struct FlashInt8 {
 FlashInt8 flash_int8_vnni();
 /// At every CPU level, within the ranges below VNNI.
 FlashInt8 flash_int8_simd();
+
+/// Bytes of one packed block of keys and values, and of the scratch of one run.
+std::size_t flash_int8_block_bytes(std::int64_t head_dim, std::int64_t value_dim);
+std::size_t flash_int8_scratch_bytes(std::int64_t head_dim, std::int64_t value_dim);
+
+/// Quantises the block of keys and values that begins at `key` into `target`.
+void flash_int8_pack(const FlashHeads& heads, std::int64_t key, int query_zero, std::byte* target);
 
 }  // namespace rondo::cpu

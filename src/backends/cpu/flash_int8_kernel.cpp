@@ -27,13 +27,13 @@ class Int8Runner final : public AttentionRunner {
       : implementation_(implementation()),
         signs_(problem.quantization.rotates ? rotation_signs() : nullptr),
         chunk_(chunk == 0 ? kQueriesOfChunk / implementation_.block_queries : chunk),
-        block_bytes_(implementation_.block_bytes(problem.head_dim, problem.value_dim)),
+        block_bytes_(flash_int8_block_bytes(problem.head_dim, problem.value_dim)),
         mean_bytes_(KeyMeans::bytes(problem)),
         packed_bytes_(problem.varlen
                           ? 0
                           : static_cast<std::size_t>(problem.batch * problem.key_heads * blocks_of(problem.keys)) *
                                 block_bytes_),
-        bytes_per_thread_(implementation_.scratch_bytes(problem.head_dim, problem.value_dim)),
+        bytes_per_thread_(flash_int8_scratch_bytes(problem.head_dim, problem.value_dim)),
         threads_(threads) {}
 
   // Of packed sequences only the longest is known before: theirs are allocated when they come.
@@ -67,7 +67,7 @@ class Int8Runner final : public AttentionRunner {
     const auto packed = [&](std::int64_t block) { return blocks + static_cast<std::size_t>(block) * block_bytes_; };
     parallel_items(call.threads, static_cast<std::int64_t>(items.size()), [&](std::int64_t i, int /*worker*/) {
       const PackItem& item = items[static_cast<std::size_t>(i)];
-      implementation_.pack(heads_of(*item.sequence, item.key_head), item.key, packed(i));
+      flash_int8_pack(heads_of(*item.sequence, item.key_head), item.key, implementation_.query_zero, packed(i));
     });
     const std::vector<FlashChunk> chunks = cut_chunks(call, implementation_.block_queries, chunk_, false);
     parallel_items(call.threads, static_cast<std::int64_t>(chunks.size()), [&](std::int64_t i, int worker) {

@@ -4,8 +4,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "attention/quantization_limits.h"
-#include "backends/cpu/flash_scratch-inl.h"
+#include "backends/cpu/flash_int8-inl.h"
 #include "backends/cpu/simd_head_rows.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -26,64 +25,10 @@
 namespace rondo::cpu {
 
 constexpr std::int64_t kKeys = kKeysOfBlock;
-constexpr std::int64_t kGroup = 4;  // elements of one lane's dot product
-constexpr std::int64_t kMostQueries = 32;
+constexpr std::int64_t kGroup = kInt8Group;
 constexpr int kQueryZero = 64;
 static_assert(kNarrowQueryLimit < kQueryZero);
 constexpr float kLog2Weights = 6.98868468677217F;  // log2(kNarrowWeightLimit)
-
-/// One block of keys and values.
-struct PackedInt8 {
-  PackedInt8(std::byte* base, std::int64_t head_dim, std::int64_t value_dim)
-      : width(round_up(head_dim, kGroup)), value_width(round_up(value_dim, 8)) {
-    MemoryParts parts(base);
-    parts.take(keys, kKeys * width);
-    parts.take(values, kKeys * value_width);
-    parts.take(zeros, kKeys);
-    parts.take(key_scales, kKeys);
-    parts.take(value_scales, value_width);
-    bytes = parts.bytes();
-  }
-  std::int64_t width;
-  std::int64_t value_width;
-  std::int8_t* keys;    // [key][d]
-  std::int8_t* values;  // [key / 4][column][4 keys]
-  std::int32_t* zeros;  // what a key's sums begin with: -kQueryZero times the sum of its elements
-  float* key_scales;
-  float* value_scales;
-  std::int64_t bytes;
-};
-
-/// Sized for the widest vectors, whatever the level in use.
-struct Int8Scratch {
-  Int8Scratch(std::byte* base, std::int64_t head_dim, std::int64_t value_dim)
-      : width(round_up(head_dim, kGroup)), value_width(round_up(value_dim, 8)) {
-    MemoryParts parts(base);
-    parts.take(narrow, width * kMostQueries);
-    parts.take(queries, width * kMostQueries);
-    parts.take(scores, kKeys * kMostQueries);
-    parts.take(mask, kKeys * kMostQueries);
-    parts.take(weights, kKeys * kMostQueries);
-    parts.take(sums, value_width * kMostQueries);
-    parts.take(rows, kMostQueries / 2 * round_up(std::max(value_dim, kKeys), 4));
-    for (float** part : {&factor, &center, &total, &used}) parts.take(*part, kMostQueries);
-    bytes = parts.bytes();
-  }
-  std::int64_t width;
-  std::int64_t value_width;
-  std::int8_t* narrow;    // [queries][d]
-  std::uint8_t* queries;  // [d / 4][queries][4]
-  float* scores;          // [keys][queries]
-  float* mask;            // likewise
-  std::uint8_t* weights;  // [key / 4][queries][4 keys]
-  float* sums;            // [value_width][queries]
-  float* rows;            // rows on their way into lanes or out of them
-  float* factor;          // what a query's scores are multiplied by (base 2)
-  float* center;          // the largest score so far
-  float* total;           // sum of exact weights
-  float* used;            // sum of rounded ones
-  std::int64_t bytes;
-};
 
 }  // namespace rondo::cpu
 #endif  // RONDO_BACKENDS_CPU_FLASH_INT8_SIMD_ONCE
@@ -203,7 +148,8 @@ class Int8 : FlashQueries {
     std::fill_n(s_.used, queries, 0.0F);
   }
 
-  void attend(const Block& q, const PackedInt8& keys, std::int64_t key, std::int64_t count) {
+  // By itself: inlined, GCC 12 spills in its loops, 5 % of the time.
+  HWY_NOINLINE void attend(const Block& q, const PackedInt8& keys, std::int64_t key, std::int64_t count) {
     const Full d;
     const std::int64_t n = lanes();
     multiply(keys.keys, keys.width, kGroup, s_.queries, keys.width / kGroup, round_up(count, kRows), keys.zeros,
@@ -318,8 +264,8 @@ class Int8 : FlashQueries {
   }
 
   void store_result(const Block& q) const {
-    float factors[kMostQueries];
-    float lses[kMostQueries];
+    float factors[kInt8Queries];
+    float lses[kInt8Queries];
     for (std::int64_t i = 0; i < 2 * lanes(); ++i) {
       const float total = s_.total[i];  // of what is no number no integer tells
       factors[i] = std::isnan(total) ? total : s_.used[i] == 0 ? 0.0F : 1.0F / s_.used[i];
@@ -330,22 +276,6 @@ class Int8 : FlashQueries {
 
   const Int8Scratch s_;
 };
-
-void Int8Pack(const FlashHeads& h, std::int64_t key, std::byte* memory) {
-  const PackedInt8 target(memory, h.head_dim, h.value_dim);
-  const std::int64_t count = std::min(kKeys, h.keys - key);
-  std::fill_n(target.keys, kKeys * target.width, std::int8_t{0});
-  std::fill_n(target.key_scales, kKeys, 0.0F);
-  quantize_int8_rows(key_rows(h), key, count, kInt8Limit, target.keys, target.width, target.key_scales);
-  for (std::int64_t j = 0; j < kKeys; ++j) {
-    std::int32_t sum = 0;
-    for (std::int64_t d = 0; d < target.width; ++d) sum += target.keys[j * target.width + d];
-    target.zeros[j] = -kQueryZero * sum;
-  }
-  std::fill_n(target.values, kKeys * target.value_width, std::int8_t{0});
-  std::fill_n(target.value_scales, target.value_width, 0.0F);
-  quantize_int8_columns(value_rows(h), key, count, target.values, target.value_width, target.value_scales);
-}
 
 void Int8Run(const FlashHeads& heads, const std::byte* packed, std::int64_t first, std::int64_t last,
              std::byte* memory) {
@@ -358,25 +288,15 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace rondo::cpu {
 
-HWY_EXPORT(Int8Pack);
 HWY_EXPORT(Int8Run);
 
 FlashInt8 flash_int8_simd() {
-  return {
-      flash_block_queries(),
-      [](std::int64_t head_dim, std::int64_t value_dim) {
-        return static_cast<std::size_t>(PackedInt8(nullptr, head_dim, value_dim).bytes);
-      },
-      [](const FlashHeads& heads, std::int64_t key, std::byte* target) {
-        HWY_DYNAMIC_DISPATCH(Int8Pack)(heads, key, target);
-      },
-      [](std::int64_t head_dim, std::int64_t value_dim) {
-        return static_cast<std::size_t>(Int8Scratch(nullptr, head_dim, value_dim).bytes);
-      },
-      [](const FlashHeads& heads, const std::byte* packed, std::int64_t first, std::int64_t last, std::byte* scratch) {
-        HWY_DYNAMIC_DISPATCH(Int8Run)
-        (heads, packed, first, last, scratch);
-      }};
+  const auto run = [](const FlashHeads& heads, const std::byte* packed, std::int64_t first, std::int64_t last,
+                      std::byte* scratch) {
+    HWY_DYNAMIC_DISPATCH(Int8Run)
+    (heads, packed, first, last, scratch);
+  };
+  return {flash_block_queries(), kQueryZero, run};
 }
 
 }  // namespace rondo::cpu
