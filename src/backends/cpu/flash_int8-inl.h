@@ -46,7 +46,10 @@ struct Int8Scratch {
     parts.take(weights, kKeysOfBlock * kInt8Queries);
     parts.take(sums, value_width * kInt8Queries);
     parts.take(rows, kInt8Queries / 2 * (value_width > kKeysOfBlock ? value_width : kKeysOfBlock));
-    for (float** part : {&factor, &center, &total, &used}) parts.take(*part, kInt8Queries);
+    parts.take(factor, kInt8Queries);
+    parts.take(center, kInt8Queries);
+    parts.take(total, kInt8Queries);
+    parts.take(used, kInt8Queries);
     bytes = parts.bytes();
   }
   std::int64_t width;
