@@ -2,7 +2,7 @@
 // CPU has it.
 //
 // Scores stand transposed, [keys][queries], as in the other flash kernels, so that queries are what the lanes hold:
-// they are the unsigned operand (their zero is 128, which is taken from the sums by a constant for each key), keys and
+// they are the unsigned operand (their zero, 128, is taken from the sums by a constant for each key), keys and
 // values the signed one. Keys and values are quantised and packed once for all chunks of queries.
 //
 // Budget at head dim 128 on Zen 4 (a dot product of 64 multiply-adds a cycle): a vector of 16 scores takes 64 of them
@@ -10,11 +10,8 @@
 // partly run beside.
 #include "backends/cpu/flash_int8.h"
 
-#include <cstring>
-
 #include "backends/cpu/flash_blocks-inl.h"
 #include "backends/cpu/flash_int8-inl.h"
-#include "backends/cpu/simd_head_rows.h"
 
 namespace rondo::cpu {
 namespace {
@@ -22,12 +19,8 @@ namespace {
 constexpr std::int64_t kKeys = kKeysOfBlock;
 constexpr std::int64_t kRows = kInt8Rows;
 constexpr std::int64_t kGroup = kInt8Group;
-constexpr int kZero = 128;
+constexpr Int8Block kQueries{kBlock, kInt8Limit, kInt8Limit + 1};
 constexpr float kLog2Weights = 7.99435343685886F;  // log2(kWeightLimit)
-
-inline void fill_bytes(std::int8_t* target, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; ++i) target[i] = 0;
-}
 
 /// The low bytes of four vectors, which have nothing above them, side by side in each lane.
 inline __m512i join_bytes(const __m512i* whole) {
@@ -64,12 +57,13 @@ inline void multiply(const std::int8_t* a, std::int64_t row_stride, std::int64_t
 
 class Flash : FlashBlocks {
  public:
-  Flash(const FlashHeads& heads, std::byte* memory) : FlashBlocks(heads), s_(memory, heads.head_dim, heads.value_dim) {}
+  Flash(const FlashHeads& heads, std::byte* memory)
+      : FlashBlocks(heads), s_(memory, heads.head_dim, heads.value_dim), memory_(memory) {}
 
   void run(const std::byte* packed, std::int64_t first, std::int64_t last) {
     for (std::int64_t b = first; b < last; ++b) {
       const Block q = block(b);
-      load_queries(q);
+      flash_int8_load_queries(h_, q.head, q.first, q.count, kQueries, memory_);
       const std::int64_t visible = visible_keys(q);
       const std::byte* next = packed;
       for (std::int64_t key = 0; key < visible; key += kKeys) {
@@ -82,30 +76,6 @@ class Flash : FlashBlocks {
   }
 
  private:
-  void load_queries(const Block& q) {
-    const float scale = (h_.scale == 0 ? kTiny : std::abs(h_.scale)) * kLog2E;
-    fill_bytes(s_.narrow, s_.width * kBlock);
-    fill(s_.factor, kBlock, 0.0F);
-    // A negative scale turns the queries around, so that the largest score is also the largest product.
-    quantize_int8_rows(query_rows(h_, q.head), q.first, q.count, h_.scale < 0 ? -kInt8Limit : kInt8Limit, s_.narrow,
-                       s_.width, s_.factor);
-    for (std::int64_t i = 0; i < kBlock; ++i) {
-      for (std::int64_t d = 0; d < s_.width; d += kGroup) {
-        std::uint32_t group = 0;
-        std::memcpy(&group, s_.narrow + i * s_.width + d, sizeof group);
-        group ^= 0x80808080U;  // from signed to unsigned around kZero
-        std::memcpy(s_.queries + (d / kGroup * kBlock + i) * kGroup, &group, sizeof group);
-      }
-      // A tiny factor in place of 0 keeps hidden scores at -infinity.
-      const float factor = s_.factor[i] * scale;
-      s_.factor[i] = factor < kTiny ? kTiny : factor;
-    }
-    fill(s_.sums, s_.value_width * kBlock, 0.0F);
-    fill(s_.center, kBlock, kLowest);
-    fill(s_.total, kBlock, 0.0F);
-    fill(s_.used, kBlock, 0.0F);
-  }
-
   void attend(const Block& q, const PackedInt8& keys, std::int64_t key, std::int64_t count) {
     multiply(keys.keys, keys.width, kGroup, s_.queries, keys.width / kGroup, round_up(count, kRows), keys.zeros,
              [&](std::int64_t row, std::int64_t v, __m512i sums) {
@@ -215,6 +185,7 @@ class Flash : FlashBlocks {
   }
 
   const Int8Scratch s_;
+  std::byte* const memory_;  // all of the scratch
 };
 
 void run(const FlashHeads& heads, const std::byte* packed, std::int64_t first, std::int64_t last, std::byte* scratch) {
@@ -223,6 +194,6 @@ void run(const FlashHeads& heads, const std::byte* packed, std::int64_t first, s
 
 }  // namespace
 
-FlashInt8 flash_int8_vnni() { return {kBlock, kZero, run}; }
+FlashInt8 flash_int8_vnni() { return {kQueries, run}; }
 
 }  // namespace rondo::cpu

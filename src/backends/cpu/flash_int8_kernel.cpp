@@ -3,13 +3,12 @@
 #include <algorithm>
 #include <vector>
 
-#include "attention/quantization_limits.h"
+#include "attention/quantized_attention.h"
 #include "backends/cpu/attention_kernels.h"
 #include "backends/cpu/flash_chunks.h"
 #include "backends/cpu/flash_int8.h"
 #include "backends/cpu/key_means.h"
 #include "backends/cpu/simd_head_rows.h"
-#include "core/cpu_level.h"
 #include "core/threads.h"
 
 namespace rondo::cpu {
@@ -19,14 +18,15 @@ constexpr std::int64_t kQueriesOfChunk = 256;
 
 std::int64_t blocks_of(std::int64_t keys) { return (keys + kKeysOfBlock - 1) / kKeysOfBlock; }
 
-FlashInt8 implementation() { return cpu_level() >= CpuLevel::avx512_vnni ? flash_int8_vnni() : flash_int8_simd(); }
+/// The one whose integers are those of the model.
+FlashInt8 implementation() { return int8_ranges().query == kInt8Limit ? flash_int8_vnni() : flash_int8_simd(); }
 
 class Int8Runner final : public AttentionRunner {
  public:
   Int8Runner(const AttentionProblem& problem, std::int64_t chunk, int threads)
       : implementation_(implementation()),
         signs_(problem.quantization.rotates ? rotation_signs() : nullptr),
-        chunk_(chunk == 0 ? kQueriesOfChunk / implementation_.block_queries : chunk),
+        chunk_(chunk == 0 ? kQueriesOfChunk / implementation_.block.queries : chunk),
         block_bytes_(flash_int8_block_bytes(problem.head_dim, problem.value_dim)),
         mean_bytes_(KeyMeans::bytes(problem)),
         packed_bytes_(problem.varlen
@@ -67,9 +67,9 @@ class Int8Runner final : public AttentionRunner {
     const auto packed = [&](std::int64_t block) { return blocks + static_cast<std::size_t>(block) * block_bytes_; };
     parallel_items(call.threads, static_cast<std::int64_t>(items.size()), [&](std::int64_t i, int /*worker*/) {
       const PackItem& item = items[static_cast<std::size_t>(i)];
-      flash_int8_pack(heads_of(*item.sequence, item.key_head), item.key, implementation_.query_zero, packed(i));
+      flash_int8_pack(heads_of(*item.sequence, item.key_head), item.key, implementation_.block.zero, packed(i));
     });
-    const std::vector<FlashChunk> chunks = cut_chunks(call, implementation_.block_queries, chunk_, false);
+    const std::vector<FlashChunk> chunks = cut_chunks(call, implementation_.block.queries, chunk_, false);
     parallel_items(call.threads, static_cast<std::int64_t>(chunks.size()), [&](std::int64_t i, int worker) {
       const FlashChunk& chunk = chunks[static_cast<std::size_t>(i)];
       const auto sequence = static_cast<std::size_t>(chunk.sequence - call.sequences.data());

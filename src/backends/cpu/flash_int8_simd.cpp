@@ -5,7 +5,6 @@
 #include <cstring>
 
 #include "backends/cpu/flash_int8-inl.h"
-#include "backends/cpu/simd_head_rows.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backends/cpu/flash_int8_simd.cpp"
@@ -26,8 +25,7 @@ namespace rondo::cpu {
 
 constexpr std::int64_t kKeys = kKeysOfBlock;
 constexpr std::int64_t kGroup = kInt8Group;
-constexpr int kQueryZero = 64;
-static_assert(kNarrowQueryLimit < kQueryZero);
+constexpr Int8Block query_block(std::int64_t queries) { return {queries, kNarrowQueryLimit, kNarrowQueryLimit + 1}; }
 constexpr float kLog2Weights = 6.98868468677217F;  // log2(kNarrowWeightLimit)
 
 }  // namespace rondo::cpu
@@ -103,13 +101,14 @@ HWY_INLINE void multiply(const std::int8_t* HWY_RESTRICT a, std::int64_t row_str
 
 class Int8 : FlashQueries {
  public:
-  Int8(const FlashHeads& heads, const Int8Scratch& scratch)
-      : FlashQueries(heads, scratch.rows, scratch.mask), s_(scratch) {}
+  Int8(const FlashHeads& heads, const Int8Scratch& scratch, std::byte* memory)
+      : FlashQueries(heads, scratch.rows, scratch.mask), s_(scratch), memory_(memory) {}
 
   void run(const std::byte* packed, std::int64_t first, std::int64_t last) {
+    const Int8Block queries = query_block(2 * lanes());
     for (std::int64_t b = first; b < last; ++b) {
       const Block q = block(b);
-      load_queries(q);
+      flash_int8_load_queries(h_, q.head, q.first, q.count, queries, memory_);
       const std::int64_t visible = visible_keys(q);
       const std::byte* next = packed;
       for (std::int64_t key = 0; key < visible; key += kKeys) {
@@ -122,32 +121,6 @@ class Int8 : FlashQueries {
   }
 
  private:
-  void load_queries(const Block& q) {
-    const std::int64_t queries = 2 * lanes();
-    constexpr float kTiny = std::numeric_limits<float>::min();
-    const float scale = (h_.scale == 0 ? kTiny : std::abs(h_.scale)) * kLog2E;
-    std::fill_n(s_.narrow, s_.width * queries, std::int8_t{0});
-    std::fill_n(s_.factor, queries, 0.0F);
-    // A negative scale turns the queries around, so that the largest score is also the largest product.
-    quantize_int8_rows(query_rows(h_, q.head), q.first, q.count, h_.scale < 0 ? -kNarrowQueryLimit : kNarrowQueryLimit,
-                       s_.narrow, s_.width, s_.factor);
-    for (std::int64_t i = 0; i < queries; ++i) {
-      for (std::int64_t d = 0; d < s_.width; d += kGroup) {
-        std::uint32_t group = 0;
-        std::memcpy(&group, s_.narrow + i * s_.width + d, sizeof group);
-        group = (group ^ 0x80808080U) - 0x40404040U;  // four bytes + kQueryZero, without a carry between them
-        std::memcpy(s_.queries + (d / kGroup * queries + i) * kGroup, &group, sizeof group);
-      }
-      // A tiny factor in place of 0 keeps hidden scores at -infinity.
-      const float factor = s_.factor[i] * scale;
-      s_.factor[i] = factor < kTiny ? kTiny : factor;
-    }
-    std::fill_n(s_.sums, s_.value_width * queries, 0.0F);
-    std::fill_n(s_.center, queries, kLowest);
-    std::fill_n(s_.total, queries, 0.0F);
-    std::fill_n(s_.used, queries, 0.0F);
-  }
-
   // By itself: inlined, GCC 12 spills in its loops, 5 % of the time.
   HWY_NOINLINE void attend(const Block& q, const PackedInt8& keys, std::int64_t key, std::int64_t count) {
     const Full d;
@@ -275,11 +248,12 @@ class Int8 : FlashQueries {
   }
 
   const Int8Scratch s_;
+  std::byte* const memory_;  // all of the scratch
 };
 
 void Int8Run(const FlashHeads& heads, const std::byte* packed, std::int64_t first, std::int64_t last,
              std::byte* memory) {
-  Int8(heads, Int8Scratch(memory, heads.head_dim, heads.value_dim)).run(packed, first, last);
+  Int8(heads, Int8Scratch(memory, heads.head_dim, heads.value_dim), memory).run(packed, first, last);
 }
 
 }  // namespace rondo::cpu::HWY_NAMESPACE
@@ -296,7 +270,7 @@ FlashInt8 flash_int8_simd() {
     HWY_DYNAMIC_DISPATCH(Int8Run)
     (heads, packed, first, last, scratch);
   };
-  return {flash_block_queries(), kQueryZero, run};
+  return {query_block(flash_block_queries()), run};
 }
 
 }  // namespace rondo::cpu
