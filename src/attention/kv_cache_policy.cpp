@@ -5,11 +5,18 @@
 #include <algorithm>
 
 #include "core/text.h"
+#include "rondo/error.h"
 
 namespace rondo {
 
 bool KvCachePolicy::skips_layer(int layer) const {
   return std::binary_search(skip_layers.begin(), skip_layers.end(), layer);
+}
+
+void KvCachePolicy::check_layers(std::int64_t layers) const {
+  if (skip_layers.empty() || skip_layers.back() < layers) return;
+  throw InvalidArgument(fmt::format("kv-cache-skip-layers: {} is given; the transformer has layers 0 to {}",
+                                    skip_layers.back(), layers - 1));
 }
 
 std::string KvCachePolicy::to_string() const {

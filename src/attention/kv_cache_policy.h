@@ -1,6 +1,7 @@
 // Which attention layers run on quantised operands, and at which steps.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,8 @@ struct KvCachePolicy {
 
   bool active() const { return quantization.active(); }
   bool skips_layer(int layer) const;
+  /// Throws InvalidArgument where skip_layers names a layer that a transformer of so many does not have.
+  void check_layers(std::int64_t layers) const;
   /// "int8 rotated, native in layers 0,7 and at steps 0,1": part of a plan's key.
   std::string to_string() const;
 };

@@ -20,12 +20,10 @@ AttentionRegistry& attention_registry() {
   return registry;
 }
 
-KvCachePolicy settle_kv_cache(KvCachePolicy policy, AttentionProblem layer, int layers, const std::string& backend) {
+KvCachePolicy settle_kv_cache(KvCachePolicy policy, AttentionProblem layer, std::int64_t layers,
+                              const std::string& backend) {
   if (!policy.active()) return policy;
-  if (!policy.skip_layers.empty() && policy.skip_layers.back() >= layers) {
-    throw InvalidArgument(fmt::format("kv-cache-skip-layers: {} is given; the transformer has layers 0 to {}",
-                                      policy.skip_layers.back(), layers - 1));
-  }
+  policy.check_layers(layers);
   layer.quantization = policy.quantization;
   std::vector<std::string> reasons;
   const std::string named = backend.empty() ? env_value("RONDO_ATTENTION_BACKEND").value_or("") : backend;

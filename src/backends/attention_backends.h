@@ -14,7 +14,8 @@ AttentionRegistry& attention_registry();
 /// have; Unsupported, with the reasons, where no kernel can, unless the policy falls back: then it is native, with the
 /// reason.
 /// `backend` is the kernel that is named, or empty.
-KvCachePolicy settle_kv_cache(KvCachePolicy policy, AttentionProblem layer, int layers, const std::string& backend);
+KvCachePolicy settle_kv_cache(KvCachePolicy policy, AttentionProblem layer, std::int64_t layers,
+                              const std::string& backend);
 
 /// Chooses among them.
 AttentionTuner& attention_tuner();

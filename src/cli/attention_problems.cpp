@@ -42,6 +42,7 @@ std::vector<AttentionProblem> AttentionProblemFlags::problems() const {
     }
   }
   if (texts.empty()) texts.assign(kDefaultProblems.begin(), kDefaultProblems.end());
+  const KvCacheOptions flags = kv_cache_.options();
   std::vector<AttentionProblem> problems;
   for (const std::string& text : texts) {
     AttentionProblem problem = parse_attention_problem(text);
@@ -52,8 +53,8 @@ std::vector<AttentionProblem> AttentionProblemFlags::problems() const {
       own.rotate = problem.quantization.rotates;
       own.smooth_k = problem.quantization.smooths;
     }
-    refuse_without_dtype(kv_cache_.options(), own);
-    problem.quantization = kv_cache_policy(layered(kv_cache_.options(), own)).quantization;
+    refuse_without_dtype(flags, own);
+    problem.quantization = kv_cache_policy(layered(flags, own)).quantization;
     problems.push_back(problem);
   }
   return problems;

@@ -78,7 +78,7 @@ double block_flops(const FluxTransformerConfig& c, const FluxTransformerShape& s
   const auto tokens = static_cast<double>(shape.text_tokens + shape.image_tokens());
   const double each_linear = 2.0 * tokens * d * d * 12.0;  // 4 of attention, 8 of the MLP, in either kind of block
   const double each_attention = 4.0 * d * tokens * tokens;
-  return static_cast<double>(c.num_layers + c.num_single_layers) * (each_linear + each_attention);
+  return static_cast<double>(c.layers()) * (each_linear + each_attention);
 }
 
 struct OperatorTime {

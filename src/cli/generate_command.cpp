@@ -27,7 +27,6 @@
 #include "pipelines/component_files.h"
 #include "pipelines/flux_components.h"
 #include "pipelines/instance_pool.h"
-#include "pipelines/kv_cache_options.h"
 #include "rondo/error.h"
 #include "rondo/version.h"
 
@@ -248,32 +247,30 @@ void run_prompts(const GenerateFlags& flags, const TextToImageRequest& given, co
 /// layers that would fall below this cosine, by a run with native attention.
 void choose_native_layers(const GenerateFlags& flags, const TextToImageRequest& given, const std::string& model,
                           PipelineOptions& options) {
-  const JsonConfig config = DiffusersFolder::open(model).config("transformer");
-  const KvCacheOptions stored = stored_kv_cache_options(config);
-  refuse_without_dtype(options.kv_cache, stored);
   constexpr std::string_view kAutomatic = "auto:";
-  const std::string given_layers = options.kv_cache.skip_layers.value_or("");
-  if (!given_layers.starts_with(kAutomatic)) return;
-  const double least = parse_number("--kv-cache-skip-layers", given_layers.substr(kAutomatic.size()));
-  if (!(least > 0 && least <= 1)) {
-    throw UsageError(
-        fmt::format("--kv-cache-skip-layers: '{}' is given; allowed is auto: and a cosine above 0, up to 1",
-                    printable(given_layers)));
+  const std::string layers = options.kv_cache.skip_layers.value_or("");
+  const bool is_automatic = layers.starts_with(kAutomatic);
+  double least = 0;
+  if (is_automatic) {
+    least = parse_number("--kv-cache-skip-layers", layers.substr(kAutomatic.size()));
+    if (!(least > 0 && least <= 1)) {
+      throw UsageError(fmt::format(
+          "--kv-cache-skip-layers: '{}' is given; allowed is auto: and a cosine above 0, up to 1", printable(layers)));
+    }
+    options.kv_cache.skip_layers = "";
   }
-  options.kv_cache.skip_layers = "";
-  TextToImagePipeline::open(model, options);  // refuses what could not run
+  const KvCachePolicy policy =
+      settle_attention(DiffusersFolder::open(model).config("transformer"), resolve_compute_dtype(options.dtype),
+                       options.attention_backend, options.kv_cache);
+  if (!is_automatic || !policy.active()) return;
+  TextToImagePipeline::open(model, options);  // refuses what else could not run
   TextToImageRequest request = given;
   if (flags.prompts_file) request.prompt = read_prompts(*flags.prompts_file).front();
-  const KvCachePolicy policy =
-      settle_attention(FluxTransformerConfig::parse(config), resolve_compute_dtype(options.dtype),
-                       options.attention_backend, layered(options.kv_cache, stored));
-  if (!policy.active()) return;  // it falls back
   const std::array ways{policy.quantization};
-  const std::string layers =
+  options.kv_cache.skip_layers =
       layers_below(evaluate_attention(model, options, request, ways, &cancel_on_interrupt()), least);
-  options.kv_cache.skip_layers = layers;
   print_error("note: attention: layers that stay native for a cosine of {}: {}\n", least,
-              layers.empty() ? "none" : layers);
+              options.kv_cache.skip_layers->empty() ? "none" : *options.kv_cache.skip_layers);
 }
 
 void run(const GenerateFlags& flags) {

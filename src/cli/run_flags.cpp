@@ -2,9 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <array>
-
 #include "attention/attention_request.h"
 #include "core/text.h"
 #include "rondo/error.h"

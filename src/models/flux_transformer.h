@@ -22,6 +22,8 @@ struct FluxTransformerConfig {
   std::array<std::int64_t, 3> axes_dims_rope{16, 56, 56};
 
   std::int64_t inner_dim() const { return attention_head_dim * num_attention_heads; }
+  /// With one attention each.
+  std::int64_t layers() const { return num_layers + num_single_layers; }
 
   /// Reads config.json; absent keys take diffusers' defaults. Throws FileError for values that cannot be.
   static FluxTransformerConfig parse(const JsonConfig& config);

@@ -10,7 +10,6 @@
 
 #include "attention/attention_op.h"
 #include "backends/attention_backends.h"
-#include "backends/cpu/compute_dtype.h"
 #include "pipelines/flux_pipeline.h"
 #include "pipelines/picture_quality.h"
 #include "pipelines/plan_options.h"
@@ -35,8 +34,8 @@ std::string backend_for(const Tensor& q, const Tensor& k, const Tensor& v, const
   return "reference";
 }
 
-/// What each way of quantising gives on operands [B, S, N, D], put beside what was found before.
-/// By the kernel of that name where it takes them.
+/// What each way of quantising gives on operands [B, S, N, D], by the kernel of that name where it takes them, put
+/// beside what was found before.
 void compare(const Tensor& query, const Tensor& key, const Tensor& value, const std::string& kernel,
              AttentionOptions options, std::span<EvaluatedAttention> found) {
   const Tensor q = query.to_float32();
@@ -115,9 +114,8 @@ std::vector<EvaluatedAttention> evaluate_attention(const std::string& folder, co
                                                    const TextToImageRequest& request,
                                                    std::span<const AttentionQuantization> ways,
                                                    const std::atomic<bool>* cancel) {
-  ComputeOptions compute;
-  compute.dtype = resolve_compute_dtype(options.dtype);
-  compute.plan = plan_options(options);
+  ComputeOptions compute = compute_options(options);
+  compute.kv_cache = {};
   compute.kv_cache.dtype = KvCacheDtype::automatic;
   // A kernel that is named and takes quantised operands only says nothing of the run itself.
   std::string& named = compute.plan.attention.backend;

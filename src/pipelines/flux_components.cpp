@@ -101,23 +101,23 @@ KvCachePolicy settle_attention(const FluxTransformerConfig& config, DType dtype,
   layer.heads = layer.key_heads = config.num_attention_heads;
   layer.head_dim = layer.value_dim = config.attention_head_dim;
   layer.dtype = dtype;
-  const auto layers = static_cast<int>(config.num_layers + config.num_single_layers);
-  return settle_kv_cache(kv_cache_policy(options), layer, layers, backend);
+  return settle_kv_cache(kv_cache_policy(options), layer, config.layers(), backend);
+}
+
+KvCachePolicy settle_attention(const JsonConfig& transformer, DType dtype, const std::string& backend,
+                               const KvCacheOptions& options) {
+  const FluxTransformerConfig config = FluxTransformerConfig::parse(transformer);
+  const KvCacheOptions stored = stored_kv_cache_options(transformer, config.layers());
+  refuse_without_dtype(options, stored);
+  return settle_attention(config, dtype, backend, layered(options, stored));
 }
 
 FluxDenoiser::FluxDenoiser(const DiffusersFolder& folder, const ComputeOptions& options)
     : config_(FluxTransformerConfig::parse(folder.config("transformer"))),
       backend_(options.plan.attention.backend),
-      kv_cache_(stored_kv_cache_options(folder.config("transformer"))),
+      kv_cache_(layered(options.kv_cache, stored_kv_cache_options(folder.config("transformer"), config_.layers()))),
+      settled_(settle_attention(config_, options.dtype, backend_, kv_cache_)),
       runner_("transformer", folder, options) {
-  const int layers = static_cast<int>(config_.num_layers + config_.num_single_layers);
-  const KvCachePolicy stored = kv_cache_policy(kv_cache_);
-  if (!stored.skip_layers.empty() && stored.skip_layers.back() >= layers) {
-    throw FileError(fmt::format("{}: kv_cache_config: layer {} is to be skipped; the transformer has layers 0 to {}",
-                                folder.config("transformer").source(), stored.skip_layers.back(), layers - 1));
-  }
-  kv_cache_ = layered(options.kv_cache, kv_cache_);
-  settled_ = settle_attention(config_, options.dtype, backend_, kv_cache_);
   runner_.set_kv_cache(settled_);
   const std::array graphs{build_flux_transformer(config_, {1, 1, 1, 1, options.dtype}, &runner_.source())};
   refuse_unknown_tensors(runner_.source(), graphs, [](const std::string&) { return false; });
@@ -141,8 +141,7 @@ double FluxDenoiser::flops(std::int64_t text_tokens, std::int64_t rows, std::int
   const auto d = static_cast<double>(config_.inner_dim());
   const auto tokens = static_cast<double>(text_tokens + rows * columns);
   // Of a block's twelve products of d x d, and its attention.
-  return static_cast<double>(config_.num_layers + config_.num_single_layers) *
-         (24 * tokens * d * d + 4 * d * tokens * tokens);
+  return static_cast<double>(config_.layers()) * (24 * tokens * d * d + 4 * d * tokens * tokens);
 }
 
 std::vector<float> FluxDenoiser::predict(std::span<const float> latents, std::int64_t rows, std::int64_t columns,

@@ -67,6 +67,10 @@ struct PromptEmbeddings {
 /// kv_cache_policy() and settle_kv_cache().
 KvCachePolicy settle_attention(const FluxTransformerConfig& config, DType dtype, const std::string& backend,
                                const KvCacheOptions& options);
+/// The same for a transformer's config.json, whose own options stand behind these. Throws as stored_kv_cache_options()
+/// and refuse_without_dtype() too.
+KvCachePolicy settle_attention(const JsonConfig& transformer, DType dtype, const std::string& backend,
+                               const KvCacheOptions& options);
 
 /// The denoiser: packed latents and a prompt -> velocity.
 class FluxDenoiser {

@@ -6,7 +6,6 @@
 #include "models/t5_encoder.h"
 #include "models/tokenizers/t5_tokenizer.h"
 #include "pipelines/flux_components.h"
-#include "pipelines/kv_cache_options.h"
 #include "pipelines/plan_options.h"
 #include "rondo/error.h"
 
@@ -33,10 +32,7 @@ std::vector<InspectedComponent> FluxInspection::components(std::int64_t width, s
     const JsonConfig config = folder_.config(name);
     const bool is_transformer = std::string_view(name) == "transformer";
     PlanOptions options = is_transformer ? plan_ : options_of_other_parts(plan_);
-    if (is_transformer) {
-      options.kv_cache = settle_attention(FluxTransformerConfig::parse(config), dtype_, plan_.attention.backend,
-                                          layered(kv_cache_, stored_kv_cache_options(config)));
-    }
+    if (is_transformer) options.kv_cache = settle_attention(config, dtype_, plan_.attention.backend, kv_cache_);
     const std::shared_ptr<const WeightSource> weights = open_weights(folder_, name, options.quantization);
     Graph graph = build(config, *weights);
     const std::uint64_t bytes = resident_weight_bytes(*weights, dtype_, options.quantization);

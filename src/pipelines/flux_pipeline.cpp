@@ -186,9 +186,8 @@ void FluxPipeline::use_attention(const ResolvedTextToImageRequest& request, RunR
   if (!policy.fallback_reason.empty())
     log(LogLevel::warning, "kv-cache-dtype: attention runs native: {}", policy.fallback_reason);
   if (!policy.active() && policy.fallback_reason.empty()) return;
-  const std::int64_t layers = transformer_.config().num_layers + transformer_.config().num_single_layers;
-  report.notes.push_back(
-      fmt::format("attention: {}; {} layers, {} steps", policy.to_string(), layers, request.num_inference_steps));
+  report.notes.push_back(fmt::format("attention: {}; {} layers, {} steps", policy.to_string(),
+                                     transformer_.config().layers(), request.num_inference_steps));
   if (!policy.skip_steps.empty() && policy.skip_steps.back() >= request.num_inference_steps) {
     report.notes.push_back(fmt::format("kv-cache-skip-steps: {} lies beyond the request's steps, 0 to {}",
                                        policy.skip_steps.back(), request.num_inference_steps - 1));

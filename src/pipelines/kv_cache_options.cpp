@@ -39,7 +39,7 @@ auto reading(const JsonConfig& config, const Read& read) {
 
 }  // namespace
 
-KvCacheOptions stored_kv_cache_options(const JsonConfig& transformer) {
+KvCacheOptions stored_kv_cache_options(const JsonConfig& transformer, std::int64_t layers) {
   if (!transformer.has(kConfig)) return {};
   const nlohmann::json& stored = transformer.object().at(kConfig);
   if (!stored.is_object()) transformer.refuse(kConfig, "allowed is an object");
@@ -58,7 +58,7 @@ KvCacheOptions stored_kv_cache_options(const JsonConfig& transformer) {
   if (rotation != "hadamard" && rotation != "none") config.refuse("rotation", "allowed are hadamard and none");
   options.rotate = rotation == "hadamard";
   options.smooth_k = config.boolean("smooth_k", false);
-  reading(config, [&] { return kv_cache_policy(options); });
+  reading(config, [&] { kv_cache_policy(options).check_layers(layers); });
   return options;
 }
 

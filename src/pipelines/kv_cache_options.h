@@ -9,8 +9,8 @@ namespace rondo {
 
 /// What a transformer's config.json says under "kv_cache_config": kv_cache_dtype, kv_cache_skip_steps and
 /// kv_cache_skip_layers (text, or a list of whole numbers), rotation ("hadamard" or "none"), smooth_k. Throws
-/// FileError.
-KvCacheOptions stored_kv_cache_options(const JsonConfig& transformer);
+/// FileError, also for layers that a transformer of so many does not have.
+KvCacheOptions stored_kv_cache_options(const JsonConfig& transformer, std::int64_t layers);
 
 /// `narrow`, and where it says nothing `wide`.
 KvCacheOptions layered(const KvCacheOptions& narrow, const KvCacheOptions& wide);

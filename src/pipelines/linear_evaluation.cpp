@@ -4,7 +4,6 @@
 #include <map>
 #include <memory>
 
-#include "backends/cpu/compute_dtype.h"
 #include "backends/cpu/kernels.h"
 #include "core/threads.h"
 #include "graph/passes/quantize_linears.h"
@@ -102,9 +101,7 @@ LinearEvaluation evaluate_linears(const std::string& folder, const PipelineOptio
   RunObserver observer;
   observer.cancel = cancel;
   const auto draw = [&](const PipelineOptions& with, const NodeTap& tap) {
-    ComputeOptions compute;
-    compute.dtype = resolve_compute_dtype(with.dtype);
-    compute.plan = plan_options(with);
+    ComputeOptions compute = compute_options(with);
     compute.tap = tap;
     FluxPipeline pipeline(DiffusersFolder::open(folder), compute);
     ResolvedTextToImageRequest resolved = pipeline.resolve(request);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "backends/attention_backends.h"
+#include "backends/cpu/compute_dtype.h"
 #include "core/env.h"
 #include "core/text.h"
 #include "core/threads.h"
@@ -60,6 +61,14 @@ PlanOptions plan_options(const PipelineOptions& options) {
   plan.quantization = quantization_policy(options.quantization);
   if (!plan.attention.backend.empty()) attention_registry().find(plan.attention.backend, "the call");
   return plan;
+}
+
+ComputeOptions compute_options(const PipelineOptions& options) {
+  ComputeOptions compute;
+  compute.dtype = resolve_compute_dtype(options.dtype);
+  compute.plan = plan_options(options);
+  compute.kv_cache = options.kv_cache;
+  return compute;
 }
 
 PlanOptions options_of_other_parts(PlanOptions options) {

@@ -1,7 +1,7 @@
 // From what a caller asks for to how plans are made: one place for every pipeline and every verb.
 #pragma once
 
-#include "graph/model.h"
+#include "pipelines/runner.h"
 #include "rondo/text_to_image.h"
 
 namespace rondo {
@@ -9,6 +9,10 @@ namespace rondo {
 /// Threads and passes, defaults filled in; how attention is quantised depends on the model, too, and is added to it.
 /// Throws InvalidArgument for a number of threads outside 1 to 1024 and for a pass that is not known.
 PlanOptions plan_options(const PipelineOptions& options);
+
+/// Compute dtype, plan_options() and how attention is asked to be quantised: what every run of a model needs. Throws as
+/// plan_options() and resolve_compute_dtype().
+ComputeOptions compute_options(const PipelineOptions& options);
 
 /// For the parts of a pipeline beside its transformer: the attention kernel that a caller names is the transformer's,
 /// since others have masks and biases that it may not take; so is what is said of quantisation.

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "backends/cpu/compute_dtype.h"
 #include "ops/linear.h"
 #include "pipelines/flux_pipeline.h"
 #include "pipelines/plan_options.h"
@@ -33,9 +32,7 @@ InputRanges measure_input_ranges(const std::string& folder, const std::vector<st
   PipelineOptions options;
   options.compile = false;  // each layer by itself
   options.quantization.format = "none";
-  ComputeOptions compute;
-  compute.dtype = resolve_compute_dtype(std::nullopt);
-  compute.plan = plan_options(options);
+  ComputeOptions compute = compute_options(options);
   compute.tap = [&](const Graph& graph, const Node& node, std::span<const Tensor> inputs, std::span<const Tensor>) {
     if (dynamic_cast<const LinearOp*>(node.op.get()) == nullptr) return;
     const Value& weight = graph.values[static_cast<std::size_t>(node.inputs[1])];

@@ -1,6 +1,5 @@
 #include "rondo/text_to_image.h"
 
-#include "backends/cpu/compute_dtype.h"
 #include "backends/packed_cache.h"
 #include "core/env.h"
 #include "pipelines/flux_pipeline.h"
@@ -29,10 +28,7 @@ TextToImagePipeline& TextToImagePipeline::operator=(TextToImagePipeline&&) noexc
 TextToImagePipeline::~TextToImagePipeline() = default;
 
 TextToImagePipeline TextToImagePipeline::open(const std::string& folder, const PipelineOptions& options) {
-  ComputeOptions compute;
-  compute.dtype = resolve_compute_dtype(options.dtype);
-  compute.plan = plan_options(options);
-  compute.kv_cache = options.kv_cache;
+  ComputeOptions compute = compute_options(options);
   compute.cfg_fusion = options.cfg_fusion;
   compute.vae_tiling = options.vae_tiling;
   compute.trace = options.trace;

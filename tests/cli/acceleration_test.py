@@ -140,6 +140,11 @@ class AccelerationTest(CommandTest):
         self.assertEqual(len(cosines), 54)
         self.assertGreater(min(cosines), 0.999)
         self.assertLess(min(cosines), 1)
+        # Attention is quantised as well where that is asked for: linears then see other inputs.
+        quantised = rondo("eval", "linears", "--num-inference-steps", 2, "--quantize", "w8a8", "--json", "--kv-cache-dtype", "int8")
+        self.assertEqual(quantised.returncode, 0, quantised.stderr)
+        self.assertNotEqual(json.loads(quantised.stdout)["layers"], json.loads(result.stdout)["layers"])
+        self.assert_fails(rondo("inspect", EMOJI, "--plan", "--kv-cache-skip-steps", "0"), 2, "kv-cache-skip-steps", "nothing is quantised")
 
     def test_prompts_file_and_instances(self):
         prompts, report = self.folder / "prompts.txt", self.folder / "report.json"
