@@ -33,6 +33,12 @@ class Unsupported : public Error {
   using Error::Error;
 };
 
+/// Another rank of a parallel run failed, died, does not answer, or disagrees.
+class CommunicationError : public Error {
+ public:
+  using Error::Error;
+};
+
 /// The caller's cancel flag was set while work was under way.
 class Cancelled : public Error {
  public:

@@ -39,7 +39,9 @@ std::vector<TensorType> AttentionOp::infer(std::span<const TensorType> inputs) c
   }
   TensorType result = inputs[0];
   result.shape = {q[0], q[1], q[2], v[3]};
-  return {result};
+  if (!partial_) return {result};
+  result.dtype = DType::f32;
+  return {result, {{q[0], q[2], q[1]}, DType::f32, result.device}};
 }
 
 void AttentionOp::reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const {
@@ -62,8 +64,10 @@ void AttentionOp::reference(std::span<const RefTensor> inputs, std::span<RefTens
                                    return inputs.size() == 4 ? bias_at(inputs[3], b, h, i, j) : 0.0;
                                  }};
         const auto query = static_cast<std::size_t>(((b * q[1] + i) * q[2] + h) * q[3]);
-        reference_attention_row(std::span(inputs[0].values).subspan(query, static_cast<std::size_t>(q[3])), keys,
-                                scale_, target.first(static_cast<std::size_t>(value_dim)));
+        const double lse =
+            reference_attention_row(std::span(inputs[0].values).subspan(query, static_cast<std::size_t>(q[3])), keys,
+                                    scale_, target.first(static_cast<std::size_t>(value_dim)));
+        if (partial_) outputs[1].values[static_cast<std::size_t>((b * q[2] + h) * q[1] + i)] = lse;
         target = target.subspan(static_cast<std::size_t>(value_dim));
       }
     }
@@ -81,8 +85,10 @@ void AttentionOp::quantized_reference(std::span<const RefTensor> inputs, std::sp
   for (std::int64_t b = 0; b < inputs[0].shape[0]; ++b)
     sequences.push_back({b, 0, inputs[0].shape[1], 0, inputs[1].shape[1]});
   call.sequences = sequences;
+  if (partial_) call.lse = narrow(outputs[1]);
   reference_quantized_runner(request_.quantization)->run(call, {});
   std::copy_n(call.output.as<float>(), call.output.elements(), outputs[0].values.begin());
+  if (partial_) std::copy_n(call.lse.as<float>(), call.lse.elements(), outputs[1].values.begin());
 }
 
 bool AttentionOp::falls_back_at(int step) const {

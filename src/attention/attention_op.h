@@ -10,22 +10,30 @@ namespace rondo {
 
 /// query [B, Sq, H, D], key [B, Sk, Hk, D], value [B, Sk, Hk, Dv], bias [B or 1, H or 1, Sq, Sk] float32 (optional)
 /// -> [B, Sq, H, Dv] in query's dtype: softmax(scale * Q K^T + bias) V per head (Vaswani et al., 2017). H is a multiple
-/// of Hk. `causal` hides keys after the query, both aligned at the end. A row that sees no key gives 0.
+/// of Hk. `causal` hides keys after the query, both aligned at the end. A row that sees no key gives 0. A partial one,
+/// over some of the keys, gives float32 and a second output, lse [B, H, Sq] float32: the logarithm of the sum of
+/// exp(score), -infinity where nothing is visible.
 class AttentionOp final : public Operator {
  public:
   /// `request` says how the kernel is chosen, and how operands are quantised on the way
   /// (attention/quantized_attention.h).
-  AttentionOp(double scale, bool causal, AttentionRequest request = {})
-      : scale_(scale), causal_(causal), request_(std::move(request)) {
-    if (!request_.native_steps.empty()) native_ = std::make_unique<AttentionOp>(scale, causal, request_.native());
+  AttentionOp(double scale, bool causal, AttentionRequest request = {}, bool partial = false)
+      : scale_(scale), causal_(causal), partial_(partial), request_(std::move(request)) {
+    if (!request_.native_steps.empty())
+      native_ = std::make_unique<AttentionOp>(scale, causal, request_.native(), partial);
+  }
+  /// The same under another request.
+  std::shared_ptr<const AttentionOp> with(AttentionRequest request) const {
+    return std::make_shared<const AttentionOp>(scale_, causal_, std::move(request), partial_);
   }
   double scale() const { return scale_; }
   bool causal() const { return causal_; }
+  bool partial() const { return partial_; }
   const AttentionRequest& request() const { return request_; }
 
   std::string_view name() const override { return "attention"; }
   std::string attributes() const override {
-    return fmt::format("scale={} causal={}{}", scale_, causal_, to_string(request_));
+    return fmt::format("scale={} causal={}{}{}", scale_, causal_, partial_ ? " partial" : "", to_string(request_));
   }
   RowGaps row_gaps() const override { return RowGaps::anywhere; }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
@@ -39,6 +47,7 @@ class AttentionOp final : public Operator {
 
   double scale_;
   bool causal_;
+  bool partial_;
   AttentionRequest request_;
   std::unique_ptr<const AttentionOp> native_;
 };

@@ -26,53 +26,72 @@ struct Float16 {
   static std::uint16_t narrow(float value) { return float_to_f16(value); }
 };
 
-template <typename Format>
-void merge_as(AttentionResult& a, const AttentionResult& b, int threads) {
-  using Element = typename Format::Element;
+/// out = weight_a a + weight_b b; a side without weight must not speak, even if it holds NaN from memory that nobody
+/// wrote.
+template <typename In, typename Out>
+void mix(const typename In::Element* a, float weight_a, const typename In::Element* b, float weight_b,
+         std::int64_t width, typename Out::Element* out) {
+  if (weight_a == 0 || weight_b == 0) {
+    const auto* speaks = weight_a == 0 ? b : a;
+    const float weight = weight_a == 0 ? weight_b : weight_a;
+    for (std::int64_t d = 0; d < width; ++d) out[d] = Out::narrow(weight * In::widen(speaks[d]));
+  } else {
+    for (std::int64_t d = 0; d < width; ++d)
+      out[d] = Out::narrow(weight_a * In::widen(a[d]) + weight_b * In::widen(b[d]));
+  }
+}
+
+template <typename In, typename Out>
+void merge_rows(const AttentionResult& a, const AttentionResult& b, AttentionResult& merged, int threads) {
   constexpr float kNothing = -std::numeric_limits<float>::infinity();
-  const Shape& shape = a.output.shape();
-  const std::int64_t width = shape[3];
-  const auto offset = [](const Shape& strides, std::int64_t x, std::int64_t y, std::int64_t z) {
-    return x * strides[0] + y * strides[1] + z * strides[2];
+  const Shape& shape = merged.output.shape();
+  const auto offset = [](const Tensor& tensor, std::int64_t x, std::int64_t y, std::int64_t z) {
+    return x * tensor.strides()[0] + y * tensor.strides()[1] + z * tensor.strides()[2];
   };
   parallel_ranges(threads, shape[0] * shape[1], 16, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
       const std::int64_t batch = row / shape[1];
       const std::int64_t token = row % shape[1];
       for (std::int64_t head = 0; head < shape[2]; ++head) {
-        float& lse = a.lse.as<float>()[offset(a.lse.strides(), batch, head, token)];
-        const float other = b.lse.as<float>()[offset(b.lse.strides(), batch, head, token)];
-        const float most = std::max(lse, other);
+        const float lse_a = a.lse.as<float>()[offset(a.lse, batch, head, token)];
+        const float lse_b = b.lse.as<float>()[offset(b.lse, batch, head, token)];
+        const float most = std::max(lse_a, lse_b);
         // Of two infinite ones each has all the weight; their difference would be NaN.
-        const float weight_a = lse == most ? 1.0F : std::exp(lse - most);
-        const float weight_b = other == most ? 1.0F : std::exp(other - most);
+        const float weight_a = lse_a == most ? 1.0F : std::exp(lse_a - most);
+        const float weight_b = lse_b == most ? 1.0F : std::exp(lse_b - most);
         const float sum = weight_a + weight_b;
-        Element* x = a.output.as<Element>() + offset(a.output.strides(), batch, token, head);
+        auto* out = merged.output.as<typename Out::Element>() + offset(merged.output, batch, token, head);
+        float& lse = merged.lse.as<float>()[offset(merged.lse, batch, head, token)];
         if (most == kNothing) {  // neither side has seen a key, whatever their memory holds
-          std::fill_n(x, width, Format::narrow(0.0F));
+          std::fill_n(out, shape[3], Out::narrow(0.0F));
+          lse = kNothing;
           continue;
         }
-        const Element* y = b.output.as<Element>() + offset(b.output.strides(), batch, token, head);
-        for (std::int64_t d = 0; d < width; ++d) {
-          // A side without weight must not speak, even if it holds NaN from memory that nobody wrote.
-          const float from_a = weight_a == 0 ? 0 : weight_a * Format::widen(x[d]);
-          const float from_b = weight_b == 0 ? 0 : weight_b * Format::widen(y[d]);
-          x[d] = Format::narrow((from_a + from_b) / sum);
-        }
+        mix<In, Out>(a.output.as<typename In::Element>() + offset(a.output, batch, token, head), weight_a / sum,
+                     b.output.as<typename In::Element>() + offset(b.output, batch, token, head), weight_b / sum,
+                     shape[3], out);
         lse = most + std::log(sum);
       }
     }
   });
 }
 
+/// Calls body with the format of a dtype.
+template <typename Body>
+void with_format(DType dtype, const Body& body) {
+  switch (dtype) {
+    case DType::bf16: return body(BFloat16{});
+    case DType::f16: return body(Float16{});
+    default: return body(Float32{});
+  }
+}
+
 }  // namespace
 
-void merge_states_into(AttentionResult& a, const AttentionResult& b, int threads) {
-  switch (a.output.dtype()) {
-    case DType::bf16: return merge_as<BFloat16>(a, b, threads);
-    case DType::f16: return merge_as<Float16>(a, b, threads);
-    default: return merge_as<Float32>(a, b, threads);
-  }
+void merge_states(const AttentionResult& a, const AttentionResult& b, AttentionResult merged, int threads) {
+  with_format(a.output.dtype(), [&]<typename In>(In) {
+    with_format(merged.output.dtype(), [&]<typename Out>(Out) { merge_rows<In, Out>(a, b, merged, threads); });
+  });
 }
 
 }  // namespace rondo

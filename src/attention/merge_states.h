@@ -5,9 +5,10 @@
 
 namespace rondo {
 
-/// `a` becomes the union of `a` and `b`. Both out [B, S, N, D] with a dense last axis, lse [B, N, S] float32; shapes
-/// and dtypes agree (unchecked). Weights are exp(lse - largest lse), so that any lse is safe; -infinity on both sides
-/// leaves 0 and -infinity.
-void merge_states_into(AttentionResult& a, const AttentionResult& b, int threads);
+/// `merged` becomes the union of `a` and `b`, one of which it may be. Outputs [B, S, N, D] with a dense last axis, lse
+/// [B, N, S] float32; shapes agree, and the dtypes of a's and b's outputs (unchecked): float32, bfloat16 or float16, as
+/// `merged` has. Weights are exp(lse - largest lse), so that any lse is safe; -infinity on both sides leaves 0 and
+/// -infinity.
+void merge_states(const AttentionResult& a, const AttentionResult& b, AttentionResult merged, int threads);
 
 }  // namespace rondo

@@ -29,11 +29,15 @@ struct KernelRequest {
   WeightStore& weights;
 };
 
+class CollectiveRun;
+
 struct KernelArgs {
   std::span<const Tensor> inputs;  // a weight that the kernel packed is undefined here
   std::span<Tensor> outputs;
   std::span<std::byte> scratch;  // 64-byte aligned, of scratch_bytes()
   int threads;
+  /// How to reach other ranks; null for a run on its own.
+  CollectiveRun* collectives = nullptr;
 };
 
 /// Immutable after construction: sessions on several threads share it.

@@ -251,7 +251,7 @@ AttentionResult merge_attention_states(const AttentionResult& a, const Attention
   check(a.output.shape() == b.output.shape() && a.output.dtype() == b.output.dtype(), "merge: outputs {} and {} differ",
         describe(a.output), describe(b.output));
   AttentionResult merged{a.output.to(a.output.dtype()), a.lse.to_float32()};
-  merge_states_into(merged, {with_dense_rows(b.output), b.lse}, default_threads());
+  merge_states(merged, {with_dense_rows(b.output), b.lse}, merged, default_threads());
   return merged;
 }
 

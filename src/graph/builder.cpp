@@ -60,13 +60,17 @@ ValueId GraphBuilder::add(std::shared_ptr<const Operator> op, std::initializer_l
 }
 
 ValueId GraphBuilder::add(std::shared_ptr<const Operator> op, std::span<const ValueId> inputs) {
+  return add_all(std::move(op), inputs).front();
+}
+
+std::vector<ValueId> GraphBuilder::add_all(std::shared_ptr<const Operator> op, std::span<const ValueId> inputs) {
   Node node{std::move(op), {inputs.begin(), inputs.end()}, {}};
   const auto producer = static_cast<NodeId>(graph_.nodes.size());
   for (TensorType& type : node.op->infer(graph_.input_types(node))) {
     node.outputs.push_back(new_value({ValueKind::computed, std::move(type), "", producer, {}}));
   }
   graph_.nodes.push_back(std::move(node));
-  return graph_.nodes.back().outputs.front();
+  return graph_.nodes.back().outputs;
 }
 
 void GraphBuilder::begin_segment(const std::string& kind, int index) {

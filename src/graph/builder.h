@@ -30,6 +30,8 @@ class GraphBuilder {
   /// Adds a node and returns its only output. Throws InvalidArgument when the inputs do not fit.
   ValueId add(std::shared_ptr<const Operator> op, std::initializer_list<ValueId> inputs);
   ValueId add(std::shared_ptr<const Operator> op, std::span<const ValueId> inputs);
+  /// The same for an operator of any number of outputs.
+  std::vector<ValueId> add_all(std::shared_ptr<const Operator> op, std::span<const ValueId> inputs);
   template <typename Op, typename... Args>
   ValueId apply(std::initializer_list<ValueId> inputs, Args&&... args) {
     return add(std::make_shared<const Op>(std::forward<Args>(args)...), inputs);
@@ -38,6 +40,11 @@ class GraphBuilder {
   const TensorType& type(ValueId value) const { return graph_.values[static_cast<std::size_t>(value)].type; }
   const Shape& shape(ValueId value) const { return type(value).shape; }
   const WeightSource* weights() const { return weights_; }
+  /// The constant that a value is; null for others.
+  const Tensor* constant_of(ValueId value) const {
+    const Value& v = graph_.values[static_cast<std::size_t>(value)];
+    return v.kind == ValueKind::constant ? &v.constant : nullptr;
+  }
 
   /// The attention kernels that a caller may force on this model. Without a call: any.
   void support_attention_kernels(std::vector<std::string> names) { graph_.attention_kernels = std::move(names); }

@@ -7,6 +7,7 @@
 #include "graph/passes/attention_selection.h"
 #include "graph/passes/quantize_attention.h"
 #include "graph/passes/quantize_linears.h"
+#include "graph/passes/sequence_parallel.h"
 
 namespace rondo {
 
@@ -14,6 +15,7 @@ std::vector<PassResult> run_flow(Graph& graph, const PlanOptions& options) {
   request_attention(graph, options.attention);
   std::vector<PassResult> results;
   if (options.kv_cache.active()) results.push_back(quantize_attention(graph, options.kv_cache));
+  if (options.parallel.active()) results.push_back(parallelize_sequence(graph, options.parallel));
   if (options.quantization.active()) results.push_back(quantize_linears(graph, options.quantization));
   for (PassResult& result : run_passes(graph, options.passes)) results.push_back(std::move(result));
   return results;
@@ -21,9 +23,10 @@ std::vector<PassResult> run_flow(Graph& graph, const PlanOptions& options) {
 
 std::shared_ptr<const Plan> Model::plan(const std::string& key, const PlanOptions& options,
                                         const std::function<Graph()>& build) {
-  const std::string full_key = fmt::format("{} threads={} passes={} attention:{} kv cache:{} quantization:{}", key,
-                                           options.threads, options.passes.to_string(), to_string(options.attention),
-                                           options.kv_cache.to_string(), options.quantization.to_string());
+  const std::string full_key =
+      fmt::format("{} threads={} passes={} attention:{} kv cache:{} parallel:{} quantization:{}", key, options.threads,
+                  options.passes.to_string(), to_string(options.attention), options.kv_cache.to_string(),
+                  options.parallel.to_string(), options.quantization.to_string());
   const std::lock_guard lock(mutex_);
   const auto found =
       std::find_if(plans_.begin(), plans_.end(), [&](const auto& entry) { return entry.first == full_key; });

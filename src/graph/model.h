@@ -10,6 +10,7 @@
 #include "attention/attention_request.h"
 #include "attention/kv_cache_policy.h"
 #include "graph/plan.h"
+#include "parallel/token_layout.h"
 #include "quantization/quantization_policy.h"
 
 namespace rondo {
@@ -24,10 +25,12 @@ struct PlanOptions {
   QuantizationPolicy quantization;
   /// Which attention is.
   KvCachePolicy kv_cache;
+  /// Over which ranks tokens are split.
+  SequenceParallel parallel = {};
 };
 
-/// Rewrites a graph as the options say: attention, then quantisation, then the compile passes, whatever the order in
-/// which a caller named them.
+/// Rewrites a graph as the options say: attention, then parallelism, then quantisation, then the compile passes,
+/// whatever the order in which a caller named them.
 std::vector<PassResult> run_flow(Graph& graph, const PlanOptions& options);
 
 class Model {

@@ -11,6 +11,13 @@ namespace {
 
 std::size_t at(ValueId id) { return static_cast<std::size_t>(id); }
 
+/// True where all outputs are empty: a rank may hold no tokens, or no heads.
+bool computes_nothing(const Graph& graph, const Node& node) {
+  return !node.op->has_effect() && std::all_of(node.outputs.begin(), node.outputs.end(), [&](ValueId id) {
+    return graph.values[at(id)].type.shape.elements() == 0;
+  });
+}
+
 }  // namespace
 
 Plan::Plan(Graph graph, std::vector<PassResult> passes, WeightStore& weights, int threads)
@@ -33,7 +40,7 @@ Plan::Plan(Graph graph, std::vector<PassResult> passes, WeightStore& weights, in
       if (resident_[at(node.inputs[0])].defined()) {
         resident_[at(node.outputs[0])] = *node.op->view(resident_[at(node.inputs[0])]);
       }
-    } else {
+    } else if (!computes_nothing(graph_, node)) {
       choose_kernel(static_cast<NodeId>(i), weights);
     }
   }

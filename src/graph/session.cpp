@@ -3,6 +3,7 @@
 #include <chrono>
 
 #include "core/threads.h"
+#include "parallel/collective_run.h"
 #include "rondo/error.h"
 
 namespace rondo {
@@ -51,6 +52,9 @@ void Session::run(const RunContext& context) {
   const ThreadTeamScope team(plan_->threads());
   const std::span<std::byte> scratch(arena_.as<std::byte>() + plan_->layout().memory.arena_bytes,
                                      plan_->scratch_bytes());
+  std::optional<CollectiveRun> collectives;
+  if (context.groups != nullptr) collectives.emplace(*context.groups);
+  CollectiveRun* const peers = collectives ? &*collectives : nullptr;
   if (context.step_ms != nullptr) context.step_ms->resize(steps_.size());
   for (std::size_t i = 0; i < steps_.size(); ++i) {
     if (context.cancel != nullptr && context.cancel->load(std::memory_order_relaxed)) throw Cancelled("run: cancelled");
@@ -58,7 +62,7 @@ void Session::run(const RunContext& context) {
     const auto start = context.step_ms != nullptr ? Clock::now() : Clock::time_point();
     const double recorded_ms = context.recorder != nullptr ? context.recorder->clock.now_ms() : 0;
     const bool falls_back = step.fallback != nullptr && step.op->falls_back_at(context.step);
-    (falls_back ? step.fallback : step.kernel)->run({step.inputs, step.outputs, scratch, plan_->threads()});
+    (falls_back ? step.fallback : step.kernel)->run({step.inputs, step.outputs, scratch, plan_->threads(), peers});
     if (context.step_ms != nullptr) {
       (*context.step_ms)[i] += std::chrono::duration<double, std::milli>(Clock::now() - start).count();
     }

@@ -63,6 +63,13 @@ void SwigluOp::reference(std::span<const RefTensor> inputs, std::span<RefTensor>
   }
 }
 
+std::optional<std::size_t> BinaryOp::token_axis(std::span<const TensorType> inputs, std::size_t index) const {
+  // b's axes are a's last ones.
+  const std::size_t missing = inputs[0].shape.rank() - inputs[index].shape.rank();
+  if (inputs[0].shape.rank() < 3 || missing > 1) return std::nullopt;
+  return 1 - missing;
+}
+
 std::vector<TensorType> BinaryOp::infer(std::span<const TensorType> inputs) const {
   check_count(inputs, 2, 2);
   check_floating(inputs);

@@ -19,6 +19,7 @@ class ActivationOp final : public Operator {
   std::string attributes() const override { return std::string(activation_name(kind_)); }
   RowGaps row_gaps() const override { return RowGaps::anywhere; }
   int overwritable_input() const override { return 0; }
+  bool keeps_tokens() const override { return true; }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
   void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
 
@@ -31,6 +32,7 @@ class SwigluOp final : public Operator {
  public:
   std::string_view name() const override { return "swiglu"; }
   RowGaps row_gaps() const override { return RowGaps::anywhere; }
+  bool keeps_tokens() const override { return true; }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
   void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
 };
@@ -45,6 +47,8 @@ class BinaryOp final : public Operator {
   std::string_view name() const override { return kind_ == BinaryKind::add ? "add" : "multiply"; }
   RowGaps row_gaps() const override { return RowGaps::anywhere; }
   int overwritable_input() const override { return 0; }
+  bool keeps_tokens() const override { return true; }
+  std::optional<std::size_t> token_axis(std::span<const TensorType> inputs, std::size_t index) const override;
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
   void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
 
@@ -59,6 +63,7 @@ class CastOp final : public Operator {
   std::string_view name() const override { return "cast"; }
   std::string attributes() const override { return std::string(dtype_name(dtype_)); }
   RowGaps row_gaps() const override { return RowGaps::anywhere; }
+  bool keeps_tokens() const override { return true; }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
   void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
 

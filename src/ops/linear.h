@@ -28,6 +28,7 @@ class LinearOp final : public Operator {
   static constexpr std::size_t kResidual = 4;
   std::string_view name() const override { return "linear"; }
   std::string attributes() const override;
+  bool keeps_tokens() const override { return true; }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
   void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
   /// Quantised products go through tiles, which are written anywhere. oneDNN's own, also those of native steps, lose 3

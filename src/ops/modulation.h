@@ -17,6 +17,7 @@ class ModulateOp final : public Operator {
   std::string_view name() const override { return "modulate"; }
   RowGaps row_gaps() const override { return RowGaps::anywhere; }
   int overwritable_input() const override { return 0; }
+  bool keeps_tokens() const override { return true; }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
   void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
 };
@@ -27,6 +28,7 @@ class GatedAddOp final : public Operator {
   std::string_view name() const override { return "gated_add"; }
   RowGaps row_gaps() const override { return RowGaps::anywhere; }
   int overwritable_input() const override { return 0; }
+  bool keeps_tokens() const override { return true; }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
   void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
 };

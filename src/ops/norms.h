@@ -14,6 +14,7 @@ class RmsNormOp final : public Operator {
   std::string attributes() const override { return fmt::format("eps={}", eps_); }
   RowGaps row_gaps() const override { return RowGaps::anywhere; }
   int overwritable_input() const override { return 0; }
+  bool keeps_tokens() const override { return true; }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
   void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
 
@@ -30,6 +31,7 @@ class LayerNormOp final : public Operator {
   std::string attributes() const override { return fmt::format("eps={}", eps_); }
   RowGaps row_gaps() const override { return RowGaps::anywhere; }
   int overwritable_input() const override { return 0; }
+  bool keeps_tokens() const override { return true; }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
   void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
 

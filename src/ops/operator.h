@@ -54,6 +54,17 @@ class Operator {
   /// The input over whose elements the output's may be written one by one, as each is read before its place is
   /// written; -1: none.
   virtual int overwritable_input() const { return -1; }
+  /// Whether it does more than compute its outputs: then it runs though nobody reads them or they are empty.
+  virtual bool has_effect() const { return false; }
+  /// Whether every token of output 0 (an index of its axis 1) depends on that token of the inputs alone, and otherwise
+  /// on what all tokens share. Tokens may then be computed apart.
+  virtual bool keeps_tokens() const { return false; }
+  /// Of such an operator: the axis of an input that runs along its tokens; none for what they share.
+  virtual std::optional<std::size_t> token_axis(std::span<const TensorType> inputs, std::size_t index) const {
+    const Shape& shape = inputs[index].shape;
+    if (shape.rank() < 3 || shape[1] != inputs[0].shape[1]) return std::nullopt;
+    return 1;
+  }
   /// For operators that do not run alike at every step of a request: what runs in this one's place, on the
   /// same inputs, at the steps that falls_back_at() names.
   virtual const Operator* fallback() const { return nullptr; }

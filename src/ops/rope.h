@@ -15,6 +15,10 @@ class RopeOp final : public Operator {
   std::string_view name() const override { return "rope"; }
   std::string attributes() const override { return mode_ == RotaryMode::half ? "half" : "interleaved"; }
   RowGaps row_gaps() const override { return RowGaps::anywhere; }
+  bool keeps_tokens() const override { return true; }
+  std::optional<std::size_t> token_axis(std::span<const TensorType> /*inputs*/, std::size_t index) const override {
+    return index == 0 ? 1 : 0;
+  }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
   void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
 

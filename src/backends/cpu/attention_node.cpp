@@ -19,6 +19,7 @@ AttentionProblem problem_of(const KernelRequest& request) {
   if (request.inputs.size() == 4) problem.mask = MaskKind::additive;
   problem.own_scale = op_of(request).scale() != 1.0 / std::sqrt(static_cast<double>(problem.head_dim));
   problem.causal = op_of(request).causal();
+  problem.lse = op_of(request).partial();
   problem.quantization = op_of(request).request().quantization;
   return problem;
 }
@@ -42,6 +43,7 @@ class AttentionNode final : public Kernel {
     AttentionCall call{args.inputs[0], args.inputs[1], args.inputs[2], {},          args.outputs[0], {},
                        sequences_,     scale_,         causal_,        args.threads};
     if (args.inputs.size() == 4) call.mask = args.inputs[3];
+    if (args.outputs.size() == 2) call.lse = args.outputs[1];
     runner_->run(call, args.scratch);
   }
 

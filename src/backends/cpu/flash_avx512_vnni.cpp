@@ -170,8 +170,8 @@ class Flash : FlashBlocks {
           const float total = s_.total[v * 16 + r];  // of what is no number no integer tells
           const __m512 inverse = _mm512_set1_ps(std::isnan(total) ? total : used == 0 ? 0.0F : 1.0F / used);
           const std::int64_t index = q.head * h_.output_head_stride + (q.first + v * 16 + r) * h_.output_stride;
-          store_floats(h_.dtype, _mm512_mul_ps(_mm512_castsi512_ps(x[r]), inverse),
-                       const_cast<void*>(element(h_.dtype, h_.output, index)), c, h_.value_dim - c);
+          store_floats(h_.output_dtype, _mm512_mul_ps(_mm512_castsi512_ps(x[r]), inverse),
+                       const_cast<void*>(element(h_.output_dtype, h_.output, index)), c, h_.value_dim - c);
         }
       }
       if (h_.lse == nullptr) continue;

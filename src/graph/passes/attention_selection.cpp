@@ -17,8 +17,7 @@ void request_attention(Graph& graph, const AttentionRequest& request) {
                                   request.backend, fmt::join(supported, ", ")));
   }
   for (Node& node : graph.nodes) {
-    if (const auto* op = dynamic_cast<const AttentionOp*>(node.op.get()))
-      node.op = std::make_shared<const AttentionOp>(op->scale(), op->causal(), request);
+    if (const auto* op = dynamic_cast<const AttentionOp*>(node.op.get())) node.op = op->with(request);
   }
 }
 

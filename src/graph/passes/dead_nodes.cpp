@@ -13,8 +13,9 @@ PassResult remove_dead_nodes(Graph& graph) {
   std::vector<bool> remove(graph.nodes.size(), false);
   for (std::size_t i = graph.nodes.size(); i-- > 0;) {
     const Node& node = graph.nodes[i];
-    const bool needed = std::any_of(node.outputs.begin(), node.outputs.end(),
-                                    [&](ValueId id) { return read[static_cast<std::size_t>(id)]; });
+    const bool needed = node.op->has_effect() || std::any_of(node.outputs.begin(), node.outputs.end(), [&](ValueId id) {
+                          return read[static_cast<std::size_t>(id)];
+                        });
     if (!needed) {
       remove[i] = true;
       ++result.nodes_matched;

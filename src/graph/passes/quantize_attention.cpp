@@ -33,7 +33,7 @@ PassResult quantize_attention(Graph& graph, const KvCachePolicy& policy) {
     if (is_cross || policy.skips_layer(layer)) {
       AttentionRequest request = op->request();
       request.backend = native_backend;
-      node.op = std::make_shared<const AttentionOp>(op->scale(), op->causal(), std::move(request));
+      node.op = op->with(std::move(request));
       result.miss(graph, node.outputs[0],
                   fmt::format("layer {}: {}", layer,
                               is_cross ? "attends to other tokens than its own" : "kv-cache-skip-layers names it"));
@@ -42,7 +42,7 @@ PassResult quantize_attention(Graph& graph, const KvCachePolicy& policy) {
       request.quantization = policy.quantization;
       request.native_steps = policy.skip_steps;
       request.native_backend = native_backend;
-      node.op = std::make_shared<const AttentionOp>(op->scale(), op->causal(), std::move(request));
+      node.op = op->with(std::move(request));
       result.matched(1, 1);
     }
     ++layer;

@@ -1,0 +1,194 @@
+#include "graph/passes/collectives.h"
+
+#include <array>
+#include <cstring>
+
+#include "ops/layout.h"
+#include "parallel/communicator.h"
+
+namespace rondo {
+namespace {
+
+std::int64_t count(const ElementRange& range) { return range.end - range.begin; }
+
+/// Elements behind the first two axes.
+std::int64_t token_elements(const Shape& shape) {
+  std::int64_t elements = 1;
+  for (std::size_t axis = 2; axis < shape.rank(); ++axis) elements *= shape[axis];
+  return elements;
+}
+
+Tensor taken(const Tensor& x, std::size_t axis, std::span<const ElementRange> ranges) {
+  Shape shape = x.shape();
+  shape[axis] = 0;
+  for (const ElementRange& range : ranges) shape[axis] += count(range);
+  Tensor result = Tensor::empty(shape, x.dtype());
+  std::int64_t outer = 1;
+  for (std::size_t a = 0; a < axis; ++a) outer *= shape[a];
+  std::int64_t begin = 0;
+  for (const ElementRange& range : ranges) {
+    // Constants are dense: what lies behind the axis is one run.
+    const std::size_t row = static_cast<std::size_t>(x.strides()[axis]) * dtype_size(x.dtype());
+    for (std::int64_t o = 0; o < outer; ++o) {
+      std::memcpy(result.as<std::byte>() + static_cast<std::size_t>(o * shape[axis] + begin) * row,
+                  x.as<std::byte>() + static_cast<std::size_t>(o * x.shape()[axis] + range.begin) * row,
+                  static_cast<std::size_t>(count(range)) * row);
+    }
+    begin += count(range);
+  }
+  return result;
+}
+
+}  // namespace
+
+ExchangePlan CollectiveBuilder::new_plan(std::string purpose, RankGroup group) {
+  // Tags may come again: messages of one tag keep their order.
+  return {std::move(purpose), group, next_slot_++ % Communicator::kMostTag, {}, {}, {}};
+}
+
+StartedExchange CollectiveBuilder::start(ValueId x, const Shape& received, ExchangePlan plan) {
+  // Flat, so that messages are runs of it; a view where x is dense.
+  const ValueId flat = b_.apply<ReshapeOp>({x}, Shape{b_.shape(x).elements()});
+  const int slot = plan.slot;
+  TensorType type = b_.type(x);
+  type.shape = received;
+  return {b_.apply<ExchangeOp>({flat}, std::move(plan), std::move(type)), flat, slot};
+}
+
+ValueId CollectiveBuilder::wait(const StartedExchange& exchange) {
+  return b_.apply<WaitOp>({exchange.received, exchange.sent}, exchange.slot);
+}
+
+ValueId CollectiveBuilder::take(ValueId x, std::size_t axis, std::span<const ElementRange> ranges) {
+  if (ranges.size() == 1 && count(ranges[0]) == b_.shape(x)[axis]) return x;
+  if (const Tensor* constant = b_.constant_of(x); constant != nullptr && constant->is_dense())
+    return b_.constant(taken(*constant, axis, ranges));
+  std::vector<ValueId> parts;
+  for (const ElementRange& range : ranges) {
+    if (count(range) > 0 || ranges.size() == 1) parts.push_back(b_.apply<SliceOp>({x}, axis, range.begin, range.end));
+  }
+  if (parts.empty()) return b_.apply<SliceOp>({x}, axis, 0, 0);
+  return parts.size() == 1 ? parts[0] : b_.add(std::make_shared<const ConcatOp>(axis), parts);
+}
+
+ValueId CollectiveBuilder::keep_own_tokens(ValueId x, std::size_t axis, const TokenLayout& layout) {
+  return take(x, axis, layout.positions_of(how_.rank(), how_.rank() + 1));
+}
+
+ValueId CollectiveBuilder::gather_tokens(ValueId x, const TokenLayout& layout) {
+  const Shape& own = b_.shape(x);
+  const std::int64_t row = token_elements(own);
+  const int rank = how_.rank();
+  ExchangePlan plan = new_plan("gather tokens", RankGroup::sequence);
+  Shape whole = own;
+  whole[1] = layout.tokens();
+  for (std::int64_t batch = 0; batch < own[0]; ++batch) {
+    std::int64_t source = batch * own[1];
+    std::int64_t target = batch * whole[1];
+    for (const TokenRun& run : layout.runs) {
+      const ElementRange held = run.held_by(rank, rank + 1);
+      const ElementRange sent{source * row, (source + count(held)) * row};
+      plan.copies.push_back({sent.begin, (target + held.begin) * row, sent.end - sent.begin});
+      for (int peer = 0; peer < how_.ranks() && run.is_split(); ++peer) {
+        if (peer == rank) continue;
+        const ElementRange theirs = run.held_by(peer, peer + 1);
+        plan.sends.push_back({peer, sent});
+        plan.receives.push_back({peer, {(target + theirs.begin) * row, (target + theirs.end) * row}});
+      }
+      source += count(held);
+      target += run.tokens();
+    }
+  }
+  return wait(start(x, whole, std::move(plan)));
+}
+
+ValueId CollectiveBuilder::scatter_heads(std::span<const ValueId> xs, const HeadSplit& heads,
+                                         const TokenLayout& layout) {
+  const int own = how_.place.ulysses;
+  const int first = how_.first_of_ring(how_.place.ring);
+  const int last = first + how_.degrees.ulysses;
+  const std::int64_t batches = b_.shape(xs[0])[0];
+  std::int64_t width = 0;
+  for (const ValueId x : xs) width += b_.shape(x)[3];
+  const Shape received{batches, layout.tokens_of(first, last), heads.count(own), width};
+  const std::int64_t row = received[2] * width;
+
+  ExchangePlan plan = new_plan("scatter heads", RankGroup::ulysses);
+  std::vector<HeadBlock> blocks;
+  std::int64_t packed = 0;
+  for (int peer = 0; peer < how_.degrees.ulysses; ++peer) {
+    std::int64_t here = 0;   // tokens of this rank before the run
+    std::int64_t there = 0;  // of this part of the ring
+    for (const TokenRun& run : layout.runs) {
+      const ElementRange part = run.held_by(first, last);
+      const ElementRange mine = run.held_by(first + own, first + own + 1);
+      const ElementRange theirs = run.held_by(first + peer, first + peer + 1);
+      for (std::int64_t batch = 0; batch < batches && (run.is_split() || peer == own); ++batch) {
+        blocks.push_back({batch, {here, here + count(mine)}, heads.of(peer)});
+        const std::int64_t elements = count(mine) * heads.count(peer) * width;
+        const std::int64_t target = (batch * received[1] + there + theirs.begin - part.begin) * row;
+        if (peer == own) {
+          plan.copies.push_back({packed, target, elements});
+        } else {
+          plan.sends.push_back({peer, {packed, packed + elements}});
+          plan.receives.push_back({peer, {target, target + count(theirs) * row}});
+        }
+        packed += elements;
+      }
+      here += count(mine);
+      there += count(part);
+    }
+  }
+  return wait(start(b_.add(std::make_shared<const PackHeadsOp>(std::move(blocks), heads.repeats), xs), received,
+                    std::move(plan)));
+}
+
+ValueId CollectiveBuilder::gather_heads(ValueId x, const HeadSplit& heads, const TokenLayout& layout) {
+  const int own = how_.place.ulysses;
+  const int first = how_.first_of_ring(how_.place.ring);
+  const int last = first + how_.degrees.ulysses;
+  const Shape& s = b_.shape(x);
+  const std::int64_t row = s[2] * s[3];
+  const Shape gathered{s[0], layout.tokens_of(how_.rank(), how_.rank() + 1), heads.bounds.back(), s[3]};
+
+  ExchangePlan plan = new_plan("gather heads", RankGroup::ulysses);
+  std::vector<HeadBlock> blocks;
+  std::int64_t packed = 0;
+  for (int peer = 0; peer < how_.degrees.ulysses; ++peer) {
+    std::int64_t here = 0;
+    std::int64_t there = 0;
+    for (const TokenRun& run : layout.runs) {
+      const ElementRange part = run.held_by(first, last);
+      const ElementRange mine = run.held_by(first + own, first + own + 1);
+      const ElementRange theirs = run.held_by(first + peer, first + peer + 1);
+      for (std::int64_t batch = 0; batch < s[0]; ++batch) {
+        blocks.push_back({batch, {here, here + count(mine)}, heads.of(peer)});
+        const std::int64_t elements = count(mine) * heads.count(peer) * s[3];
+        const std::int64_t source = (batch * s[1] + there + theirs.begin - part.begin) * row;
+        if (peer == own) {
+          plan.copies.push_back({source, packed, elements});
+        } else {
+          plan.sends.push_back({peer, {source, source + count(theirs) * row}});
+          plan.receives.push_back({peer, {packed, packed + elements}});
+        }
+        packed += elements;
+      }
+      here += count(mine);
+      there += count(part);
+    }
+  }
+  const ValueId staged = wait(start(x, Shape{packed}, std::move(plan)));
+  return b_.apply<UnpackHeadsOp>({staged}, std::move(blocks), gathered);
+}
+
+StartedExchange CollectiveBuilder::start_ring_shift(ValueId x, std::int64_t tokens) {
+  const int ranks = how_.degrees.ring;
+  const Shape& s = b_.shape(x);
+  const Shape received{s[0], tokens, s[2], s[3]};
+  ExchangePlan plan = new_plan("ring", RankGroup::ring);
+  plan.sends.push_back({(how_.place.ring + 1) % ranks, {0, s.elements()}});
+  plan.receives.push_back({(how_.place.ring - 1 + ranks) % ranks, {0, received.elements()}});
+  return start(x, received, std::move(plan));
+}
+
+}  // namespace rondo

@@ -1,0 +1,65 @@
+// One attention whose tokens lie on several ranks, as local attentions and collectives: Ulysses (heads for tokens),
+// ring (keys and values travel, partial results are merged), and both at once (USP, arXiv 2405.07719).
+#pragma once
+
+#include <optional>
+
+#include "attention/attention_op.h"
+#include "graph/passes/collectives.h"
+
+namespace rondo {
+
+/// Operands of an attention; `mask` is whole.
+struct AttentionOperands {
+  ValueId query;
+  ValueId key;
+  ValueId value;
+  std::optional<ValueId> mask;
+};
+
+class ParallelAttention {
+ public:
+  explicit ParallelAttention(CollectiveBuilder& collectives)
+      : c_(collectives), b_(collectives.builder()), how_(collectives.how()) {}
+
+  /// Query, key and value hold this rank's tokens of `layout`; so does the result.
+  ValueId over_shared_tokens(const AttentionOp& op, const AttentionOperands& local, const TokenLayout& layout);
+  /// The query holds this rank's tokens of `layout`, keys and values are whole: no message.
+  ValueId over_whole_keys(const AttentionOp& op, const AttentionOperands& operands, const TokenLayout& layout);
+
+ private:
+  /// Keys and values, and where they stand in the whole sequence.
+  struct Keys {
+    ValueId key;
+    ValueId value;
+    std::vector<ElementRange> positions;
+  };
+  /// What one rank's queries are.
+  struct Queries {
+    ValueId query;
+    std::vector<ElementRange> positions;
+    ElementRange heads;
+    std::int64_t keys;  // of the whole sequence
+  };
+  enum class Sight : std::uint8_t { all, none, causal, masked };
+
+  HeadSplit split_heads_of_query(ValueId query, ValueId key) const;
+  HeadSplit split_heads_of_keys(ValueId query, ValueId key) const;
+  Keys split_keys(ValueId joined, std::int64_t head_dim, std::vector<ElementRange> positions);
+  ValueId ring(const AttentionOp& op, const AttentionOperands& local, const TokenLayout& layout,
+               const Queries& queries);
+  /// What causality leaves of these keys to these queries.
+  static Sight sight(const AttentionOp& op, const Queries& queries, const std::vector<ElementRange>& keys,
+                     std::int64_t all_queries);
+  /// The mask that these queries and keys see; none where all is visible.
+  std::optional<ValueId> mask_of(std::optional<ValueId> mask, const Queries& queries,
+                                 const std::vector<ElementRange>& keys, Sight sight, std::int64_t all_queries);
+  std::vector<ValueId> attend(const AttentionOp& op, const Queries& queries, const Keys& keys,
+                              std::optional<ValueId> mask, std::int64_t all_queries, bool partial);
+
+  CollectiveBuilder& c_;
+  GraphBuilder& b_;
+  const SequenceParallel& how_;
+};
+
+}  // namespace rondo

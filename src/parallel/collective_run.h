@@ -1,0 +1,27 @@
+// What a run of a parallel graph carries: its groups, and the exchanges that are under way.
+#pragma once
+
+#include <map>
+#include <memory>
+
+#include "ops/exchange.h"
+#include "parallel/parallel_layout.h"
+
+namespace rondo {
+
+class CollectiveRun {
+ public:
+  explicit CollectiveRun(const ProcessGroups& groups) : groups_(groups) {}
+
+  /// Posts the plan's messages; `input` and `output` hold elements of so many bytes.
+  void start(const ExchangePlan& plan, std::span<const std::byte> input, std::span<std::byte> output,
+             std::size_t element_bytes);
+  /// Returns once the messages of a slot have left and come.
+  void wait(int slot);
+
+ private:
+  const ProcessGroups& groups_;
+  std::map<int, std::unique_ptr<Exchange>> under_way_;
+};
+
+}  // namespace rondo
