@@ -18,6 +18,7 @@
 #include "rondo/dtype.h"
 #include "rondo/export.h"
 #include "rondo/image.h"
+#include "rondo/parallel.h"
 
 namespace rondo RONDO_PUBLIC {
 
@@ -92,6 +93,10 @@ struct PipelineOptions {
   std::optional<TuneMode> tune;
   LinearQuantizationOptions quantization;
   KvCacheOptions kv_cache;
+  /// How work is shared among the ranks of `world`; null: this process is alone. Every rank opens the same model with
+  /// the same options and makes the same requests; what differs is found and named.
+  ParallelOptions parallel;
+  std::shared_ptr<ParallelWorld> world;
   /// Bytes that the process may take in all. A request that needs more is refused before any work; what is automatic
   /// (fusion, tiling, releasing text encoders) heeds it. Unset: what the system has available.
   std::optional<std::uint64_t> memory_limit;
@@ -201,18 +206,19 @@ class TextToImagePipeline {
 
   /// Another pipeline on the same weights, packed forms and plans, with buffers of its own: instances may generate at
   /// the same time, each on a thread of the caller's with threads() of its own. What one throws leaves the others as
-  /// they are.
+  /// they are. Throws Unsupported for one that shares its work with other ranks.
   TextToImagePipeline instance() const;
 
   /// The compute dtype and the number of threads in use.
   DType dtype() const;
   int threads() const;
 
-  /// Fills in every default and checks every value. Throws InvalidArgument, naming the field and what is allowed.
+  /// Fills in every default and checks every value; of several ranks, all call it. Throws InvalidArgument, naming the
+  /// field and what is allowed.
   ResolvedTextToImageRequest resolve(const TextToImageRequest& request) const;
 
-  /// Draws num_images_per_prompt pictures and hands each to `deliver` as it is done. Throws Cancelled when the
-  /// observer's flag is set.
+  /// Draws num_images_per_prompt pictures and hands each to `deliver` as it is done; of several ranks, on rank 0.
+  /// Throws Cancelled when the observer's flag is set, CommunicationError when another rank fails.
   RunReport generate(const ResolvedTextToImageRequest& request, const std::function<void(GeneratedImage&&)>& deliver,
                      const RunObserver& observer = {});
 

@@ -20,5 +20,6 @@ void add_config_command(CLI::App& app, const std::map<std::string, std::string>&
 void add_quantize_command(CLI::App& app);
 void add_contact_sheet_command(CLI::App& app);
 void add_env_command(CLI::App& app);
+void add_launch_command(CLI::App& app);
 
 }  // namespace rondo::cli

@@ -11,6 +11,7 @@
 #include "cli/commands.h"
 #include "cli/model_folder.h"
 #include "cli/output_names.h"
+#include "cli/parallel_flags.h"
 #include "cli/progress.h"
 #include "cli/prompts_file.h"
 #include "cli/request_json.h"
@@ -57,6 +58,7 @@ struct GenerateFlags {
   std::optional<std::string> instances;
   bool quiet = false;
   RunFlags run;
+  ParallelFlags parallel;
 };
 
 /// Flags win over what stands in `request`.
@@ -188,11 +190,18 @@ void check_outputs(const GenerateFlags& flags, const std::vector<std::string>& n
   }
 }
 
+/// Rank 0 of several speaks for all.
+bool speaks(const PipelineOptions& options) { return options.world == nullptr || options.world->rank() == 0; }
+
 /// A picture for each prompt of a file, the i-th with seed + i, over several instances.
 void run_prompts(const GenerateFlags& flags, const TextToImageRequest& given, const std::string& model,
                  PipelineOptions options) {
   const Trace clock;
   const auto instances = static_cast<int>(bounded("--instances", flags.instances, 1, 1, 64));
+  if (options.world != nullptr && instances > 1)
+    throw UsageError("--instances: ranks work together on one picture at a time; allowed is 1");
+  if (options.parallel.data_parallel)
+    throw UsageError("--data-parallel: shares out the pictures of one prompt; --prompts-file is given");
   if (!options.threads) options.threads = std::max(1, default_threads() / instances);
   TextToImagePipeline pipeline = TextToImagePipeline::open(model, options);
   std::vector<ResolvedTextToImageRequest> requests;
@@ -204,8 +213,8 @@ void run_prompts(const GenerateFlags& flags, const TextToImageRequest& given, co
   }
   const std::vector<std::string> names = output_names(flags.output.value_or("rondo-{seed}.png"), requests.front().seed,
                                                       static_cast<std::int64_t>(requests.size()));
-  check_outputs(flags, names);
-  if (!flags.quiet) {
+  if (speaks(options)) check_outputs(flags, names);
+  if (!flags.quiet && speaks(options)) {
     print_error("{}: {} prompts, {} instances with {} threads each, {}\n", model, requests.size(), instances,
                 pipeline.threads(), dtype_name(pipeline.dtype()));
   }
@@ -230,7 +239,7 @@ void run_prompts(const GenerateFlags& flags, const TextToImageRequest& given, co
         report_to_json(results[i].report, requests[i], pipeline, model, load_ms, results[i].duration_ms));
     pictures.back().update({{"output", names[i]}, {"instance", results[i].instance}, {"error", results[i].error}});
   }
-  if (flags.report) {
+  if (flags.report && speaks(options)) {
     const double seconds = (total_ms - load_ms) * 1e-3;
     const json report{{"schema_version", 1},
                       {"instances", instances},
@@ -273,25 +282,21 @@ void choose_native_layers(const GenerateFlags& flags, const TextToImageRequest& 
               options.kv_cache.skip_layers->empty() ? "none" : *options.kv_cache.skip_layers);
 }
 
-void run(const GenerateFlags& flags) {
-  const Trace clock;
-  const StoredRequest stored = collect_request(flags);
-  const std::string model = choose_model_folder(flags.model ? flags.model : stored.model);
-  PipelineOptions options = flags.run.options(stored.dtype);
-  choose_native_layers(flags, stored.request, model, options);
-  options.trace = flags.trace.has_value();
-  if (flags.prompts_file) return run_prompts(flags, stored.request, model, options);
+void run_request(const GenerateFlags& flags, const StoredRequest& stored, const std::string& model,
+                 const PipelineOptions& options, const Trace& clock) {
   TextToImagePipeline pipeline = TextToImagePipeline::open(model, options);
   const ResolvedTextToImageRequest request = resolve(pipeline, flags, stored.request);
   const std::vector<std::string> names =
       output_names(flags.output.value_or("rondo-{seed}.png"), request.seed, request.num_images_per_prompt);
-  check_outputs(flags, names);
+  if (speaks(options)) check_outputs(flags, names);
   const double load_ms = clock.now_ms();
 
   Progress progress;
   RunObserver observer;
   observer.cancel = &cancel_on_interrupt();
-  if (!flags.quiet) {
+  if (!speaks(options)) {
+    // One progress bar.
+  } else if (!flags.quiet) {
     print_error("{}: {} x {}, {} steps, seed {}, {}, {} threads\n", model, request.width, request.height,
                 request.num_inference_steps, request.seed, dtype_name(pipeline.dtype()), pipeline.threads());
     observer.on_stage = [&](const std::string& name) { progress.stage(name); };
@@ -309,12 +314,29 @@ void run(const GenerateFlags& flags) {
       },
       observer);
   progress.finish();
+  if (!speaks(options)) return;
   for (const std::string& note : report.notes) print_error("note: {}\n", note);
   if (flags.trace) write_output(*flags.trace, trace_to_json(report));
   if (flags.report) {
     write_output(*flags.report,
                  dump_json(report_to_json(report, request, pipeline, model, load_ms, clock.now_ms()), 2) + "\n");
   }
+}
+
+void run(const GenerateFlags& flags) {
+  const Trace clock;
+  const StoredRequest stored = collect_request(flags);
+  const std::string model = choose_model_folder(flags.model ? flags.model : stored.model);
+  PipelineOptions options = flags.run.options(stored.dtype);
+  choose_native_layers(flags, stored.request, model, options);
+  options.trace = flags.trace.has_value();
+  flags.parallel.apply(options);
+  if (flags.prompts_file) {
+    run_prompts(flags, stored.request, model, options);
+  } else {
+    run_request(flags, stored, model, options, clock);
+  }
+  if (options.world != nullptr) options.world->finish();
 }
 
 }  // namespace
@@ -346,6 +368,7 @@ void add_generate_command(CLI::App& app) {
   add_value(*command, "--report", f.report, "write times, memory and choices as JSON to this file");
   command->add_flag("-q,--quiet", f.quiet, "no progress");
   f.run.add_to(*command);
+  f.parallel.add_to(*command);
   command->callback([flags] { run(*flags); });
 }
 

@@ -14,6 +14,7 @@
 
 #include "cli/commands.h"
 #include "cli/config_file.h"
+#include "cli/parallel_flags.h"
 #include "cli/stderr.h"
 #include "cli/values.h"
 #include "core/cpu_level.h"
@@ -42,8 +43,9 @@ void log_to_stderr() {
   const std::string wanted = rondo::env_value("RONDO_LOG").value_or("warning");
   for (const auto& [name, level] : levels) {
     if (wanted != name) continue;
-    rondo::set_log_sink(level,
-                        [](LogLevel, std::string_view message) { rondo::cli::print_error("rondo: {}\n", message); });
+    rondo::set_log_sink(level, [](LogLevel, std::string_view message) {
+      rondo::cli::print_error("rondo: {}{}\n", rondo::cli::rank_prefix(), message);
+    });
     return;
   }
   throw rondo::cli::UsageError(
@@ -52,7 +54,7 @@ void log_to_stderr() {
 
 int fail(int code, std::string_view message) {
   // One line: what a stranger's file put into a message must not break it.
-  rondo::cli::print_error("rondo: {}\n", rondo::printable(message, 2000));
+  rondo::cli::print_error("rondo: {}{}\n", rondo::cli::rank_prefix(), rondo::printable(message, 2000));
   return code;
 }
 
@@ -97,6 +99,7 @@ int run(int argc, char** argv) {
   rondo::cli::add_quantize_command(app);
   rondo::cli::add_contact_sheet_command(app);
   rondo::cli::add_env_command(app);
+  rondo::cli::add_launch_command(app);
   try {
     std::vector<std::string> arguments = rondo::cli::with_config_file(app, collect_arguments(argc, argv), from_file);
     std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them

@@ -28,6 +28,10 @@ constexpr std::array kVariables{
                 "measured attention kernels: not used, used (default), or measured where they are not yet"},
     EnvVariable{"RONDO_WEIGHT_CACHE", "DIR", "folder of packed weights, which processes share (default: none)"},
     EnvVariable{"HOME", "DIR", "where .cache/rondo is, without RONDO_CACHE_DIR and XDG_CACHE_HOME"},
+    EnvVariable{"OMPI_COMM_WORLD_RANK", "N", "this process's rank, set by Open MPI's mpirun"},
+    EnvVariable{"OMPI_COMM_WORLD_SIZE", "N", "how many processes mpirun started; above 1 they work together"},
+    EnvVariable{"PMI_RANK", "N", "the same, set by other launchers"},
+    EnvVariable{"PMI_SIZE", "N", "the same, set by other launchers"},
     EnvVariable{"XDG_CACHE_HOME", "DIR", "where the folder rondo is, without RONDO_CACHE_DIR"},
 };
 

@@ -9,9 +9,6 @@
 
 namespace rondo {
 
-/// Whether a launcher of MPI started this process together with others (Open MPI, MPICH, Slurm's PMI).
-bool launched_by_mpi();
-
 /// The library: "Open MPI 4.1.4", or why there is none.
 std::string mpi_version();
 

@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "parallel/mpi.h"
 #include "parallel/mpi_engine.h"
@@ -85,13 +84,6 @@ class World final : public MpiWorld {
 };
 
 }  // namespace
-
-bool launched_by_mpi() {
-  for (const char* variable : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"}) {
-    if (std::getenv(variable) != nullptr) return true;
-  }
-  return false;
-}
 
 std::string mpi_version() {
   char version[MPI_MAX_LIBRARY_VERSION_STRING];

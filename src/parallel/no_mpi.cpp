@@ -3,8 +3,6 @@
 
 namespace rondo {
 
-bool launched_by_mpi() { return false; }
-
 std::string mpi_version() {
   return "none: this build has no MPI; install libopenmpi-dev and openmpi-bin and build again";
 }

@@ -56,8 +56,9 @@ void check_degrees(const ParallelDegrees& degrees, int world) {
         fmt::format("cfg-parallel: {} is given; allowed are 1 and 2: guidance has two branches", degrees.cfg));
   }
   if (product != world) {
-    throw InvalidArgument(fmt::format("parallel: {} makes {} ranks and the world has {}; both must be equal",
-                                      degrees.to_string(), product, world));
+    throw InvalidArgument(fmt::format("parallel: {} makes {} ranks and the world has {}; both must be equal{}",
+                                      degrees.to_string(), product, world,
+                                      world == 1 ? fmt::format(" (rondo launch -n {} starts them)", product) : ""));
   }
 }
 

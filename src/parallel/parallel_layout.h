@@ -55,7 +55,7 @@ class ProcessGroups {
   Communicator& ulysses() const { return *ulysses_; }
   Communicator& ring() const { return *ring_; }
   Communicator& cfg() const { return *cfg_; }
-  /// Ranks 0 of each picture.
+  /// The ranks of all pictures that stand where this one does.
   Communicator& data() const { return *data_; }
   /// Which ranks stand together in each group, a line a kind: "ulysses: [0, 1] [2, 3]".
   std::vector<std::string> describe() const;

@@ -8,6 +8,7 @@
 #include "backends/attention_backends.h"
 #include "core/float_formats.h"
 #include "graph/buffer_layout.h"
+#include "graph/passes/sequence_parallel.h"
 #include "models/layers.h"
 #include "pipelines/kv_cache_options.h"
 #include "pipelines/tile_blend.h"
@@ -29,6 +30,15 @@ void check_vocabulary(std::int32_t largest, std::int64_t vocabulary, const Diffu
 
 void note_truncation(std::vector<std::string>& notes, const char* encoder, std::int64_t length) {
   notes.push_back(fmt::format("{}: the prompt is longer than {} tokens; the rest is cut off", encoder, length));
+}
+
+/// A layer's attention, for as many tokens as may be.
+AttentionProblem attention_problem(const FluxTransformerConfig& config, DType dtype) {
+  AttentionProblem layer;
+  layer.heads = layer.key_heads = config.num_attention_heads;
+  layer.head_dim = layer.value_dim = config.attention_head_dim;
+  layer.dtype = dtype;
+  return layer;
 }
 
 }  // namespace
@@ -97,11 +107,7 @@ Tensor T5Encoder::encode(const std::string& prompt, std::int64_t length, const R
 
 KvCachePolicy settle_attention(const FluxTransformerConfig& config, DType dtype, const std::string& backend,
                                const KvCacheOptions& options) {
-  AttentionProblem layer;
-  layer.heads = layer.key_heads = config.num_attention_heads;
-  layer.head_dim = layer.value_dim = config.attention_head_dim;
-  layer.dtype = dtype;
-  return settle_kv_cache(kv_cache_policy(options), layer, config.layers(), backend);
+  return settle_kv_cache(kv_cache_policy(options), attention_problem(config, dtype), config.layers(), backend);
 }
 
 KvCachePolicy settle_attention(const JsonConfig& transformer, DType dtype, const std::string& backend,
@@ -117,8 +123,16 @@ FluxDenoiser::FluxDenoiser(const DiffusersFolder& folder, const ComputeOptions& 
       backend_(options.plan.attention.backend),
       kv_cache_(layered(options.kv_cache, stored_kv_cache_options(folder.config("transformer"), config_.layers()))),
       settled_(settle_attention(config_, options.dtype, backend_, kv_cache_)),
+      parallel_(options.plan.parallel),
       runner_("transformer", folder, options) {
   runner_.set_kv_cache(settled_);
+  if (options.plan.parallel.degrees.ring > 1) {
+    // A hop of the ring needs a kernel that returns its LSE: one that cannot is refused here, by name.
+    AttentionProblem hop = attention_problem(config_, options.dtype);
+    hop.lse = true;
+    hop.quantization = settled_.quantization;
+    attention_registry().select(hop, backend_);
+  }
   const std::array graphs{build_flux_transformer(config_, {1, 1, 1, 1, options.dtype}, &runner_.source())};
   refuse_unknown_tensors(runner_.source(), graphs, [](const std::string&) { return false; });
 }
@@ -134,7 +148,9 @@ KvCachePolicy FluxDenoiser::kv_cache_for(const KvCacheOptions& request) const {
 std::uint64_t FluxDenoiser::buffer_bytes(std::int64_t prompts, std::int64_t text_tokens, std::int64_t rows,
                                          std::int64_t columns) const {
   const FluxTransformerShape shape{prompts, text_tokens, rows, columns, runner_.dtype(), prompts > 1};
-  return lay_out_buffers(build_flux_transformer(config_, shape, nullptr)).memory.arena_bytes;
+  Graph graph = build_flux_transformer(config_, shape, nullptr);
+  if (parallel_.active()) parallelize_sequence(graph, parallel_);
+  return lay_out_buffers(graph).memory.arena_bytes;
 }
 
 double FluxDenoiser::flops(std::int64_t text_tokens, std::int64_t rows, std::int64_t columns) const {

@@ -68,6 +68,21 @@ std::uint64_t draw_seed() {
   return device();  // 32 bits are easy to type again
 }
 
+/// What all ranks must have asked for alike.
+std::vector<AgreedValue> request_values(const ResolvedTextToImageRequest& r) {
+  return {{"prompt", r.prompt},
+          {"prompt_2", r.prompt_2},
+          {"negative_prompt", r.negative_prompt},
+          {"negative_prompt_2", r.negative_prompt_2},
+          {"size", fmt::format("{} x {}", r.width, r.height)},
+          {"num_inference_steps", std::to_string(r.num_inference_steps)},
+          {"guidance_scale", std::to_string(r.guidance_scale)},
+          {"true_cfg_scale", std::to_string(r.true_cfg_scale)},
+          {"seed", std::to_string(r.seed)},
+          {"num_images_per_prompt", std::to_string(r.num_images_per_prompt)},
+          {"max_sequence_length", std::to_string(r.max_sequence_length)}};
+}
+
 bool has_two_branches(const ResolvedTextToImageRequest& request) { return request.true_cfg_scale > 1; }
 
 ComputeOptions for_other_parts(ComputeOptions options) {
@@ -78,7 +93,8 @@ ComputeOptions for_other_parts(ComputeOptions options) {
 }  // namespace
 
 FluxPipeline::FluxPipeline(const DiffusersFolder& folder, const ComputeOptions& options)
-    : tap_(options.tap),
+    : ranks_(options.groups),
+      tap_(options.tap),
       trace_(options.trace),
       cfg_fusion_(options.cfg_fusion),
       vae_tiling_(options.vae_tiling),
@@ -111,7 +127,8 @@ FluxPipeline::FluxPipeline(const DiffusersFolder& folder, const ComputeOptions& 
 
 FluxPipeline::FluxPipeline(const FluxPipeline& other, ClipEncoder clip, T5Encoder t5, FluxDenoiser transformer,
                            LatentDecoder vae)
-    : tap_(other.tap_),
+    : ranks_(other.ranks_),
+      tap_(other.tap_),
       trace_(other.trace_),
       cfg_fusion_(other.cfg_fusion_),
       vae_tiling_(other.vae_tiling_),
@@ -127,6 +144,7 @@ FluxPipeline::FluxPipeline(const FluxPipeline& other, ClipEncoder clip, T5Encode
       vae_(std::move(vae)) {}
 
 FluxPipeline FluxPipeline::instance() const {
+  if (!ranks_.alone()) throw Unsupported("instances: this pipeline shares its work with other ranks; allowed is one");
   return {*this, clip_.instance(), t5_.instance(), transformer_.instance(), vae_.instance()};
 }
 
@@ -168,7 +186,9 @@ ResolvedTextToImageRequest FluxPipeline::resolve(const TextToImageRequest& reque
   check_range("num_images_per_prompt", r.num_images_per_prompt, 1, kMostImages);
   r.max_sequence_length = request.max_sequence_length.value_or(t5_.longest_sequence());
   check_range("max_sequence_length", r.max_sequence_length, 1, t5_.longest_sequence());
-  r.seed = request.seed ? *request.seed : draw_seed();
+  r.seed = request.seed ? *request.seed : ranks_.agree_on(draw_seed());
+  require(ranks_.degrees().cfg == 1 || has_two_branches(r),
+          "cfg-parallel: true_cfg_scale is {}; both branches run above 1 only", r.true_cfg_scale);
   r.kv_cache = request.kv_cache;
   transformer_.kv_cache_for(r.kv_cache);  // refuses what could not run
   if (request.guidance_scale && !transformer_.config().guidance_embeds) {
@@ -212,7 +232,7 @@ FluxPipeline::SideBySide* FluxPipeline::tiles_side_by_side(const ResolvedTextToI
 }
 
 FluxPipeline::SideBySide* FluxPipeline::side_by_side(const ResolvedTextToImageRequest& request, RunReport& report) {
-  if (lanes_ == Lanes::one || threads_ < 2 || tap_) return nullptr;
+  if (lanes_ == Lanes::one || threads_ < 2 || tap_ || !ranks_.alone()) return nullptr;
   if (lanes_ == Lanes::automatic &&
       (!has_two_branches(request) || cfg_fusion_ != CfgFusion::automatic || step_flops(request) > kMostFlopsForLanes)) {
     return nullptr;
@@ -240,6 +260,20 @@ PromptEmbeddings FluxPipeline::encode(const std::string& prompt, const std::stri
       lanes->lane, [&] { embeddings.sequence = lanes->t5.encode(prompt_2, length, context, report.notes); },
       [&] { embeddings.pooled = lanes->clip.encode(prompt, there, notes); });
   report.notes.insert(report.notes.end(), notes.begin(), notes.end());
+  return embeddings;
+}
+
+PromptEmbeddings FluxPipeline::encode_once(const std::string& prompt, const std::string& prompt_2, std::int64_t length,
+                                           const RunContext& context, SideBySide* lanes, RunReport& report) {
+  PromptEmbeddings embeddings;
+  if (ranks_.leads_sequence()) {
+    embeddings = encode(prompt, prompt_2, length, context, lanes, report);
+  } else {
+    embeddings.pooled = Tensor::empty({1, clip_.config().hidden_size}, clip_.runner().dtype());
+    embeddings.sequence = Tensor::empty({1, length, t5_.config().d_model}, t5_.runner().dtype());
+  }
+  ranks_.share(embeddings.pooled);
+  ranks_.share(embeddings.sequence);
   return embeddings;
 }
 
@@ -355,6 +389,18 @@ void FluxPipeline::release_encoders_when_short(const ResolvedTextToImageRequest&
 
 RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
                                  const std::function<void(GeneratedImage&&)>& deliver, const RunObserver& observer) {
+  try {
+    return run(request, deliver, observer);
+  } catch (const CommunicationError&) {
+    throw;  // the others know
+  } catch (const std::exception& error) {
+    ranks_.fail(error.what());
+    throw;
+  }
+}
+
+RunReport FluxPipeline::run(const ResolvedTextToImageRequest& request,
+                            const std::function<void(GeneratedImage&&)>& deliver, const RunObserver& observer) {
   RunReport report;
   Trace trace;
   const auto stage = [&](const char* name) {
@@ -373,6 +419,7 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
                                        skip_steps_.back(), request.num_inference_steps - 1));
   }
 
+  ranks_.require_same(request_values(request));
   use_attention(request, report);
   check_memory(request);
   lane_recorder_ = recorder;  // one clock
@@ -385,13 +432,14 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
   std::vector<PromptEmbeddings> branches;
   {
     const TraceScope scope = stage("encode prompt");
-    branches.push_back(encode(request.prompt, request.prompt_2, request.max_sequence_length, context, lanes, report));
-    if (true_cfg) {
-      branches.push_back(encode(request.negative_prompt, request.negative_prompt_2, request.max_sequence_length,
-                                context, lanes, report));
+    for (const int branch : ranks_.branches_of(true_cfg ? 2 : 1)) {
+      branches.push_back(encode_once(branch == 0 ? request.prompt : request.negative_prompt,
+                                     branch == 0 ? request.prompt_2 : request.negative_prompt_2,
+                                     request.max_sequence_length, context, lanes, report));
     }
   }
-  const std::int64_t per_run = lanes != nullptr && cfg_fusion_ != CfgFusion::on ? 1 : prompts_per_run(request, report);
+  const bool one_each = (lanes != nullptr && cfg_fusion_ != CfgFusion::on) || ranks_.degrees().cfg > 1;
+  const std::int64_t per_run = one_each ? 1 : prompts_per_run(request, report);
   const bool tiled = decodes_in_tiles(request);
   if (tiled) report.notes.emplace_back("vae tiling: the picture is decoded in overlapping tiles");
   SideBySide* const tile_lanes = tiles_side_by_side(request, report);
@@ -405,7 +453,10 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
   const FlowMatchEulerScheduler::Schedule schedule =
       scheduler_.schedule(static_cast<int>(request.num_inference_steps), rows * columns);
 
-  for (std::int64_t index = 0; index < request.num_images_per_prompt; ++index) {
+  const int parts = ranks_.degrees().data;
+  for (std::int64_t first = 0; first < request.num_images_per_prompt; first += parts) {
+    const std::int64_t index = first + ranks_.place().data;
+    if (index >= request.num_images_per_prompt) break;
     const std::uint64_t seed = request.seed + static_cast<std::uint64_t>(index);
     std::vector<float> latents(count);
     {
@@ -427,7 +478,7 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
         const auto s = static_cast<std::size_t>(step);
         context.step = static_cast<int>(step);
         std::vector<float> velocity =
-            predict(latents, request, branches, per_run, schedule.timesteps[s], context, lanes);
+            ranks_.join_branches(predict(latents, request, branches, per_run, schedule.timesteps[s], context, lanes));
         if (true_cfg) {
           const auto scale = static_cast<float>(request.true_cfg_scale);
           const std::span<const float> without_prompt = std::span(velocity).subspan(count);
@@ -445,6 +496,7 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
       throw Error("denoise: the latents are not finite; the weights or the config do not hold together");
     }
     context.tap = nullptr;
+    if (!ranks_.decodes() || !ranks_.leads_sequence()) continue;
     GeneratedImage picture{{}, index, seed};
     {
       const TraceScope scope = stage("decode");
@@ -456,7 +508,20 @@ RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
         picture.image = vae_.decode(latents, rows, columns, tiled, context);
       }
     }
+    if (!ranks_.delivers()) {
+      ranks_.send_picture(picture.image);
+      continue;
+    }
+    const int width = picture.image.width;
+    const int height = picture.image.height;
     deliver(std::move(picture));
+    for (int part = 1; part < parts && first + part < request.num_images_per_prompt; ++part)
+      deliver({ranks_.receive_picture(part, width, height), first + part, seed + static_cast<std::uint64_t>(part)});
+  }
+  if (!ranks_.alone()) {
+    std::string line = "peak memory:";
+    for (const std::uint64_t bytes : ranks_.peak_memory()) line += fmt::format(" {}", human_bytes(bytes));
+    report.notes.push_back(line + " (rank by rank)");
   }
   for (const Trace::Event& event : trace.events()) report.stages.push_back({event.name, event.duration_ms});
   report.events = describe_events(recorder.events, 0);

@@ -6,6 +6,7 @@
 
 #include "core/lane.h"
 #include "pipelines/flux_components.h"
+#include "pipelines/ranks.h"
 #include "rondo/text_to_image.h"
 
 namespace rondo {
@@ -18,10 +19,13 @@ class FluxPipeline {
   FluxPipeline instance() const;
 
   ResolvedTextToImageRequest resolve(const TextToImageRequest& request) const;
+  /// With several ranks: all call it alike, and `deliver` is called on rank 0.
   RunReport generate(const ResolvedTextToImageRequest& request, const std::function<void(GeneratedImage&&)>& deliver,
                      const RunObserver& observer);
 
  private:
+  RunReport run(const ResolvedTextToImageRequest& request, const std::function<void(GeneratedImage&&)>& deliver,
+                const RunObserver& observer);
   FluxPipeline(const FluxPipeline& other, ClipEncoder clip, T5Encoder t5, FluxDenoiser transformer, LatentDecoder vae);
   /// What runs side by side: on the caller's thread the first of each, on the lane the other.
   struct SideBySide {
@@ -45,6 +49,9 @@ class FluxPipeline {
   RunContext of_lane(const RunContext& context);
   PromptEmbeddings encode(const std::string& prompt, const std::string& prompt_2, std::int64_t length,
                           const RunContext& context, SideBySide* lanes, RunReport& report);
+  /// The same on every rank that shares the sequence: the first of them encodes.
+  PromptEmbeddings encode_once(const std::string& prompt, const std::string& prompt_2, std::int64_t length,
+                               const RunContext& context, SideBySide* lanes, RunReport& report);
   /// The velocity of each branch, one after the other.
   std::vector<float> predict(std::span<const float> latents, const ResolvedTextToImageRequest& request,
                              std::span<const PromptEmbeddings> branches, std::int64_t per_run, float timestep,
@@ -71,6 +78,7 @@ class FluxPipeline {
   /// Pixels a side of one transformer token.
   std::int64_t pixels_per_token() const { return 2 * vae_.config().scale(); }
 
+  Ranks ranks_;
   NodeTap tap_;
   bool trace_;
   CfgFusion cfg_fusion_;

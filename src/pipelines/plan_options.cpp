@@ -7,6 +7,7 @@
 #include "core/env.h"
 #include "core/text.h"
 #include "core/threads.h"
+#include "parallel/world.h"
 #include "rondo/error.h"
 
 namespace rondo {
@@ -42,6 +43,23 @@ QuantizationPolicy quantization_policy(const LinearQuantizationOptions& options)
   return policy;
 }
 
+/// The degrees, what is not set filled in. Throws as check_degrees().
+ParallelDegrees parallel_degrees(const ParallelOptions& options, int world) {
+  ParallelDegrees degrees;
+  degrees.cfg = options.cfg_parallel ? 2 : 1;
+  degrees.ring = options.ring_degree;
+  degrees.ulysses = options.ulysses_degree.value_or(1);
+  // What is wrong in itself is found below.
+  const int left = degrees.ring < 1 || degrees.ulysses < 1 ? 1 : world / std::max(1, degrees.world());
+  if (options.data_parallel) {
+    degrees.data = std::max(1, left);
+  } else if (!options.ulysses_degree) {
+    degrees.ulysses = std::max(1, left);
+  }
+  check_degrees(degrees, world);
+  return degrees;
+}
+
 }  // namespace
 
 PlanOptions plan_options(const PipelineOptions& options) {
@@ -68,6 +86,10 @@ ComputeOptions compute_options(const PipelineOptions& options) {
   compute.dtype = resolve_compute_dtype(options.dtype);
   compute.plan = plan_options(options);
   compute.kv_cache = options.kv_cache;
+  const ParallelDegrees degrees = parallel_degrees(options.parallel, options.world ? options.world->size() : 1);
+  if (options.world == nullptr) return compute;
+  compute.groups = std::make_shared<const ProcessGroups>(options.world->implementation().communicator(), degrees);
+  compute.plan.parallel = {degrees, compute.groups->place(), options.parallel.replicate_text};
   return compute;
 }
 
@@ -75,6 +97,7 @@ PlanOptions options_of_other_parts(PlanOptions options) {
   options.attention.backend.clear();
   options.quantization = {};
   options.kv_cache = {};
+  options.parallel = {};
   return options;
 }
 

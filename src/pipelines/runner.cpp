@@ -97,6 +97,7 @@ void Runner::set_kv_cache(const KvCachePolicy& policy) {
 
 void Runner::run(RunContext context) {
   context.component = name_;
+  context.groups = options_.plan.parallel.active() ? options_.groups.get() : nullptr;
   session_->run(context);
 }
 

@@ -27,6 +27,8 @@ struct ComputeOptions {
   NodeTap tap = {};
   /// Whether reports have every node's times.
   bool trace = false;
+  /// The ranks that share the work; null: this one is alone.
+  std::shared_ptr<const ProcessGroups> groups = nullptr;
   /// Where packed weights are kept on disk; null: nowhere.
   std::shared_ptr<PackedWeightCache> weight_cache = nullptr;
 };

@@ -1,12 +1,40 @@
 #include "rondo/text_to_image.h"
 
+#include <fmt/format.h>
+
 #include "backends/packed_cache.h"
 #include "core/env.h"
 #include "pipelines/flux_pipeline.h"
 #include "pipelines/plan_options.h"
+#include "pipelines/ranks.h"
 #include "rondo/error.h"
+#include "rondo/version.h"
 
 namespace rondo {
+namespace {
+
+/// What all ranks of a run must have alike to compute the same.
+std::vector<AgreedValue> values_of(const DiffusersFolder& folder, const ComputeOptions& options) {
+  const PlanOptions& plan = options.plan;
+  const KvCacheOptions& kv = options.kv_cache;
+  return {{"version", fmt::format("{} ({})", version(), commit())},
+          {"model", fingerprint(folder)},
+          {"dtype", std::string(dtype_name(options.dtype))},
+          {"parallel", fmt::format("{}{}", plan.parallel.degrees.to_string(),
+                                   plan.parallel.replicates_text ? ", text on every rank" : "")},
+          {"passes", plan.passes.to_string()},
+          {"attention-backend", plan.attention.backend},
+          {"quantize", plan.quantization.to_string()},
+          {"kv-cache",
+           fmt::format("{} {} {} {} {}", kv.dtype ? static_cast<int>(*kv.dtype) : -1, kv.skip_steps.value_or("-"),
+                       kv.skip_layers.value_or("-"), kv.rotate ? static_cast<int>(*kv.rotate) : -1,
+                       kv.smooth_k ? static_cast<int>(*kv.smooth_k) : -1)},
+          {"cfg-fusion", std::to_string(static_cast<int>(options.cfg_fusion))},
+          {"vae-tiling", std::to_string(static_cast<int>(options.vae_tiling))}};
+}
+
+}  // namespace
+
 class TextToImagePipeline::Implementation {
  public:
   Implementation(const DiffusersFolder& folder, const ComputeOptions& options)
@@ -38,7 +66,12 @@ TextToImagePipeline TextToImagePipeline::open(const std::string& folder, const P
   if (!cache.empty()) compute.weight_cache = std::make_shared<PackedWeightCache>(cache, options.weight_cache_limit);
   if (options.lanes == Lanes::two && compute.plan.threads < 2)
     throw InvalidArgument("lanes: 2 are asked for and there is 1 thread; each lane needs one");
-  return TextToImagePipeline(std::make_unique<Implementation>(DiffusersFolder::open(folder), compute));
+  const Ranks ranks(compute.groups);
+  if (!ranks.alone() && options.lanes == Lanes::two)
+    throw Unsupported("lanes: 2 are asked for in a run of several ranks; allowed is 1");
+  const auto files = DiffusersFolder::open(folder);
+  ranks.require_same(values_of(files, compute));
+  return TextToImagePipeline(std::make_unique<Implementation>(files, compute));
 }
 
 TextToImagePipeline TextToImagePipeline::instance() const {
