@@ -9,6 +9,7 @@
 #include "cli/bench.h"
 #include "cli/cancel.h"
 #include "cli/commands.h"
+#include "cli/parallel_flags.h"
 #include "cli/run_flags.h"
 #include "core/cpu_level.h"
 #include "core/text.h"
@@ -36,6 +37,7 @@ struct BenchStepFlags {
   std::optional<std::string> runs;
   bool as_json = false;
   RunFlags run;
+  ParallelFlags parallel;
 };
 
 struct Preset {
@@ -111,9 +113,11 @@ void run_step(const BenchStepFlags& flags) {
   shape.batch = bounded("--branches", flags.branches, 1, 1, 8);
   shape.shares_latents = shape.batch > 1;
   const std::int64_t runs = bounded("--runs", flags.runs, 5, 1, 1000);
-  const PipelineOptions options = flags.run.options();
+  PipelineOptions options = flags.run.options();
+  flags.parallel.apply(options);
   shape.dtype = resolve_compute_dtype(options.dtype);
-  PlanOptions plan_options = rondo::plan_options(options);
+  const ComputeOptions compute = compute_options(options);
+  PlanOptions plan_options = compute.plan;
   refuse_without_dtype(options.kv_cache, {});
   plan_options.kv_cache = settle_attention(config, shape.dtype, plan_options.attention.backend, options.kv_cache);
 
@@ -127,6 +131,7 @@ void run_step(const BenchStepFlags& flags) {
   }
   RunContext context;
   context.cancel = &cancel_on_interrupt();
+  context.groups = plan_options.parallel.active() ? compute.groups.get() : nullptr;
   for (int warm_up = 0; warm_up < 2; ++warm_up) session.run(context);
   std::vector<double> times;
   std::vector<double> step_ms;
@@ -136,6 +141,9 @@ void run_step(const BenchStepFlags& flags) {
     session.run(context);
     times.push_back(clock.now_ms());
   }
+
+  if (options.world != nullptr) options.world->finish();
+  if (options.world != nullptr && options.world->rank() != 0) return;
 
   std::map<std::string, OperatorTime> operators;
   double total_ms = 0;
@@ -164,6 +172,8 @@ void run_step(const BenchStepFlags& flags) {
                       {"layers", {config.num_layers, config.num_single_layers}},
                       {"dtype", dtype_name(shape.dtype)},
                       {"threads", plan_options.threads},
+                      {"ulysses_degree", plan_options.parallel.degrees.ulysses},
+                      {"ring_degree", plan_options.parallel.degrees.ring},
                       {"branches", shape.batch},
                       {"tokens", shape.text_tokens + shape.image_tokens()},
                       {"cpu_level", cpu_level_name(cpu_level())},
@@ -209,6 +219,7 @@ void add_bench_step(CLI::App& bench) {
   add_value(*step, "--runs", flags->runs, "timed runs after two warm-ups (default 5)");
   step->add_flag("--json", flags->as_json, "print one JSON object");
   flags->run.add_to(*step);
+  flags->parallel.add_to(*step);
   step->callback([flags] { run_step(*flags); });
 }
 
