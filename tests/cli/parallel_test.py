@@ -1,0 +1,171 @@
+"""Several ranks on one picture: whatever the degrees, it is the picture of one rank; what goes wrong on one ends all."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import time
+import unittest
+from pathlib import Path
+
+from support import EMOJI, RONDO, CommandTest, pixels, rondo
+
+STEPS = ["--prompt", "cat face", "--seed", 1, "--num-inference-steps", 3, "--true-cfg-scale", 2, "--dtype", "f32"]
+
+
+def launch(ranks, *arguments, **more):
+    return rondo("launch", "-n", ranks, *arguments, **more)
+
+
+def has_mpi():
+    return shutil.which("mpirun") is not None and b"no MPI" not in launch(1, "--dry-run", "env").stderr
+
+
+def descendants(pid):
+    """The processes that a process started, and those that they did."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in task.read_text().split():
+            found += [int(child), *descendants(int(child))]
+    return found
+
+
+@unittest.skipUnless(has_mpi(), "needs mpirun")
+class ParallelTest(CommandTest):
+    def draw(self, *flags, ranks=1, count=1):
+        path = self.folder / "{index}.png"
+        report = self.folder / "report.json"
+        verb = ("generate", "--quiet", *STEPS, "--num-images-per-prompt", count, "-o", path, "--report", report, *flags)
+        result = rondo(*verb) if ranks == 1 else launch(ranks, *verb)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.notes = " ".join(json.loads(report.read_text())["notes"])
+        return [[v for row in pixels(self.folder / f"{i}.png") for v in row] for i in range(count)]
+
+    def assert_same(self, given, expected):
+        self.assertEqual(len(given), len(expected))
+        self.assertLessEqual(max(abs(a - b) for a, b in zip(given, expected)), 1)
+
+    def test_degrees_keep_the_picture(self):
+        for size in ((), ("--width", 80, "--height", 48)):
+            alone = self.draw(*size)[0]
+            for ranks, flags in ((2, ()), (2, ("--ring-degree", 2)), (3, ("--ulysses-degree", 3)), (3, ("--ring-degree", 3)),
+                                 (4, ()), (4, ("--ring-degree", 4)), (4, ("--ring-degree", 2)),
+                                 (2, ("--cfg-parallel",)), (4, ("--cfg-parallel", "--ulysses-degree", 2)),
+                                 (4, ("--ring-degree", 2, "--parallel-text", "replicated"))):
+                with self.subTest(size=size, ranks=ranks, flags=flags):
+                    self.assert_same(self.draw(*size, *flags, ranks=ranks)[0], alone)
+                    self.assertRegex(self.notes, r"peak memory:( [\d.]+ MB){%d} " % ranks)
+
+    def test_accelerations_keep_the_picture(self):
+        for flags in (("--no-compile",), ("--cfg-fusion", "off")):
+            alone = self.draw(*flags)[0]
+            for degrees in (("--ulysses-degree", 2), ("--ring-degree", 2)):
+                with self.subTest(flags=flags, degrees=degrees):
+                    self.assert_same(self.draw(*flags, *degrees, ranks=2)[0], alone)
+        # A last bit of difference turns some values to the next of 8 bits; a ring quantises keys in other blocks.
+        for flags in (("--quantize", "w8a8"), ("--kv-cache-dtype", "int8"), ("--kv-cache-dtype", "fp8")):
+            alone = self.draw(*flags)[0]
+            for degrees in (("--ulysses-degree", 2), ("--ring-degree", 2)):
+                with self.subTest(flags=flags, degrees=degrees):
+                    given = self.draw(*flags, *degrees, ranks=2)[0]
+                    squares = sum((a - b) ** 2 for a, b in zip(given, alone)) / len(alone)
+                    self.assertGreater(10 * math.log10(255**2 / max(squares, 1e-9)), 40)
+
+    def test_data_parallel(self):
+        alone = self.draw(count=3)
+        for ranks, flags in ((2, ()), (4, ("--cfg-parallel",)), (4, ("--ulysses-degree", 2)), (5, ())):
+            with self.subTest(ranks=ranks, flags=flags):
+                for given, expected in zip(self.draw("--data-parallel", *flags, ranks=ranks, count=3), alone):
+                    self.assert_same(given, expected)
+
+    def test_a_drawn_seed_is_the_same_on_all_ranks(self):
+        result = launch(2, "generate", "--quiet", "-p", "x", "--num-inference-steps", 1, "-o", self.folder / "a.png")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(result.stderr.decode().count("seed: "), 1, result.stderr)
+
+    def assert_refused(self, result, *parts):
+        error = result.stderr.decode()
+        self.assertNotEqual(result.returncode, 0, error)
+        self.assertEqual(result.stdout, b"")
+        for part in parts:
+            self.assertIn(part, error)
+        self.assertEqual(list(self.folder.glob("*.png")), [])
+
+    def test_refusals(self):
+        output = ("-o", self.folder / "a.png")
+        verb = ("generate", "-q", *STEPS, *output)
+        self.assert_refused(launch(3, *verb, "--ulysses-degree", 2), "makes 2 ranks and the world has 3")
+        self.assert_refused(launch(2, *verb, "--ring-degree", 4), "ring 4")
+        self.assert_refused(launch(2, *verb, "--lanes", 2, "--threads", 2), "lanes: 2 are asked for in a run of several ranks")
+        self.assert_refused(launch(2, *verb, "--cfg-parallel", "--true-cfg-scale", 1), "cfg-parallel: true_cfg_scale is 1")
+        self.assert_refused(launch(2, *verb, "--attention-backend", "onednn-bf16", "--ring-degree", 2), "onednn-bf16")
+        self.assert_refused(rondo(*verb, "--ulysses-degree", 2), "rondo launch -n 2 starts them")
+        self.assert_refused(rondo("launch", *verb), "-n: is missing")
+        self.assert_refused(rondo("launch", "-n", 0, *verb), "-n: 0 is given")
+        self.assert_refused(rondo("launch", "-n", 2), "what to run is missing")
+        self.assert_refused(rondo(*verb, "--rank-timeout", 0), "--rank-timeout: 0 is given")
+
+    def run_unlike(self, first, second):
+        """Two ranks with flags of their own."""
+        mpirun = launch(2, "--dry-run", "generate", "-q", *STEPS, "-o", self.folder / "a.png").stdout.decode().split()
+        at = mpirun.index("-n")
+        self.assertEqual(mpirun[at + 1], "2")
+        program = mpirun.index(os.path.realpath(RONDO))
+        common = mpirun[:at] + mpirun[at + 2:program]
+        # "cat face" was split at its space.
+        command = [RONDO, "generate", "-q", *map(str, STEPS), "-o", str(self.folder / "a.png")]
+        ranks = [["-n", "1", *command, *map(str, flags)] for flags in (first, second)]
+        return subprocess.run([*common, *ranks[0], ":", *ranks[1]], capture_output=True, timeout=60)
+
+    def test_ranks_that_differ_are_named(self):
+        self.assert_refused(self.run_unlike((), ("--seed", 2)), "rank 1 has seed '2' and rank 0 '1'")
+        self.assert_refused(self.run_unlike((), ("--dtype", "bf16")), "rank 1 has dtype 'bfloat16' and rank 0 'float32'")
+        self.assert_refused(self.run_unlike((), ("--quantize", "w8a8")), "rank 1 has quantize ")
+        model = self.copy_model()
+        self.edit_config(model, "scheduler", shift=2.5)
+        self.assert_refused(self.run_unlike(("--model", EMOJI), ("--model", model)), "rank 1 has model ")
+
+    def start_long_run(self, *flags):
+        process = subprocess.Popen([RONDO, "launch", "-n", "3", "generate", "-q", *map(str, STEPS), "--num-inference-steps", "1000",
+                                    "-o", str(self.folder / "a.png"), *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.addCleanup(process.kill)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            ranks = [p for p in descendants(process.pid) if os.path.realpath(f"/proc/{p}/exe") == os.path.realpath(RONDO)]
+            if len(ranks) == 3:
+                time.sleep(0.5)  # past the start
+                return process, ranks
+            time.sleep(0.05)
+        self.fail("the ranks did not start")
+
+    def assert_all_end(self, process, ranks, *parts):
+        started = time.monotonic()
+        _, error = process.communicate(timeout=30)
+        self.assertLess(time.monotonic() - started, 10)
+        self.assertNotEqual(process.returncode, 0)
+        for part in parts:
+            self.assertRegex(error.decode(), part)
+        for rank in ranks:
+            self.assertFalse(Path(f"/proc/{rank}").exists() and "(rondo) Z" not in Path(f"/proc/{rank}/stat").read_text())
+        self.assertEqual(list(self.folder.glob("*.png*")), [])
+
+    def test_a_killed_rank_ends_all(self):
+        process, ranks = self.start_long_run()
+        os.kill(ranks[1], signal.SIGKILL)
+        self.assert_all_end(process, ranks, r"process rank \d .*signal 9")
+
+    def test_a_stopped_rank_ends_all(self):
+        process, ranks = self.start_long_run("--rank-timeout", "3")
+        os.kill(ranks[1], signal.SIGSTOP)
+        self.assert_all_end(process, ranks, rf"rank \d \(pid {ranks[1]} on .*\) gave no sign of life for 3 s")
+
+    def test_an_ended_launcher_ends_all(self):
+        process, ranks = self.start_long_run()
+        process.terminate()
+        self.assert_all_end(process, ranks)
+
+
+if __name__ == "__main__":
+    unittest.main()
