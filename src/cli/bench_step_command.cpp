@@ -131,7 +131,7 @@ void run_step(const BenchStepFlags& flags) {
   }
   RunContext context;
   context.cancel = &cancel_on_interrupt();
-  context.groups = plan_options.parallel.active() ? compute.groups.get() : nullptr;
+  if (plan_options.parallel.active()) context.sequence = &compute.groups->sequence();
   for (int warm_up = 0; warm_up < 2; ++warm_up) session.run(context);
   std::vector<double> times;
   std::vector<double> step_ms;

@@ -53,7 +53,7 @@ void Session::run(const RunContext& context) {
   const std::span<std::byte> scratch(arena_.as<std::byte>() + plan_->layout().memory.arena_bytes,
                                      plan_->scratch_bytes());
   std::optional<CollectiveRun> collectives;
-  if (context.groups != nullptr) collectives.emplace(*context.groups);
+  if (context.sequence != nullptr) collectives.emplace(*context.sequence);
   CollectiveRun* const peers = collectives ? &*collectives : nullptr;
   if (context.step_ms != nullptr) context.step_ms->resize(steps_.size());
   for (std::size_t i = 0; i < steps_.size(); ++i) {

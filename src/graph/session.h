@@ -10,7 +10,7 @@
 
 #include "core/trace.h"
 #include "graph/plan.h"
-#include "parallel/parallel_layout.h"
+#include "parallel/communicator.h"
 
 namespace rondo {
 
@@ -43,8 +43,8 @@ struct RunContext {
   const NodeTap* tap = nullptr;
   NodeRecorder* recorder = nullptr;
   std::string component;  // whose run it is, for the recorder
-  /// The ranks that a plan for several runs on; null for a plan for one.
-  const ProcessGroups* groups = nullptr;
+  /// The ranks that share the sequence, for a plan for several; null for a plan for one.
+  Communicator* sequence = nullptr;
 };
 
 class Session {

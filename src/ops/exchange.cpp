@@ -43,19 +43,10 @@ void for_rows(std::span<const HeadBlock> blocks, const Shape& shape, std::int64_
 
 }  // namespace
 
-std::string_view rank_group_name(RankGroup group) {
-  switch (group) {
-    case RankGroup::ulysses: return "ulysses";
-    case RankGroup::ring: return "ring";
-    default: return "sequence";
-  }
-}
-
 std::string ExchangeOp::attributes() const {
   std::int64_t sent = 0;
   for (const ExchangePlan::Message& message : plan_.sends) sent += message.range.end - message.range.begin;
-  return fmt::format("{} group={} slot={} sends {} elements", plan_.purpose, rank_group_name(plan_.group), plan_.slot,
-                     sent);
+  return fmt::format("{} slot={} sends {} elements", plan_.purpose, plan_.slot, sent);
 }
 
 std::vector<TensorType> ExchangeOp::infer(std::span<const TensorType> inputs) const {

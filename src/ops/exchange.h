@@ -11,19 +11,14 @@ struct ElementRange {
   std::int64_t end;
 };
 
-/// Who stands in for `peer`: the group that an exchange stays in.
-enum class RankGroup : std::uint8_t { sequence, ulysses, ring };
-std::string_view rank_group_name(RankGroup group);
-
 /// What one rank sends and receives at once. Messages of one pair of ranks stand in the same order on both sides.
 struct ExchangePlan {
   struct Message {
-    int peer;
+    int peer;  // of the ranks that share the sequence
     ElementRange range;
   };
   /// What the exchange is for: "scatter heads", "ring".
   std::string purpose;
-  RankGroup group;
   /// Tells the exchanges of a graph apart; the same on all ranks.
   int slot;
   std::vector<Message> sends;     // of the input

@@ -3,18 +3,6 @@
 #include <cstring>
 
 namespace rondo {
-namespace {
-
-Communicator& communicator_of(const ProcessGroups& groups, RankGroup group) {
-  switch (group) {
-    case RankGroup::ulysses: return groups.ulysses();
-    case RankGroup::ring: return groups.ring();
-    default: return groups.sequence();
-  }
-}
-
-}  // namespace
-
 void CollectiveRun::start(const ExchangePlan& plan, std::span<const std::byte> input, std::span<std::byte> output,
                           std::size_t element_bytes) {
   const auto part = [=](auto bytes, const ElementRange& range) {
@@ -25,7 +13,7 @@ void CollectiveRun::start(const ExchangePlan& plan, std::span<const std::byte> i
   for (const ExchangePlan::Message& m : plan.sends) sends.push_back({m.peer, part(input, m.range)});
   std::vector<Incoming> receives;
   for (const ExchangePlan::Message& m : plan.receives) receives.push_back({m.peer, part(output, m.range)});
-  under_way_[plan.slot] = communicator_of(groups_, plan.group).start(sends, receives, plan.slot);
+  under_way_[plan.slot] = sequence_.start(sends, receives, plan.slot);
   for (const ExchangePlan::Copy& copy : plan.copies) {
     const auto bytes = static_cast<std::size_t>(copy.elements) * element_bytes;
     std::memcpy(output.data() + static_cast<std::size_t>(copy.to) * element_bytes,

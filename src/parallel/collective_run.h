@@ -1,17 +1,17 @@
-// What a run of a parallel graph carries: its groups, and the exchanges that are under way.
+// What a run of a parallel graph carries: the ranks that share its sequence, and the exchanges that are under way.
 #pragma once
 
 #include <map>
 #include <memory>
 
 #include "ops/exchange.h"
-#include "parallel/parallel_layout.h"
+#include "parallel/communicator.h"
 
 namespace rondo {
 
 class CollectiveRun {
  public:
-  explicit CollectiveRun(const ProcessGroups& groups) : groups_(groups) {}
+  explicit CollectiveRun(Communicator& sequence) : sequence_(sequence) {}
 
   /// Posts the plan's messages; `input` and `output` hold elements of so many bytes.
   void start(const ExchangePlan& plan, std::span<const std::byte> input, std::span<std::byte> output,
@@ -20,7 +20,7 @@ class CollectiveRun {
   void wait(int slot);
 
  private:
-  const ProcessGroups& groups_;
+  Communicator& sequence_;
   std::map<int, std::unique_ptr<Exchange>> under_way_;
 };
 

@@ -7,8 +7,6 @@
 
 #include "backends/attention_backends.h"
 #include "core/float_formats.h"
-#include "graph/buffer_layout.h"
-#include "graph/passes/sequence_parallel.h"
 #include "models/layers.h"
 #include "pipelines/kv_cache_options.h"
 #include "pipelines/tile_blend.h"
@@ -123,7 +121,6 @@ FluxDenoiser::FluxDenoiser(const DiffusersFolder& folder, const ComputeOptions& 
       backend_(options.plan.attention.backend),
       kv_cache_(layered(options.kv_cache, stored_kv_cache_options(folder.config("transformer"), config_.layers()))),
       settled_(settle_attention(config_, options.dtype, backend_, kv_cache_)),
-      parallel_(options.plan.parallel),
       runner_("transformer", folder, options) {
   runner_.set_kv_cache(settled_);
   if (options.plan.parallel.degrees.ring > 1) {
@@ -148,9 +145,7 @@ KvCachePolicy FluxDenoiser::kv_cache_for(const KvCacheOptions& request) const {
 std::uint64_t FluxDenoiser::buffer_bytes(std::int64_t prompts, std::int64_t text_tokens, std::int64_t rows,
                                          std::int64_t columns) const {
   const FluxTransformerShape shape{prompts, text_tokens, rows, columns, runner_.dtype(), prompts > 1};
-  Graph graph = build_flux_transformer(config_, shape, nullptr);
-  if (parallel_.active()) parallelize_sequence(graph, parallel_);
-  return lay_out_buffers(graph).memory.arena_bytes;
+  return runner_.buffer_bytes(build_flux_transformer(config_, shape, nullptr));
 }
 
 double FluxDenoiser::flops(std::int64_t text_tokens, std::int64_t rows, std::int64_t columns) const {
@@ -201,11 +196,11 @@ bool LatentDecoder::has_tiles(std::int64_t rows, std::int64_t columns) const {
 
 std::uint64_t LatentDecoder::buffer_bytes(std::int64_t rows, std::int64_t columns, bool tiled) const {
   const std::int64_t most = tiled ? tile_side() : std::numeric_limits<std::int64_t>::max();
-  const Graph graph = build_vae_decoder(config_, 1, std::min(kPatch * rows, most), std::min(kPatch * columns, most),
-                                        runner_.dtype(), nullptr);
+  Graph graph = build_vae_decoder(config_, 1, std::min(kPatch * rows, most), std::min(kPatch * columns, most),
+                                  runner_.dtype(), nullptr);
   constexpr std::uint64_t kBytesPerPixel = 4 * sizeof(float) + 3;  // the blend and the picture
   const auto pixels = static_cast<std::uint64_t>(kPatch * rows * config_.scale() * kPatch * columns * config_.scale());
-  return lay_out_buffers(graph).memory.arena_bytes + pixels * kBytesPerPixel;
+  return runner_.buffer_bytes(std::move(graph)) + pixels * kBytesPerPixel;
 }
 
 Tensor LatentDecoder::run(std::span<const float> latents, std::int64_t height, std::int64_t width,

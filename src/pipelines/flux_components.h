@@ -99,14 +99,12 @@ class FluxDenoiser {
         backend_(other.backend_),
         kv_cache_(other.kv_cache_),
         settled_(other.settled_),
-        parallel_(other.parallel_),
         runner_(std::move(runner)) {}
 
   FluxTransformerConfig config_;
   std::string backend_;      // of attention, or empty
   KvCacheOptions kv_cache_;  // of the pipeline and the model
   KvCachePolicy settled_;    // what they come to
-  SequenceParallel parallel_;
   Runner runner_;
 };
 

@@ -90,6 +90,15 @@ ComputeOptions for_other_parts(ComputeOptions options) {
   return options;
 }
 
+/// A picture's rows lie on all ranks that share its tokens. Its attention, with one head, can only be a ring.
+ComputeOptions for_pictures(ComputeOptions options) {
+  const SequenceParallel tokens = options.plan.parallel;
+  options = for_other_parts(std::move(options));
+  options.plan.parallel.degrees.ring = tokens.ranks();
+  options.plan.parallel.place.ring = tokens.rank();
+  return options;
+}
+
 }  // namespace
 
 FluxPipeline::FluxPipeline(const DiffusersFolder& folder, const ComputeOptions& options)
@@ -107,7 +116,7 @@ FluxPipeline::FluxPipeline(const DiffusersFolder& folder, const ComputeOptions& 
       clip_(folder, for_other_parts(options)),
       t5_(folder, for_other_parts(options)),
       transformer_(folder, options),
-      vae_(folder, for_other_parts(options)) {
+      vae_(folder, for_pictures(options)) {
   const FluxTransformerConfig& t = transformer_.config();
   const auto agree = [&](const char* what, std::int64_t given, std::int64_t needed) {
     if (given != needed) {
@@ -496,7 +505,7 @@ RunReport FluxPipeline::run(const ResolvedTextToImageRequest& request,
       throw Error("denoise: the latents are not finite; the weights or the config do not hold together");
     }
     context.tap = nullptr;
-    if (!ranks_.decodes() || !ranks_.leads_sequence()) continue;
+    if (!ranks_.decodes()) continue;
     GeneratedImage picture{{}, index, seed};
     {
       const TraceScope scope = stage("decode");
@@ -508,6 +517,7 @@ RunReport FluxPipeline::run(const ResolvedTextToImageRequest& request,
         picture.image = vae_.decode(latents, rows, columns, tiled, context);
       }
     }
+    if (!ranks_.leads_sequence()) continue;
     if (!ranks_.delivers()) {
       ranks_.send_picture(picture.image);
       continue;

@@ -22,7 +22,7 @@ class Ranks {
   ParallelPlace place() const { return alone() ? ParallelPlace{} : groups_->place(); }
   /// Rank 0 of the world, which delivers.
   bool delivers() const { return alone() || groups_->world().rank() == 0; }
-  /// The first of the ranks that share a sequence: it encodes and decodes for all.
+  /// The first of the ranks that share a sequence: it encodes for all.
   bool leads_sequence() const { return place().sequence(degrees()) == 0; }
   /// Whether this rank's part of the ranks turns latents into pixels.
   bool decodes() const { return place().cfg == 0; }

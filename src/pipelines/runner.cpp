@@ -4,6 +4,8 @@
 
 #include <map>
 
+#include "graph/buffer_layout.h"
+#include "graph/passes/sequence_parallel.h"
 #include "io/safetensors.h"
 #include "quantization/quantized_checkpoint.h"
 
@@ -97,7 +99,7 @@ void Runner::set_kv_cache(const KvCachePolicy& policy) {
 
 void Runner::run(RunContext context) {
   context.component = name_;
-  context.groups = options_.plan.parallel.active() ? options_.groups.get() : nullptr;
+  if (options_.plan.parallel.active()) context.sequence = &options_.groups->sequence();
   session_->run(context);
 }
 
@@ -106,6 +108,11 @@ RunReport::Component Runner::report() const { return last_report_; }
 std::uint64_t Runner::bytes_to_load() const {
   const bool loaded = session_ != nullptr || shared_->is_loaded();
   return loaded ? 0 : resident_weight_bytes(source(), options_.dtype, options_.plan.quantization);
+}
+
+std::uint64_t Runner::buffer_bytes(Graph graph) const {
+  if (options_.plan.parallel.active()) parallelize_sequence(graph, options_.plan.parallel);
+  return lay_out_buffers(graph).memory.arena_bytes;
 }
 
 void Runner::release() {

@@ -1,5 +1,6 @@
 #include "graph/passes/collectives.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -41,9 +42,9 @@ Tensor taken(const Tensor& x, std::size_t axis, std::span<const ElementRange> ra
 
 }  // namespace
 
-ExchangePlan CollectiveBuilder::new_plan(std::string purpose, RankGroup group) {
+ExchangePlan CollectiveBuilder::new_plan(std::string purpose) {
   // Tags may come again: messages of one tag keep their order.
-  return {std::move(purpose), group, next_slot_++ % Communicator::kMostTag, {}, {}, {}};
+  return {std::move(purpose), next_slot_++ % Communicator::kMostTag, {}, {}, {}};
 }
 
 StartedExchange CollectiveBuilder::start(ValueId x, const Shape& received, ExchangePlan plan) {
@@ -76,27 +77,65 @@ ValueId CollectiveBuilder::keep_own_tokens(ValueId x, std::size_t axis, const To
 }
 
 ValueId CollectiveBuilder::gather_tokens(ValueId x, const TokenLayout& layout) {
+  return fetch_tokens(x, layout,
+                      std::vector<ElementRange>(static_cast<std::size_t>(how_.ranks()), {0, layout.tokens()}),
+                      "gather tokens");
+}
+
+ValueId CollectiveBuilder::fetch_tokens(ValueId x, const TokenLayout& layout, std::span<const ElementRange> wanted,
+                                        std::string purpose) {
   const Shape& own = b_.shape(x);
   const std::int64_t row = token_elements(own);
   const int rank = how_.rank();
-  ExchangePlan plan = new_plan("gather tokens", RankGroup::sequence);
-  Shape whole = own;
-  whole[1] = layout.tokens();
+  const ElementRange& mine = wanted[static_cast<std::size_t>(rank)];
+  ExchangePlan plan = new_plan(std::move(purpose));
+  Shape received = own;
+  received[1] = count(mine);
+  // What `to` wants of a run that begins at `before`, of what `from` holds of it.
+  const auto part = [&](const TokenRun& run, std::int64_t before, int from, int to) {
+    const ElementRange held = run.held_by(from, from + 1);
+    const ElementRange& want = wanted[static_cast<std::size_t>(to)];
+    const std::int64_t begin = std::max(before + held.begin, want.begin);
+    return ElementRange{begin, std::max(begin, std::min(before + held.end, want.end))};
+  };
   for (std::int64_t batch = 0; batch < own[0]; ++batch) {
-    std::int64_t source = batch * own[1];
-    std::int64_t target = batch * whole[1];
+    std::int64_t here = batch * own[1];  // where this rank's tokens of the run lie
+    std::int64_t before = 0;
     for (const TokenRun& run : layout.runs) {
       const ElementRange held = run.held_by(rank, rank + 1);
-      const ElementRange sent{source * row, (source + count(held)) * row};
-      plan.copies.push_back({sent.begin, (target + held.begin) * row, sent.end - sent.begin});
+      const auto source = [&](std::int64_t token) { return (here + token - before - held.begin) * row; };
+      const auto target = [&](std::int64_t token) { return (batch * received[1] + token - mine.begin) * row; };
+      const ElementRange kept = part(run, before, rank, rank);
+      plan.copies.push_back({source(kept.begin), target(kept.begin), count(kept) * row});
       for (int peer = 0; peer < how_.ranks() && run.is_split(); ++peer) {
         if (peer == rank) continue;
-        const ElementRange theirs = run.held_by(peer, peer + 1);
-        plan.sends.push_back({peer, sent});
-        plan.receives.push_back({peer, {(target + theirs.begin) * row, (target + theirs.end) * row}});
+        const ElementRange sent = part(run, before, rank, peer);
+        const ElementRange comes = part(run, before, peer, rank);
+        if (count(sent) > 0) plan.sends.push_back({peer, {source(sent.begin), source(sent.end)}});
+        if (count(comes) > 0) plan.receives.push_back({peer, {target(comes.begin), target(comes.end)}});
       }
-      source += count(held);
-      target += run.tokens();
+      here += count(held);
+      before += run.tokens();
+    }
+  }
+  std::erase_if(plan.copies, [](const ExchangePlan::Copy& copy) { return copy.elements == 0; });
+  return wait(start(x, received, std::move(plan)));
+}
+
+ValueId CollectiveBuilder::gather_parts(ValueId x) {
+  Shape whole = b_.shape(x);
+  const std::int64_t part = whole.elements();
+  const Shape one = whole;
+  whole = Shape{how_.ranks()};
+  for (const std::int64_t extent : one) whole.push_back(extent);
+  ExchangePlan plan = new_plan("gather parts");
+  const auto place = [&](int rank) { return ElementRange{rank * part, (rank + 1) * part}; };
+  for (int peer = 0; peer < how_.ranks(); ++peer) {
+    if (peer == how_.rank()) {
+      plan.copies.push_back({0, place(peer).begin, part});
+    } else {
+      plan.sends.push_back({peer, {0, part}});
+      plan.receives.push_back({peer, place(peer)});
     }
   }
   return wait(start(x, whole, std::move(plan)));
@@ -113,7 +152,7 @@ ValueId CollectiveBuilder::scatter_heads(std::span<const ValueId> xs, const Head
   const Shape received{batches, layout.tokens_of(first, last), heads.count(own), width};
   const std::int64_t row = received[2] * width;
 
-  ExchangePlan plan = new_plan("scatter heads", RankGroup::ulysses);
+  ExchangePlan plan = new_plan("scatter heads");
   std::vector<HeadBlock> blocks;
   std::int64_t packed = 0;
   for (int peer = 0; peer < how_.degrees.ulysses; ++peer) {
@@ -130,8 +169,8 @@ ValueId CollectiveBuilder::scatter_heads(std::span<const ValueId> xs, const Head
         if (peer == own) {
           plan.copies.push_back({packed, target, elements});
         } else {
-          plan.sends.push_back({peer, {packed, packed + elements}});
-          plan.receives.push_back({peer, {target, target + count(theirs) * row}});
+          plan.sends.push_back({first + peer, {packed, packed + elements}});
+          plan.receives.push_back({first + peer, {target, target + count(theirs) * row}});
         }
         packed += elements;
       }
@@ -151,7 +190,7 @@ ValueId CollectiveBuilder::gather_heads(ValueId x, const HeadSplit& heads, const
   const std::int64_t row = s[2] * s[3];
   const Shape gathered{s[0], layout.tokens_of(how_.rank(), how_.rank() + 1), heads.bounds.back(), s[3]};
 
-  ExchangePlan plan = new_plan("gather heads", RankGroup::ulysses);
+  ExchangePlan plan = new_plan("gather heads");
   std::vector<HeadBlock> blocks;
   std::int64_t packed = 0;
   for (int peer = 0; peer < how_.degrees.ulysses; ++peer) {
@@ -168,8 +207,8 @@ ValueId CollectiveBuilder::gather_heads(ValueId x, const HeadSplit& heads, const
         if (peer == own) {
           plan.copies.push_back({source, packed, elements});
         } else {
-          plan.sends.push_back({peer, {source, source + count(theirs) * row}});
-          plan.receives.push_back({peer, {packed, packed + elements}});
+          plan.sends.push_back({first + peer, {source, source + count(theirs) * row}});
+          plan.receives.push_back({first + peer, {packed, packed + elements}});
         }
         packed += elements;
       }
@@ -185,9 +224,10 @@ StartedExchange CollectiveBuilder::start_ring_shift(ValueId x, std::int64_t toke
   const int ranks = how_.degrees.ring;
   const Shape& s = b_.shape(x);
   const Shape received{s[0], tokens, s[2], s[3]};
-  ExchangePlan plan = new_plan("ring", RankGroup::ring);
-  plan.sends.push_back({(how_.place.ring + 1) % ranks, {0, s.elements()}});
-  plan.receives.push_back({(how_.place.ring - 1 + ranks) % ranks, {0, received.elements()}});
+  ExchangePlan plan = new_plan("ring");
+  const auto at = [&](int ring) { return how_.first_of_ring((ring + ranks) % ranks) + how_.place.ulysses; };
+  plan.sends.push_back({at(how_.place.ring + 1), {0, s.elements()}});
+  plan.receives.push_back({at(how_.place.ring - 1), {0, received.elements()}});
   return start(x, received, std::move(plan));
 }
 

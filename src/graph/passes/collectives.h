@@ -35,6 +35,10 @@ class CollectiveBuilder {
 
   /// x [B, tokens of this rank, ...] -> [B, all tokens, ...]
   ValueId gather_tokens(ValueId x, const TokenLayout& layout);
+  /// The same tokens, of which rank r then has those in wanted[r] of the whole sequence, whoever held them.
+  ValueId fetch_tokens(ValueId x, const TokenLayout& layout, std::span<const ElementRange> wanted, std::string purpose);
+  /// x, of one shape on all ranks -> [ranks, ...]
+  ValueId gather_parts(ValueId x);
   /// x, whole along `axis` -> this rank's tokens of it. No message.
   ValueId keep_own_tokens(ValueId x, std::size_t axis, const TokenLayout& layout);
   /// The parts of x along `axis`, one behind the other.
@@ -50,7 +54,7 @@ class CollectiveBuilder {
   ValueId wait(const StartedExchange& exchange);
 
  private:
-  ExchangePlan new_plan(std::string purpose, RankGroup group);
+  ExchangePlan new_plan(std::string purpose);
   StartedExchange start(ValueId x, const Shape& received, ExchangePlan plan);
 
   GraphBuilder& b_;

@@ -26,7 +26,9 @@ PassResult fold_constants(Graph& graph) {
       return std::any_of(graph.outputs.begin(), graph.outputs.end(),
                          [&](const NamedValue& output) { return output.value == id; });
     };
-    if (node.inputs.empty() || !std::all_of(node.inputs.begin(), node.inputs.end(), is_constant)) continue;
+    if (node.op->has_effect() || node.inputs.empty() ||
+        !std::all_of(node.inputs.begin(), node.inputs.end(), is_constant))
+      continue;
     if (!std::all_of(node.outputs.begin(), node.outputs.end(), is_small) ||
         std::any_of(node.outputs.begin(), node.outputs.end(), is_output)) {
       result.miss(graph, node.outputs[0], "the result is no floating one of at most 16 million elements, or an output");

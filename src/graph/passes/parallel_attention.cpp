@@ -123,7 +123,8 @@ std::optional<ValueId> ParallelAttention::mask_of(std::optional<ValueId> mask, c
 
 std::vector<ValueId> ParallelAttention::attend(const AttentionOp& op, const Queries& queries, const Keys& keys,
                                                std::optional<ValueId> mask, std::int64_t all_queries, bool partial) {
-  const Sight seen = sight(op, queries, keys.positions, all_queries);
+  Sight seen = sight(op, queries, keys.positions, all_queries);
+  if (seen == Sight::none) seen = Sight::masked;  // every key is hidden: the result is 0
   mask = mask_of(mask, queries, keys.positions, seen, all_queries);
   std::vector<ValueId> inputs{queries.query, keys.key, keys.value};
   if (mask) inputs.push_back(*mask);

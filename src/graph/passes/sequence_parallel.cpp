@@ -8,6 +8,7 @@
 #include "attention/attention_op.h"
 #include "graph/builder.h"
 #include "graph/passes/parallel_attention.h"
+#include "graph/passes/parallel_pictures.h"
 #include "ops/layout.h"
 
 namespace rondo {
@@ -15,26 +16,26 @@ namespace {
 
 std::size_t at(ValueId id) { return static_cast<std::size_t>(id); }
 
-/// The inputs [B, S, ...] whose tokens become attention's queries.
+template <typename Op>
+bool is(const Node& node) {
+  return dynamic_cast<const Op*>(node.op.get()) != nullptr;
+}
+
+/// The inputs [B, S, ...] whose tokens become attention's queries, and the pictures [B, H, W, C] of convolutions.
 std::set<ValueId> sequence_inputs(const Graph& graph) {
   std::vector<bool> leads(graph.values.size(), false);
   std::set<ValueId> found;
   for (std::size_t i = graph.nodes.size(); i-- > 0;) {
     const Node& node = graph.nodes[i];
     const std::vector<TensorType> types = graph.input_types(node);
-    const bool wanted = leads[at(node.outputs[0])];
-    if (dynamic_cast<const AttentionOp*>(node.op.get()) != nullptr) {
-      leads[at(node.inputs[0])] = true;
-      continue;
-    }
-    if (!wanted) continue;
+    const bool is_picture = is<Conv2dOp>(node) || is<GroupNormOp>(node) || is<UpsampleNearestOp>(node);
+    if (is<AttentionOp>(node) || is<Conv2dOp>(node)) leads[at(node.inputs[0])] = true;
+    if (!leads[at(node.outputs[0])] || is<AttentionOp>(node)) continue;
+    if (is_picture) leads[at(node.inputs[0])] = true;
+    const bool is_layout = is<ReshapeOp>(node) || is<SliceOp>(node) || is<ConcatOp>(node);
     for (std::size_t input = 0; input < node.inputs.size(); ++input) {
-      const Shape& shape = types[input].shape;
-      const bool is_view = dynamic_cast<const ReshapeOp*>(node.op.get()) != nullptr ||
-                           dynamic_cast<const SliceOp*>(node.op.get()) != nullptr ||
-                           dynamic_cast<const ConcatOp*>(node.op.get()) != nullptr;
-      const bool follows =
-          is_view ? shape.rank() >= 3 : node.op->keeps_tokens() && node.op->token_axis(types, input) == std::size_t{1};
+      const bool follows = is_layout ? types[input].shape.rank() >= 3
+                                     : node.op->keeps_tokens() && node.op->token_axis(types, input) == std::size_t{1};
       if (follows) leads[at(node.inputs[input])] = true;
     }
   }
@@ -47,7 +48,12 @@ std::set<ValueId> sequence_inputs(const Graph& graph) {
 class SequenceSplitter {
  public:
   SequenceSplitter(const Graph& graph, const SequenceParallel& how, std::set<ValueId> split)
-      : graph_(graph), how_(how), split_(std::move(split)), collectives_(b_, how), attention_(collectives_) {}
+      : graph_(graph),
+        how_(how),
+        split_(std::move(split)),
+        collectives_(b_, how),
+        attention_(collectives_),
+        pictures_(collectives_) {}
 
   Graph rewrite(PassResult& result) {
     local_.resize(graph_.values.size());
@@ -124,7 +130,7 @@ class SequenceSplitter {
     const bool is_split =
         std::any_of(node.inputs.begin(), node.inputs.end(), [&](ValueId id) { return tokens_of(id).has_value(); });
     if (is_split && (rewrite_attention(node, result) || rewrite_slice(node) || rewrite_concat(node) ||
-                     rewrite_reshape(node) || rewrite_tokens(node))) {
+                     rewrite_reshape(node) || rewrite_picture(node) || rewrite_tokens(node))) {
       return;
     }
     if (is_split)
@@ -209,12 +215,40 @@ class SequenceSplitter {
   }
 
   bool rewrite_reshape(const Node& node) {
-    if (dynamic_cast<const ReshapeOp*>(node.op.get()) == nullptr) return false;
+    if (!is<ReshapeOp>(node)) return false;
     const Shape& from = graph_.values[at(node.inputs[0])].type.shape;
     Shape to = graph_.values[at(node.outputs[0])].type.shape;
-    if (to.rank() < 2 || to[0] != from[0] || to[1] != from[1]) return false;
-    to[1] = b_.shape(local(node.inputs[0]))[1];
-    set(node, b_.apply<ReshapeOp>({local(node.inputs[0])}, to), *tokens_of(node.inputs[0]));
+    TokenLayout layout = *tokens_of(node.inputs[0]);
+    if (to.rank() < 2 || to[0] != from[0]) return false;
+    // Rows of a picture become as many tokens as they are wide, and tokens rows again.
+    for (TokenRun& run : layout.runs) {
+      for (std::int64_t& bound : run.bounds) {
+        if (bound * to[1] % from[1] != 0) return false;
+        bound = bound * to[1] / from[1];
+      }
+    }
+    if (to[1] != from[1] && to.elements() / (to[0] * to[1]) * layout.tokens() != from.elements() / from[0])
+      return false;
+    to[1] = layout.tokens_of(how_.rank(), how_.rank() + 1);
+    set(node, b_.apply<ReshapeOp>({local(node.inputs[0])}, to), layout);
+    return true;
+  }
+
+  bool rewrite_picture(const Node& node) {
+    if (!tokens_of(node.inputs[0])) return false;
+    const SplitPicture x{local(node.inputs[0]), *tokens_of(node.inputs[0])};
+    std::vector<ValueId> parameters;
+    for (std::size_t i = 1; i < node.inputs.size(); ++i) parameters.push_back(whole(node.inputs[i]));
+    std::optional<SplitPicture> result;
+    if (const auto* conv = dynamic_cast<const Conv2dOp*>(node.op.get())) {
+      result = pictures_.convolve(*conv, x, parameters);
+    } else if (const auto* norm = dynamic_cast<const GroupNormOp*>(node.op.get())) {
+      result = pictures_.normalize(*norm, x, parameters[0], parameters[1]);
+    } else if (is<UpsampleNearestOp>(node)) {
+      result = pictures_.upsample(x);
+    }
+    if (!result) return false;
+    set(node, result->id, result->rows);
     return true;
   }
 
@@ -246,6 +280,7 @@ class SequenceSplitter {
   GraphBuilder b_;
   CollectiveBuilder collectives_;
   ParallelAttention attention_;
+  ParallelPictures pictures_;
   std::vector<Local> local_;
   std::map<ValueId, ValueId> whole_;                                      // of split values
   std::map<std::tuple<ValueId, std::size_t, std::string>, ValueId> own_;  // of whole ones

@@ -8,8 +8,8 @@
 namespace rondo {
 
 /// Rewrites a graph into one rank's. Inputs and outputs keep their shapes: this rank takes its tokens out of each input
-/// that leads to attention's queries, and the outputs are gathered. What mixes tokens in a way that is not known is
-/// computed whole, on every rank, and said in the result.
+/// that leads to attention's queries or to convolutions, and the outputs are gathered. What mixes tokens in a way that
+/// is not known is computed whole, on every rank, and said in the result.
 PassResult parallelize_sequence(Graph& graph, const SequenceParallel& how);
 
 }  // namespace rondo
