@@ -17,7 +17,7 @@
 #include "graph/model.h"
 #include "graph/random_weights.h"
 #include "graph/session.h"
-#include "models/flux_transformer.h"
+#include "models/flux_presets.h"
 #include "pipelines/flux_components.h"
 #include "pipelines/kv_cache_options.h"
 #include "pipelines/plan_options.h"
@@ -40,39 +40,6 @@ struct BenchStepFlags {
   ParallelFlags parallel;
 };
 
-struct Preset {
-  std::string_view name;
-  FluxTransformerConfig config;
-};
-
-const std::vector<Preset>& presets() {
-  static const std::vector<Preset> all = [] {
-    FluxTransformerConfig dev;
-    dev.guidance_embeds = true;
-    const FluxTransformerConfig schnell;
-    FluxTransformerConfig emoji;
-    emoji.in_channels = emoji.out_channels = 32;
-    emoji.num_layers = 2;
-    emoji.num_single_layers = 6;
-    emoji.attention_head_dim = 64;
-    emoji.num_attention_heads = 3;
-    emoji.joint_attention_dim = 192;
-    emoji.pooled_projection_dim = 128;
-    emoji.axes_dims_rope = {16, 24, 24};
-    return std::vector<Preset>{{"flux.1-dev", dev}, {"flux.1-schnell", schnell}, {"emoji", emoji}};
-  }();
-  return all;
-}
-
-FluxTransformerConfig find_preset(const std::string& name) {
-  std::vector<std::string_view> known;
-  for (const Preset& preset : presets()) {
-    if (preset.name == name) return preset.config;
-    known.push_back(preset.name);
-  }
-  throw UsageError(fmt::format("--preset: '{}' is given; allowed are {}", name, fmt::join(known, ", ")));
-}
-
 /// Products and attention of the blocks, counted as the field's scripts do: norms, embeddings and the head are left
 /// out.
 double block_flops(const FluxTransformerConfig& c, const FluxTransformerShape& shape) {
@@ -91,14 +58,8 @@ struct OperatorTime {
 
 void run_step(const BenchStepFlags& flags) {
   const std::string preset = flags.preset.value_or("flux.1-dev");
-  FluxTransformerConfig config = find_preset(preset);
-  if (flags.layers) {
-    const std::vector<std::string> parts = split_list(*flags.layers);
-    if (parts.size() != 2)
-      throw UsageError(fmt::format("--layers: '{}' is given; allowed is DOUBLE,SINGLE such as 1,2", *flags.layers));
-    config.num_layers = bounded("--layers", parts[0], 0, 0, 1000);
-    config.num_single_layers = bounded("--layers", parts[1], 0, 0, 1000);
-  }
+  FluxTransformerConfig config = find_flux_preset(preset, "--preset");
+  if (flags.layers) std::tie(config.num_layers, config.num_single_layers) = parse_layers(*flags.layers);
   constexpr std::int64_t kPixelsPerToken = 16;
   FluxTransformerShape shape;
   const std::int64_t width = bounded("--width", flags.width, 512, kPixelsPerToken, 16384);
@@ -162,6 +123,11 @@ void run_step(const BenchStepFlags& flags) {
   };
   const Spread spread = spread_of(times);
   const double ms = spread.median;
+  const auto rate_of = [&](std::string_view op) {
+    double flops = 0;
+    for (const auto& [name, entry] : operators) flops += name.starts_with(op) ? entry.flops : 0;
+    return flops / time_of(op) * 1e-6;
+  };
   const double linear_ms = time_of("linear ");
   const double attention_ms = time_of("attention ");
   const double gflops = static_cast<double>(shape.batch) * block_flops(config, shape) / ms * 1e-6;
@@ -185,6 +151,8 @@ void run_step(const BenchStepFlags& flags) {
                       {"ms_attention", attention_ms},
                       {"ms_other", total_ms - linear_ms - attention_ms},
                       {"gflops", gflops},
+                      {"gflops_linear", rate_of("linear ")},
+                      {"gflops_attention", rate_of("attention ")},
                       {"arena_bytes", plan.arena_bytes()}};
     fmt::print("{}\n", result.dump());
     return;

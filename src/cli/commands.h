@@ -21,5 +21,6 @@ void add_quantize_command(CLI::App& app);
 void add_contact_sheet_command(CLI::App& app);
 void add_env_command(CLI::App& app);
 void add_launch_command(CLI::App& app);
+void add_plan_command(CLI::App& app);
 
 }  // namespace rondo::cli

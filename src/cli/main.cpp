@@ -100,6 +100,7 @@ int run(int argc, char** argv) {
   rondo::cli::add_contact_sheet_command(app);
   rondo::cli::add_env_command(app);
   rondo::cli::add_launch_command(app);
+  rondo::cli::add_plan_command(app);
   try {
     std::vector<std::string> arguments = rondo::cli::with_config_file(app, collect_arguments(argc, argv), from_file);
     std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them

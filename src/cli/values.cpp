@@ -55,4 +55,11 @@ std::int64_t bounded(const std::string& flag, const std::optional<std::string>& 
   return value;
 }
 
+std::pair<std::int64_t, std::int64_t> parse_layers(const std::string& text) {
+  const std::vector<std::string> parts = split_list(text);
+  if (parts.size() != 2)
+    throw UsageError(fmt::format("--layers: '{}' is given; allowed is DOUBLE,SINGLE such as 1,2", printable(text)));
+  return {bounded("--layers", parts[0], 0, 0, 1000), bounded("--layers", parts[1], 0, 0, 1000)};
+}
+
 }  // namespace rondo::cli

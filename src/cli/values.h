@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace rondo::cli {
@@ -28,5 +29,8 @@ std::size_t one_of(const std::string& flag, const std::string& text, std::initia
 /// A whole number from `least` to `most`, or `absent` when the flag is not given. Throws UsageError.
 std::int64_t bounded(const std::string& flag, const std::optional<std::string>& text, std::int64_t absent,
                      std::int64_t least, std::int64_t most);
+
+/// "DOUBLE,SINGLE" blocks, of --layers. Throws UsageError.
+std::pair<std::int64_t, std::int64_t> parse_layers(const std::string& text);
 
 }  // namespace rondo::cli
