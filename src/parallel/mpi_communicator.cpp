@@ -18,6 +18,18 @@ void in_pieces(Bytes bytes, const Post& post) {
     post(bytes.first(std::min(bytes.size(), kLongestPiece)));
 }
 
+/// The messages, nearest peer first as seen from this rank: ranks that all began with rank 0 would queue before its
+/// link. Those of one peer keep their order.
+template <typename Message>
+std::vector<Message> staggered(std::span<const Message> messages, int rank, int size, int direction) {
+  std::vector<Message> sorted(messages.begin(), messages.end());
+  std::stable_sort(sorted.begin(), sorted.end(), [&](const Message& a, const Message& b) {
+    const auto distance = [&](int peer) { return (direction * (peer - rank) + size) % size; };
+    return distance(a.peer) < distance(b.peer);
+  });
+  return sorted;
+}
+
 class MpiExchange final : public Exchange {
  public:
   MpiExchange(std::shared_ptr<MpiEngine> engine, std::shared_ptr<MpiEngine::Operation> operation,
@@ -47,8 +59,8 @@ class MpiCommunicator final : public Communicator {
  protected:
   std::unique_ptr<Exchange> post(std::span<const Outgoing> sends, std::span<const Incoming> receives,
                                  int unique_tag) override {
-    auto post = [unique_tag, sends = std::vector<Outgoing>(sends.begin(), sends.end()),
-                 receives = std::vector<Incoming>(receives.begin(), receives.end())](auto& requests) {
+    auto post = [unique_tag, sends = staggered(sends, rank(), size(), 1),
+                 receives = staggered(receives, rank(), size(), -1)](auto& requests) {
       for (const Incoming& message : receives) {
         in_pieces(message.bytes, [&](std::span<std::byte> piece) {
           requests.push_back(MPI_REQUEST_NULL);

@@ -225,6 +225,11 @@ TEST(SequenceParallel, ScoresOfThousands) {
   for (const ParallelDegrees& degrees : kDegrees) JointAttention{.tokens = {40}, .spread = 20}.check(degrees);
 }
 
+int exchanges_of(const Graph& graph) {
+  return static_cast<int>(std::count_if(graph.nodes.begin(), graph.nodes.end(),
+                                        [](const Node& node) { return node.op->name() == "exchange"; }));
+}
+
 /// Runs a model's graph on many ranks and on one.
 void check_model(const std::function<Graph()>& build) {
   const auto named = [&] {
@@ -262,7 +267,15 @@ TEST(SequenceParallel, FluxTransformer) {
   config.pooled_projection_dim = 12;
   config.guidance_embeds = true;
   config.axes_dims_rope = {4, 6, 6};
-  check_model([&] { return build_flux_transformer(config, {2, 9, 5, 7, DType::f32, true}, nullptr); });
+  const auto build = [&] { return build_flux_transformer(config, {2, 9, 5, 7, DType::f32, true}, nullptr); };
+  check_model(build);
+  // A layer's messages are its query's, its keys' and values', and its output's; or two hops of a ring of three.
+  Graph split = build();
+  parallelize_sequence(split, {{1, 1, 1, 2}, {}});
+  EXPECT_EQ(exchanges_of(split), 4 * 3 + 1);
+  split = build();
+  parallelize_sequence(split, {{1, 1, 3, 1}, {}});
+  EXPECT_EQ(exchanges_of(split), 4 * 2 + 1);
 }
 
 TEST(SequenceParallel, PicturesByRows) {
@@ -321,9 +334,7 @@ TEST(SequenceParallel, CrossAttentionSkipsMessages) {
   }
   Graph split = build(false);
   parallelize_sequence(split, {{1, 1, 2, 2}, {}});
-  EXPECT_EQ(std::count_if(split.nodes.begin(), split.nodes.end(),
-                          [](const Node& node) { return node.op->name() == "exchange"; }),
-            1);  // the output's
+  EXPECT_EQ(exchanges_of(split), 1);  // the output's
 }
 
 }  // namespace

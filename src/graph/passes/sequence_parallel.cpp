@@ -21,6 +21,10 @@ bool is(const Node& node) {
   return dynamic_cast<const Op*>(node.op.get()) != nullptr;
 }
 
+bool is_picture_operator(const Node& node) {
+  return is<Conv2dOp>(node) || is<GroupNormOp>(node) || is<UpsampleNearestOp>(node);
+}
+
 /// The inputs [B, S, ...] whose tokens become attention's queries, and the pictures [B, H, W, C] of convolutions.
 std::set<ValueId> sequence_inputs(const Graph& graph) {
   std::vector<bool> leads(graph.values.size(), false);
@@ -28,10 +32,9 @@ std::set<ValueId> sequence_inputs(const Graph& graph) {
   for (std::size_t i = graph.nodes.size(); i-- > 0;) {
     const Node& node = graph.nodes[i];
     const std::vector<TensorType> types = graph.input_types(node);
-    const bool is_picture = is<Conv2dOp>(node) || is<GroupNormOp>(node) || is<UpsampleNearestOp>(node);
     if (is<AttentionOp>(node) || is<Conv2dOp>(node)) leads[at(node.inputs[0])] = true;
     if (!leads[at(node.outputs[0])] || is<AttentionOp>(node)) continue;
-    if (is_picture) leads[at(node.inputs[0])] = true;
+    if (is_picture_operator(node)) leads[at(node.inputs[0])] = true;
     const bool is_layout = is<ReshapeOp>(node) || is<SliceOp>(node) || is<ConcatOp>(node);
     for (std::size_t input = 0; input < node.inputs.size(); ++input) {
       const bool follows = is_layout ? types[input].shape.rank() >= 3
@@ -235,7 +238,7 @@ class SequenceSplitter {
   }
 
   bool rewrite_picture(const Node& node) {
-    if (!tokens_of(node.inputs[0])) return false;
+    if (!tokens_of(node.inputs[0]) || !is_picture_operator(node)) return false;
     const SplitPicture x{local(node.inputs[0]), *tokens_of(node.inputs[0])};
     std::vector<ValueId> parameters;
     for (std::size_t i = 1; i < node.inputs.size(); ++i) parameters.push_back(whole(node.inputs[i]));
