@@ -62,7 +62,7 @@ class MpiEngine {
   void beat();
   void listen();
   void give_up(const std::string& reason, bool tell);
-  void rest(int idle_rounds);
+  void rest(Clock::duration idle);
   bool failed() const { return !failure_.empty(); }
 
   const Milliseconds rank_timeout_;
