@@ -10,6 +10,7 @@ import argparse
 import json
 import subprocess
 import sys
+from math import log10
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -51,22 +52,20 @@ def measure(rondo, shape, bandwidths, runs):
 
 
 def plot(path, title, points):
-    """Seconds a step against bandwidth, both on logarithmic axes: measured points, predicted lines."""
-    from math import log10
-
+    """Seconds a step against bandwidth (a logarithmic axis): measured points, predicted lines."""
     width, height, left, bottom, top, right = 640, 400, 60, 50, 40, 130
     xs, ys = [p["gigabits"] for p in points], [t for p in points for t in (p["measured"], p["predicted"])]
-    low_x, high_x, low_y, high_y = log10(min(xs)), log10(max(xs)), log10(min(ys) * 0.9), log10(max(ys) * 1.1)
+    low_x, high_x, most = log10(min(xs)), log10(max(xs)), max(ys) * 1.05
     x = lambda value: left + (log10(value) - low_x) / (high_x - low_x) * (width - left - right)
-    y = lambda value: height - bottom - (log10(value) - low_y) / (high_y - low_y) * (height - bottom - top)
+    y = lambda value: height - bottom - value / most * (height - bottom - top)
     colours = {"ulysses": "#1f77b4", "ring": "#d62728", "both": "#2ca02c"}
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" font-size="12">',
            f'<rect width="{width}" height="{height}" fill="white"/><text x="{left}" y="20" font-size="14">{title}</text>']
     for value in sorted(set(xs)):
         out.append(f'<line x1="{x(value):.1f}" y1="{top}" x2="{x(value):.1f}" y2="{height - bottom}" stroke="#ddd"/>'
                    f'<text x="{x(value):.1f}" y="{height - bottom + 18}" text-anchor="middle">{value:g}</text>')
-    ticks = [t for d in range(-3, 4) for t in (10**d, 2 * 10**d, 5 * 10**d) if low_y <= log10(t) <= high_y]
-    for value in ticks:
+    step = 10 ** int(log10(most)) / (1 if most / 10 ** int(log10(most)) > 3 else 5)
+    for value in (step * i for i in range(int(most / step) + 1)):
         out.append(f'<line x1="{left}" y1="{y(value):.1f}" x2="{width - right}" y2="{y(value):.1f}" stroke="#ddd"/>'
                    f'<text x="{left - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:g}</text>')
     out.append(f'<text x="{(left + width - right) / 2}" y="{height - 12}" text-anchor="middle">Gb/s of a host\'s link</text>'

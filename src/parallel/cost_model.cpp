@@ -13,6 +13,9 @@ double largest_part(std::int64_t count, int parts) { return static_cast<double>(
 /// about 30 (counted on FLUX's blocks after fusion).
 constexpr double kElementsPerToken = 30;
 
+/// What TCP carries of a link's nominal rate (measured at 0.25 to 1 Gb/s).
+constexpr double kLinkShare = 0.9;
+
 }  // namespace
 
 StepPrediction predict_step(const StepWorkload& w, const RankMachine& m, const ParallelDegrees& degrees) {
@@ -21,6 +24,7 @@ StepPrediction predict_step(const StepWorkload& w, const RankMachine& m, const P
   const int ulysses = degrees.ulysses;
   const int ring = degrees.ring;
   const int ranks = degrees.sequence();
+  const double network_rate = kLinkShare * m.network_rate;
   const auto width = static_cast<double>(w.width);
   const double branches = degrees.cfg > 1 ? 1 : w.branches;
   const double layers = static_cast<double>(w.layers) * branches;
@@ -38,7 +42,7 @@ StepPrediction predict_step(const StepWorkload& w, const RankMachine& m, const P
   const int here = std::min(ulysses, m.ranks_per_host);  // ranks of an exchange on one host
   if (ulysses > 1) {
     const double inside = (here - 1) * chunk / m.host_rate;
-    const double outside = m.ranks_per_host * (ulysses - here) * chunk / m.network_rate;
+    const double outside = m.ranks_per_host * (ulysses - here) * chunk / network_rate;
     constexpr double kOperands = 4;
     constexpr double kExchanges = 3;  // keys and values travel together
     p.ulysses = layers * (kOperands * std::max(inside, outside) + kExchanges * (ulysses - 1) * m.latency);
@@ -47,7 +51,7 @@ StepPrediction predict_step(const StepWorkload& w, const RankMachine& m, const P
   p.key_value_bytes = 2 * ring_tokens * width * head_share * w.element_bytes;
   if (ring > 1) {
     const bool leaves_host = ring * ulysses > m.ranks_per_host;
-    const double sent = leaves_host ? std::min(m.ranks_per_host, ulysses) * p.key_value_bytes / m.network_rate
+    const double sent = leaves_host ? std::min(m.ranks_per_host, ulysses) * p.key_value_bytes / network_rate
                                     : p.key_value_bytes / m.host_rate;
     p.ring = layers * (ring - 1) * std::max(0.0, sent + m.latency - hop);
     p.sent_bytes += layers * (ring - 1) * p.key_value_bytes;

@@ -6,11 +6,15 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import unittest
 from pathlib import Path
 
-from support import EMOJI, RONDO, CommandTest, pixels, rondo
+from support import EMOJI, ROOT, RONDO, CommandTest, pixels, rondo
+
+sys.path.insert(0, str(ROOT / "bench"))
+import network_hosts
 
 STEPS = ["--prompt", "cat face", "--seed", 1, "--num-inference-steps", 3, "--true-cfg-scale", 2, "--dtype", "f32"]
 
@@ -80,10 +84,46 @@ class ParallelTest(CommandTest):
                 for given, expected in zip(self.draw("--data-parallel", *flags, ranks=ranks, count=3), alone):
                     self.assert_same(given, expected)
 
+    def test_hosts_with_links_between_them(self):
+        reason = network_hosts.refusal()
+        if reason:
+            self.skipTest(f"no hosts in network namespaces: {reason}")
+        alone = self.draw()[0]
+        with network_hosts.NetworkHosts(4) as hosts:
+            hosts.limit(1)
+            for degrees in ((4, 1), (1, 4), (2, 2)):
+                path = self.folder / "hosts.png"
+                verb = ("generate", "-q", *STEPS, "-o", path, "--ulysses-degree", degrees[0], "--ring-degree", degrees[1])
+                result = subprocess.run(hosts.mpirun(4, [RONDO, *verb]), capture_output=True, timeout=60)
+                self.assertEqual(result.returncode, 0, result.stderr)
+                self.assert_same([v for row in pixels(path) for v in row], alone)
+
     def test_a_drawn_seed_is_the_same_on_all_ranks(self):
         result = launch(2, "generate", "--quiet", "-p", "x", "--num-inference-steps", 1, "-o", self.folder / "a.png")
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertEqual(result.stderr.decode().count("seed: "), 1, result.stderr)
+
+    def test_plan(self):
+        def plan(*flags):
+            result = rondo("plan", "parallel", "--ranks", 4, "--linear-gflops", 400, "--attention-gflops", 400, "--memory-bandwidth", 20,
+                           "--json", *flags)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            return json.loads(result.stdout)
+
+        fast, slow = plan("--bandwidth", "100Gb"), plan("--bandwidth", "50Mb")
+        for result in (fast, slow):
+            self.assertEqual({(w["ulysses_degree"], w["ring_degree"]) for w in result["ways"]}, {(4, 1), (2, 2), (1, 4)})
+            times = [w["seconds"] for w in result["ways"]]
+            self.assertLessEqual(times[0], min(times) * 1.01)
+            for way in result["ways"]:
+                self.assertAlmostEqual(way["seconds"], way["seconds_compute"] + way["seconds_ulysses"] + way["seconds_ring"])
+        self.assertGreater(fast["seconds_alone"] / fast["ways"][0]["seconds"], 3.5)
+        # Ulysses sends less, a ring hides what it sends.
+        self.assertEqual((slow["ways"][0]["ulysses_degree"], fast["ways"][0]["ring_degree"]), (4, 4))
+        self.assertEqual(len(plan("--branches", 2)["ways"]), 5)
+        self.assert_fails(rondo("plan", "parallel", "--bandwidth", "fast"), 2, "--bandwidth: 'fast'", "25Gb")
+        self.assert_fails(rondo("plan", "parallel", "--model", "sd3"), 2, "--model: 'sd3'", "flux.1-dev")
+        self.assert_fails(rondo("plan", "parallel", "--ranks", 0), 2, "--ranks: 0")
 
     def assert_refused(self, result, *parts):
         error = result.stderr.decode()

@@ -88,6 +88,38 @@ TEST(Attention, RandomProblemsAgreeWithFloat64) {
   EXPECT_GE(ran, kProblems);
 }
 
+// A hop of a ring adds up in float32, whatever its operands are.
+TEST(Attention, OutputsInFloat32RoundToThoseOfTheDtype) {
+  int ran = 0;
+  for (const char* text :
+       {"q=2x4x129x72 kv=300 kv_heads=2 lse=1", "q=1x3x64x128 kv=200 causal=1 lse=1",
+        "q=1x2x65x64 kv=150 lse=1 kv_cache=int8", "q=1x2x65x72 kv=150 lse=1 kv_cache=fp8 rotation=1"}) {
+    for (const DType dtype : {DType::bf16, DType::f16}) {
+      AttentionProblem problem = parse_attention_problem(text);
+      problem.dtype = dtype;
+      const RandomAttention operands(problem);
+      for (const auto& kernel : attention_registry().kernels()) {
+        if (attention_registry().answer(*kernel, problem)) continue;
+        const auto run = [&](DType output) {
+          AttentionCall call = operands.call(2);
+          call.output = Tensor::empty(call.output.shape(), output);
+          const auto runner = kernel->make(problem, {}, 2);
+          Tensor scratch = Tensor::empty({static_cast<std::int64_t>(runner->scratch_bytes())}, DType::u8);
+          runner->run(call, {scratch.as<std::byte>(), scratch.bytes()});
+          return call.output;
+        };
+        const Tensor narrow = run(dtype);
+        const Tensor rounded = run(DType::f32).to(dtype);
+        EXPECT_TRUE(
+            std::equal(narrow.as<std::byte>(), narrow.as<std::byte>() + narrow.bytes(), rounded.as<std::byte>()))
+            << kernel->name() << ": " << to_string(problem);
+        ++ran;
+      }
+    }
+  }
+  EXPECT_GE(ran, 12);
+}
+
 // Tilings are chosen by measurement: each must give the right result.
 TEST(Attention, EveryTilingAgreesWithFloat64) {
   for (const char* text : {"q=2x4x129x72 kv=1000 kv_heads=2 mask=boolean", "q=1x3x300x40 kv=700 causal=1 lse=1",
