@@ -37,11 +37,36 @@ std::vector<TensorType> AttentionOp::infer(std::span<const TensorType> inputs) c
           "bias {} does not fit query {} and key {}; allowed is float32 [B or 1, H or 1, Sq, Sk]",
           inputs[3].to_string(), q.to_string(), k.to_string());
   }
+  std::int64_t covered = 0;
+  for (const AttentionSequence& s : sequences_) {
+    check(q[0] == 1 && inputs.size() == 3 && s.batch == 0 && s.query_begin == covered && s.queries >= 0 &&
+              s.keys >= 0 && s.key_begin >= 0 && s.key_begin + s.keys <= k[1],
+          "packed sequences do not fit query {} and key {}; allowed are a batch of 1, no bias, queries one behind the "
+          "other",
+          q.to_string(), k.to_string());
+    covered += s.queries;
+  }
+  check(sequences_.empty() || covered == q[1], "packed sequences have {} queries; query {} differs", covered,
+        q.to_string());
   TensorType result = inputs[0];
   result.shape = {q[0], q[1], q[2], v[3]};
   if (!partial_) return {result};
   result.dtype = DType::f32;
   return {result, {{q[0], q[2], q[1]}, DType::f32, result.device}};
+}
+
+std::string AttentionOp::sequence_text() const {
+  std::string text;
+  for (const AttentionSequence& s : sequences_)
+    text += fmt::format(" {}+{}:{}+{}", s.query_begin, s.queries, s.key_begin, s.keys);
+  return text;
+}
+
+std::vector<AttentionSequence> AttentionOp::sequences_of(const Shape& query, const Shape& key) const {
+  if (!sequences_.empty()) return sequences_;
+  std::vector<AttentionSequence> each;
+  for (std::int64_t b = 0; b < query[0]; ++b) each.push_back({b, 0, query[1], 0, key[1]});
+  return each;
 }
 
 void AttentionOp::reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const {
@@ -50,25 +75,27 @@ void AttentionOp::reference(std::span<const RefTensor> inputs, std::span<RefTens
   const Shape& k = inputs[1].shape;
   const std::int64_t value_dim = inputs[2].shape[3];
   const std::int64_t group = q[2] / k[2];
-  std::span<double> target(outputs[0].values);
-  for (std::int64_t b = 0; b < q[0]; ++b) {
-    for (std::int64_t i = 0; i < q[1]; ++i) {
+  for (const AttentionSequence& s : sequences_of(q, k)) {
+    for (std::int64_t i = 0; i < s.queries; ++i) {
       for (std::int64_t h = 0; h < q[2]; ++h) {
         const auto row = [&](const RefTensor& rows, std::int64_t j) {
-          return rows.values.data() + ((b * k[1] + j) * k[2] + h / group) * rows.shape[3];
+          return rows.values.data() + ((s.batch * k[1] + s.key_begin + j) * k[2] + h / group) * rows.shape[3];
         };
-        const ReferenceKeys keys{k[1], [&](std::int64_t j) { return row(inputs[1], j); },
+        const ReferenceKeys keys{s.keys, [&](std::int64_t j) { return row(inputs[1], j); },
                                  [&](std::int64_t j) { return row(inputs[2], j); },
                                  [&](std::int64_t j) {
-                                   if (causal_ && j > i + k[1] - q[1]) return -std::numeric_limits<double>::infinity();
-                                   return inputs.size() == 4 ? bias_at(inputs[3], b, h, i, j) : 0.0;
+                                   if (causal_ && j > i + s.keys - s.queries)
+                                     return -std::numeric_limits<double>::infinity();
+                                   return inputs.size() == 4 ? bias_at(inputs[3], s.batch, h, i, j) : 0.0;
                                  }};
-        const auto query = static_cast<std::size_t>(((b * q[1] + i) * q[2] + h) * q[3]);
-        const double lse =
-            reference_attention_row(std::span(inputs[0].values).subspan(query, static_cast<std::size_t>(q[3])), keys,
-                                    scale_, target.first(static_cast<std::size_t>(value_dim)));
-        if (partial_) outputs[1].values[static_cast<std::size_t>((b * q[2] + h) * q[1] + i)] = lse;
-        target = target.subspan(static_cast<std::size_t>(value_dim));
+        const std::int64_t token = s.query_begin + i;
+        const std::int64_t index = (s.batch * q[1] + token) * q[2] + h;
+        const double lse = reference_attention_row(
+            std::span(inputs[0].values).subspan(static_cast<std::size_t>(index * q[3]), static_cast<std::size_t>(q[3])),
+            keys, scale_,
+            std::span(outputs[0].values)
+                .subspan(static_cast<std::size_t>(index * value_dim), static_cast<std::size_t>(value_dim)));
+        if (partial_) outputs[1].values[static_cast<std::size_t>((s.batch * q[2] + h) * q[1] + token)] = lse;
       }
     }
   }
@@ -81,9 +108,7 @@ void AttentionOp::quantized_reference(std::span<const RefTensor> inputs, std::sp
   if (inputs.size() == 4) call.mask = narrow(inputs[3]);
   call.scale = static_cast<float>(scale_);
   call.causal = causal_;
-  std::vector<AttentionSequence> sequences;
-  for (std::int64_t b = 0; b < inputs[0].shape[0]; ++b)
-    sequences.push_back({b, 0, inputs[0].shape[1], 0, inputs[1].shape[1]});
+  const std::vector<AttentionSequence> sequences = sequences_of(inputs[0].shape, inputs[1].shape);
   call.sequences = sequences;
   if (partial_) call.lse = narrow(outputs[1]);
   reference_quantized_runner(request_.quantization)->run(call, {});
@@ -97,8 +122,9 @@ bool AttentionOp::falls_back_at(int step) const {
 
 double AttentionOp::flops(std::span<const TensorType> inputs) const {
   const Shape& q = inputs[0].shape;
-  const auto scores = static_cast<double>(q[0] * q[1] * q[2] * inputs[1].shape[1]);
-  return 2.0 * scores * static_cast<double>(q[3] + inputs[2].shape[3]);
+  std::int64_t scores = 0;
+  for (const AttentionSequence& s : sequences_of(q, inputs[1].shape)) scores += s.queries * s.keys * q[2];
+  return 2.0 * static_cast<double>(scores) * static_cast<double>(q[3] + inputs[2].shape[3]);
 }
 
 }  // namespace rondo

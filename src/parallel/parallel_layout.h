@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "parallel/communicator.h"
+#include "rondo/parallel.h"
 
 namespace rondo {
 
@@ -28,6 +29,9 @@ struct ParallelDegrees {
 
 /// Throws InvalidArgument unless the degrees are possible and make up a world of so many ranks.
 void check_degrees(const ParallelDegrees& degrees, int world);
+
+/// The degrees that a caller asks for, those that are not set filled in. Throws as check_degrees().
+ParallelDegrees parallel_degrees(const ParallelOptions& options, int world);
 
 /// Where a rank stands.
 struct ParallelPlace {

@@ -43,23 +43,6 @@ QuantizationPolicy quantization_policy(const LinearQuantizationOptions& options)
   return policy;
 }
 
-/// The degrees, what is not set filled in. Throws as check_degrees().
-ParallelDegrees parallel_degrees(const ParallelOptions& options, int world) {
-  ParallelDegrees degrees;
-  degrees.cfg = options.cfg_parallel ? 2 : 1;
-  degrees.ring = options.ring_degree;
-  degrees.ulysses = options.ulysses_degree.value_or(1);
-  // What is wrong in itself is found below.
-  const int left = degrees.ring < 1 || degrees.ulysses < 1 ? 1 : world / std::max(1, degrees.world());
-  if (options.data_parallel) {
-    degrees.data = std::max(1, left);
-  } else if (!options.ulysses_degree) {
-    degrees.ulysses = std::max(1, left);
-  }
-  check_degrees(degrees, world);
-  return degrees;
-}
-
 }  // namespace
 
 PlanOptions plan_options(const PipelineOptions& options) {

@@ -1,4 +1,5 @@
 // The graph's attention: the kernel that the registry selects, under its name.
+#include <algorithm>
 #include <array>
 #include <cmath>
 
@@ -21,6 +22,15 @@ AttentionProblem problem_of(const KernelRequest& request) {
   problem.causal = op_of(request).causal();
   problem.lse = op_of(request).partial();
   problem.quantization = op_of(request).request().quantization;
+  if (const auto& sequences = op_of(request).sequences(); !sequences.empty()) {
+    problem.varlen = true;
+    problem.batch = static_cast<std::int64_t>(sequences.size());
+    problem.queries = problem.keys = 0;
+    for (const AttentionSequence& s : sequences) {
+      problem.queries = std::max(problem.queries, s.queries);
+      problem.keys = std::max(problem.keys, s.keys);
+    }
+  }
   return problem;
 }
 
@@ -33,6 +43,8 @@ class AttentionNode final : public Kernel {
         causal_(op_of(request).causal()) {
     const Shape& q = request.inputs[0].prototype.shape();
     const std::int64_t keys = request.inputs[1].prototype.shape()[1];
+    sequences_ = op_of(request).sequences();
+    if (!sequences_.empty()) return;
     for (std::int64_t b = 0; b < q[0]; ++b) sequences_.push_back({b, 0, q[1], 0, keys});
   }
 

@@ -7,6 +7,7 @@
 #include "attention/merge_attention_op.h"
 #include "ops/elementwise.h"
 #include "ops/layout.h"
+#include "rondo/error.h"
 
 namespace rondo {
 namespace {
@@ -23,6 +24,11 @@ std::vector<std::int64_t> positions(std::span<const ElementRange> ranges) {
     for (std::int64_t p = range.begin; p < range.end; ++p) all.push_back(p);
   }
   return all;
+}
+
+ElementRange overlap(const ElementRange& a, const ElementRange& b) {
+  const std::int64_t begin = std::max(a.begin, b.begin);
+  return {begin, std::max(begin, std::min(a.end, b.end))};
 }
 
 /// The runs that are split, or those that are whole.
@@ -48,7 +54,7 @@ std::vector<ElementRange> places(const TokenLayout& layout, bool split, int firs
 
 }  // namespace
 
-HeadSplit ParallelAttention::split_heads_of_query(ValueId query, ValueId key) const {
+HeadSplit ParallelAttentionBuilder::split_heads_of_query(ValueId query, ValueId key) const {
   const std::int64_t heads = b_.shape(query)[2];
   const std::int64_t key_heads = b_.shape(key)[2];
   const int ranks = how_.degrees.ulysses;
@@ -60,7 +66,7 @@ HeadSplit ParallelAttention::split_heads_of_query(ValueId query, ValueId key) co
   return split;
 }
 
-HeadSplit ParallelAttention::split_heads_of_keys(ValueId query, ValueId key) const {
+HeadSplit ParallelAttentionBuilder::split_heads_of_keys(ValueId query, ValueId key) const {
   const std::int64_t heads = b_.shape(query)[2];
   const std::int64_t key_heads = b_.shape(key)[2];
   const int ranks = how_.degrees.ulysses;
@@ -68,16 +74,60 @@ HeadSplit ParallelAttention::split_heads_of_keys(ValueId query, ValueId key) con
   return {even_bounds(key_heads, ranks)};
 }
 
-ParallelAttention::Keys ParallelAttention::split_keys(ValueId joined, std::int64_t head_dim,
-                                                      std::vector<ElementRange> key_positions) {
+ParallelAttentionBuilder::Keys ParallelAttentionBuilder::split_keys(ValueId joined, std::int64_t head_dim,
+                                                                    std::vector<ElementRange> key_positions) {
   const std::int64_t width = b_.shape(joined)[3];
   return {b_.apply<SliceOp>({joined}, 3, 0, head_dim), b_.apply<SliceOp>({joined}, 3, head_dim, width),
           std::move(key_positions)};
 }
 
-ParallelAttention::Sight ParallelAttention::sight(const AttentionOp& op, const Queries& queries,
-                                                  const std::vector<ElementRange>& keys, std::int64_t all_queries) {
+std::vector<AttentionSequence> ParallelAttentionBuilder::sequences_among(const AttentionOp& op, const Queries& queries,
+                                                                         const std::vector<ElementRange>& keys) {
+  std::vector<AttentionSequence> among;
+  const ElementRange q = queries.positions.front();
+  const ElementRange k = keys.front();
+  for (const AttentionSequence& s : op.sequences()) {
+    const ElementRange own = overlap({s.query_begin, s.query_begin + s.queries}, q);
+    const ElementRange seen = overlap({s.key_begin, s.key_begin + s.keys}, k);
+    if (own.begin == own.end) continue;
+    const std::int64_t keys_seen = seen.end - seen.begin;
+    among.push_back(
+        {0, own.begin - q.begin, own.end - own.begin, keys_seen == 0 ? 0 : seen.begin - k.begin, keys_seen});
+  }
+  return among;
+}
+
+ParallelAttentionBuilder::Sight ParallelAttentionBuilder::sight_of_sequences(const AttentionOp& op,
+                                                                             const std::vector<ElementRange>& queries,
+                                                                             const std::vector<ElementRange>& keys) {
+  if (queries.size() != 1 || keys.size() != 1)
+    throw Unsupported("attention: packed sequences lie in several runs; allowed is one");
+  bool sees_any = false;
+  bool all_see_all = true;
+  bool all_end_alike = true;  // as the kernels' causality has it
+  for (const AttentionSequence& s : op.sequences()) {
+    const ElementRange q = overlap({s.query_begin, s.query_begin + s.queries}, queries.front());
+    const ElementRange k = overlap({s.key_begin, s.key_begin + s.keys}, keys.front());
+    // Within the sequence, query i sees keys up to i + keys - queries.
+    const std::int64_t ahead = s.keys - s.queries + s.key_begin - s.query_begin;
+    if (q.begin == q.end || k.begin == k.end || (op.causal() && k.begin > q.end - 1 + ahead)) continue;
+    sees_any = true;
+    all_see_all = all_see_all && (!op.causal() || k.end - 1 <= q.begin + ahead);
+    all_end_alike = all_end_alike && k.end == q.end + ahead;
+  }
+  if (!sees_any) return Sight::none;
+  if (all_see_all) return Sight::all;
+  if (all_end_alike) return Sight::causal;
+  throw Unsupported(
+      "attention: causal packed sequences whose queries and keys are cut at different places cannot go round a ring; "
+      "allowed are equal ones, or a ring degree of 1");
+}
+
+ParallelAttentionBuilder::Sight ParallelAttentionBuilder::sight(const AttentionOp& op, const Queries& queries,
+                                                                const std::vector<ElementRange>& keys,
+                                                                std::int64_t all_queries) {
   if (count(keys) == 0 || count(queries.positions) == 0) return Sight::none;
+  if (!op.sequences().empty()) return sight_of_sequences(op, queries.positions, keys);
   if (!op.causal()) return Sight::all;
   // Query i sees keys up to i + keys - queries.
   const std::int64_t ahead = queries.keys - all_queries;
@@ -100,9 +150,9 @@ ParallelAttention::Sight ParallelAttention::sight(const AttentionOp& op, const Q
   return Sight::masked;
 }
 
-std::optional<ValueId> ParallelAttention::mask_of(std::optional<ValueId> mask, const Queries& queries,
-                                                  const std::vector<ElementRange>& keys, Sight seen,
-                                                  std::int64_t all_queries) {
+std::optional<ValueId> ParallelAttentionBuilder::mask_of(std::optional<ValueId> mask, const Queries& queries,
+                                                         const std::vector<ElementRange>& keys, Sight seen,
+                                                         std::int64_t all_queries) {
   if (mask) {
     if (b_.shape(*mask)[1] > 1) mask = c_.take(*mask, 1, std::array{queries.heads});
     mask = c_.take(c_.take(*mask, 2, queries.positions), 3, keys);
@@ -121,27 +171,31 @@ std::optional<ValueId> ParallelAttention::mask_of(std::optional<ValueId> mask, c
   return mask ? b_.apply<BinaryOp>({*mask, constant}, BinaryKind::add) : constant;
 }
 
-std::vector<ValueId> ParallelAttention::attend(const AttentionOp& op, const Queries& queries, const Keys& keys,
-                                               std::optional<ValueId> mask, std::int64_t all_queries, bool partial) {
+std::vector<ValueId> ParallelAttentionBuilder::attend(const AttentionOp& op, const Queries& queries, const Keys& keys,
+                                                      std::optional<ValueId> mask, std::int64_t all_queries,
+                                                      bool partial) {
   Sight seen = sight(op, queries, keys.positions, all_queries);
   if (seen == Sight::none) seen = Sight::masked;  // every key is hidden: the result is 0
   mask = mask_of(mask, queries, keys.positions, seen, all_queries);
   std::vector<ValueId> inputs{queries.query, keys.key, keys.value};
   if (mask) inputs.push_back(*mask);
-  return b_.add_all(std::make_shared<const AttentionOp>(op.scale(), seen == Sight::causal, op.request(), partial),
+  std::vector<AttentionSequence> sequences;
+  if (!op.sequences().empty()) sequences = sequences_among(op, queries, keys.positions);
+  return b_.add_all(std::make_shared<const AttentionOp>(op.scale(), seen == Sight::causal, op.request(), partial,
+                                                        std::move(sequences)),
                     inputs);
 }
 
-ValueId ParallelAttention::over_whole_keys(const AttentionOp& op, const AttentionOperands& operands,
-                                           const TokenLayout& layout) {
+ValueId ParallelAttentionBuilder::over_whole_keys(const AttentionOp& op, const AttentionOperands& operands,
+                                                  const TokenLayout& layout) {
   const std::int64_t keys = b_.shape(operands.key)[1];
   const Queries queries{
       operands.query, layout.positions_of(how_.rank(), how_.rank() + 1), {0, b_.shape(operands.query)[2]}, keys};
   return attend(op, queries, {operands.key, operands.value, {{0, keys}}}, operands.mask, layout.tokens(), false)[0];
 }
 
-ValueId ParallelAttention::over_shared_tokens(const AttentionOp& op, const AttentionOperands& local,
-                                              const TokenLayout& layout) {
+ValueId ParallelAttentionBuilder::over_shared_tokens(const AttentionOp& op, const AttentionOperands& local,
+                                                     const TokenLayout& layout) {
   const int first = how_.first_of_ring(how_.place.ring);
   const int last = first + how_.degrees.ulysses;
   const bool exchanges = how_.degrees.ulysses > 1;
@@ -165,8 +219,8 @@ ValueId ParallelAttention::over_shared_tokens(const AttentionOp& op, const Atten
   return exchanges ? c_.gather_heads(output, heads, layout) : output;
 }
 
-ValueId ParallelAttention::ring(const AttentionOp& op, const AttentionOperands& local, const TokenLayout& layout,
-                                const Queries& queries) {
+ValueId ParallelAttentionBuilder::ring(const AttentionOp& op, const AttentionOperands& local, const TokenLayout& layout,
+                                       const Queries& queries) {
   const int ranks = how_.degrees.ring;
   const int own = how_.place.ring;
   const std::int64_t head_dim = b_.shape(local.key)[3];

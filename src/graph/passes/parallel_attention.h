@@ -17,9 +17,9 @@ struct AttentionOperands {
   std::optional<ValueId> mask;
 };
 
-class ParallelAttention {
+class ParallelAttentionBuilder {
  public:
-  explicit ParallelAttention(CollectiveBuilder& collectives)
+  explicit ParallelAttentionBuilder(CollectiveBuilder& collectives)
       : c_(collectives), b_(collectives.builder()), how_(collectives.how()) {}
 
   /// Query, key and value hold this rank's tokens of `layout`; so does the result.
@@ -48,9 +48,14 @@ class ParallelAttention {
   Keys split_keys(ValueId joined, std::int64_t head_dim, std::vector<ElementRange> positions);
   ValueId ring(const AttentionOp& op, const AttentionOperands& local, const TokenLayout& layout,
                const Queries& queries);
-  /// What causality leaves of these keys to these queries.
+  /// What causality, and packed sequences, leave of these keys to these queries.
   static Sight sight(const AttentionOp& op, const Queries& queries, const std::vector<ElementRange>& keys,
                      std::int64_t all_queries);
+  static Sight sight_of_sequences(const AttentionOp& op, const std::vector<ElementRange>& queries,
+                                  const std::vector<ElementRange>& keys);
+  /// What the packed sequences of the whole are among these queries and keys, each one run.
+  static std::vector<AttentionSequence> sequences_among(const AttentionOp& op, const Queries& queries,
+                                                        const std::vector<ElementRange>& keys);
   /// The mask that these queries and keys see; none where all is visible.
   std::optional<ValueId> mask_of(std::optional<ValueId> mask, const Queries& queries,
                                  const std::vector<ElementRange>& keys, Sight sight, std::int64_t all_queries);

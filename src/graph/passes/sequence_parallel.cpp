@@ -282,7 +282,7 @@ class SequenceSplitter {
   std::set<ValueId> split_;
   GraphBuilder b_;
   CollectiveBuilder collectives_;
-  ParallelAttention attention_;
+  ParallelAttentionBuilder attention_;
   ParallelPictures pictures_;
   std::vector<Local> local_;
   std::map<ValueId, ValueId> whole_;                                      // of split values

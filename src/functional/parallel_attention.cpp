@@ -1,0 +1,233 @@
+// The public ParallelAttention: a graph of one attention for each combination of shapes, kept with its session.
+#include "rondo/parallel_attention.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <list>
+
+#include "core/threads.h"
+#include "graph/model.h"
+#include "graph/passes/parallel_attention.h"
+#include "graph/random_weights.h"
+#include "graph/session.h"
+#include "parallel/world.h"
+#include "rondo/error.h"
+
+namespace rondo {
+namespace {
+
+template <typename... Args>
+void check(bool holds, fmt::format_string<Args...> message, Args&&... args) {
+  if (!holds) throw InvalidArgument("parallel attention: " + fmt::format(message, std::forward<Args>(args)...));
+}
+
+void check_operand(const char* name, const Tensor& tensor, DType dtype) {
+  check(tensor.defined() && tensor.shape().rank() == 4, "{} {} has not 4 axes", name,
+        tensor.defined() ? tensor.shape().to_string() : "is missing:");
+  check(tensor.dtype() == dtype && is_floating(dtype) && dtype != DType::f8_e4m3,
+        "{} is {}; allowed are float32, bfloat16 and float16, all alike", name, dtype_name(tensor.dtype()));
+}
+
+/// Any strides into dense memory of the same shape.
+void copy_into(const Tensor& source, Tensor target) {
+  const Shape& shape = source.shape();
+  const std::size_t element = dtype_size(source.dtype());
+  const auto at = [&](const Tensor& t, std::int64_t a, std::int64_t b, std::int64_t c) {
+    const Shape& s = t.strides();
+    return static_cast<std::size_t>(a * s[0] + b * s[1] + c * s[2]) * element;
+  };
+  for (std::int64_t a = 0; a < shape[0]; ++a) {
+    for (std::int64_t b = 0; b < shape[1]; ++b) {
+      for (std::int64_t c = 0; c < shape[2]; ++c) {
+        const std::byte* from = source.as<std::byte>() + at(source, a, b, c);
+        std::byte* to = target.as<std::byte>() + at(target, a, b, c);
+        for (std::int64_t d = 0; d < shape[3]; ++d) {
+          std::memcpy(to + static_cast<std::size_t>(d * target.strides()[3]) * element,
+                      from + static_cast<std::size_t>(d * source.strides()[3]) * element, element);
+        }
+      }
+    }
+  }
+}
+
+/// What a call asks for, apart from its operands.
+struct Call {
+  double scale;
+  bool causal;
+  AttentionRequest request;
+  int threads;
+  std::vector<AttentionSequence> sequences;
+};
+
+template <class Options>
+Call call_of(const Options& options, std::int64_t head_dim) {
+  if (options.return_lse) throw Unsupported("parallel attention: return_lse is asked for; it is not possible yet");
+  check(options.threads >= 0 && options.threads <= 1024, "threads: {} is given; allowed is 0 to 1024", options.threads);
+  check(!options.scale || std::isfinite(*options.scale), "scale: {} is given; allowed is a finite number",
+        options.scale.value_or(0));
+  AttentionRequest request{options.backend, options.opt_mode, options.tune};
+  request.quantization = attention_quantization(options.kv_cache_dtype, options.rotate, options.smooth_k);
+  return {options.scale.value_or(1.0 / std::sqrt(static_cast<double>(head_dim))),
+          options.causal,
+          std::move(request),
+          options.threads == 0 ? default_threads() : options.threads,
+          {}};
+}
+
+}  // namespace
+
+class ParallelAttention::Implementation {
+ public:
+  Implementation(std::shared_ptr<ParallelWorld> world, const ParallelOptions& options)
+      : world_(std::move(world)),
+        groups_(world_->implementation().communicator(), parallel_degrees(options, world_->size())),
+        how_{groups_.degrees(), groups_.place()},
+        model_(std::make_shared<const RandomWeights>(Graph{})) {}
+
+  Tensor run(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& mask, const Call& call) {
+    check_operand("query", query, query.defined() ? query.dtype() : DType::f32);
+    check_operand("key", key, query.dtype());
+    check_operand("value", value, query.dtype());
+    const TokenLayout layout = layout_of(query.shape()[1]);
+    if (mask.defined()) check_operand("mask", mask, mask.dtype());
+    const auto build = [&] { return build_graph(query, key, value, mask, call, layout); };
+    Session& session = session_of(
+        fmt::format("{} {} {} {} {} {}", query.shape().to_string(), key.shape().to_string(), value.shape().to_string(),
+                    dtype_name(query.dtype()), mask.defined() ? mask.shape().to_string() : "", layout.to_string()),
+        call, build);
+    copy_into(query, session.input("query"));
+    copy_into(key, session.input("key"));
+    copy_into(value, session.input("value"));
+    if (mask.defined()) copy_into(mask.to_float32(), session.input("mask"));
+    RunContext context;
+    if (how_.active()) context.sequence = &groups_.sequence();
+    session.run(context);
+    const Tensor output = session.output("output");
+    Tensor result = Tensor::empty(output.shape(), output.dtype());
+    copy_into(output, result);
+    return result;
+  }
+
+ private:
+  /// Every rank's number of tokens, as bounds.
+  TokenLayout layout_of(std::int64_t own) {
+    std::vector<std::int64_t> counts(static_cast<std::size_t>(how_.ranks()));
+    groups_.sequence().all_gather(std::as_bytes(std::span(&own, 1)), std::as_writable_bytes(std::span(counts)));
+    TokenRun run{{0}};
+    for (const std::int64_t count : counts) run.bounds.push_back(run.bounds.back() + count);
+    return {{run}};
+  }
+
+  Graph build_graph(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& mask, const Call& call,
+                    const TokenLayout& layout) const {
+    GraphBuilder b;
+    const auto input = [&](const char* name, const Tensor& tensor) {
+      return b.input(name, {tensor.shape(), tensor.dtype(), {}});
+    };
+    AttentionOperands operands{input("query", query), input("key", key), input("value", value), std::nullopt};
+    if (mask.defined()) operands.mask = b.input("mask", {mask.shape(), DType::f32, {}});
+    const AttentionOp op(call.scale, call.causal, call.request, false, call.sequences);
+    check_whole(op, query, key, value, mask, layout.tokens());
+    if (!how_.active()) {
+      std::vector<ValueId> inputs{operands.query, operands.key, operands.value};
+      if (operands.mask) inputs.push_back(*operands.mask);
+      b.output("output",
+               b.add(std::make_shared<const AttentionOp>(call.scale, call.causal, call.request, false, call.sequences),
+                     inputs));
+      return b.finish();
+    }
+    CollectiveBuilder collectives(b, how_);
+    b.output("output", ParallelAttentionBuilder(collectives).over_shared_tokens(op, operands, layout));
+    return b.finish();
+  }
+
+  /// Refuses, as the operator does, what does not fit as a whole.
+  static void check_whole(const AttentionOp& op, const Tensor& query, const Tensor& key, const Tensor& value,
+                          const Tensor& mask, std::int64_t tokens) {
+    std::vector<TensorType> types;
+    for (const Tensor* operand : {&query, &key, &value}) {
+      check(operand->shape()[1] == query.shape()[1], "query {}, key {} and value {} hold different tokens",
+            query.shape().to_string(), key.shape().to_string(), value.shape().to_string());
+      types.push_back({operand->shape(), operand->dtype(), {}});
+      types.back().shape[1] = tokens;
+    }
+    if (mask.defined()) types.push_back({mask.shape(), DType::f32, {}});
+    op.infer(types);
+  }
+
+  Session& session_of(const std::string& shapes, const Call& call, const std::function<Graph()>& build) {
+    constexpr std::size_t kSessions = 4;
+    std::string key = fmt::format("{} scale={} causal={} threads={}{}", shapes, call.scale, call.causal, call.threads,
+                                  rondo::to_string(call.request));
+    for (const AttentionSequence& s : call.sequences) key += fmt::format(" {}+{}", s.query_begin, s.queries);
+    for (auto it = sessions_.begin(); it != sessions_.end(); ++it) {
+      if (it->first != key) continue;
+      sessions_.splice(sessions_.begin(), sessions_, it);
+      return *it->second;
+    }
+    PlanOptions options;
+    options.threads = call.threads;
+    options.attention = call.request;
+    sessions_.emplace_front(key, std::make_unique<Session>(model_.plan(key, options, build)));
+    if (sessions_.size() > kSessions) sessions_.pop_back();
+    return *sessions_.front().second;
+  }
+
+  std::shared_ptr<ParallelWorld> world_;
+  ProcessGroups groups_;
+  SequenceParallel how_;
+  Model model_;
+  std::list<std::pair<std::string, std::unique_ptr<Session>>> sessions_;  // most recent first
+};
+
+ParallelAttention::ParallelAttention(std::shared_ptr<ParallelWorld> world, const ParallelOptions& options) {
+  check(world != nullptr, "the world is missing");
+  implementation_ = std::make_unique<Implementation>(std::move(world), options);
+}
+ParallelAttention::ParallelAttention(ParallelAttention&&) noexcept = default;
+ParallelAttention& ParallelAttention::operator=(ParallelAttention&&) noexcept = default;
+ParallelAttention::~ParallelAttention() = default;
+
+Tensor ParallelAttention::forward(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& mask,
+                                  const AttentionOptions& options) {
+  if (options.layout == AttentionLayout::bsh)
+    throw Unsupported("parallel attention: layout BSH is given; allowed are BSND and BNSD");
+  const bool heads_first = options.layout == AttentionLayout::bnsd;
+  const auto bsnd = [&](const Tensor& tensor) {
+    return heads_first && tensor.defined() && tensor.shape().rank() == 4 ? tensor.transposed(1, 2) : tensor;
+  };
+  const Tensor q = bsnd(query);
+  check_operand("query", q, q.defined() ? q.dtype() : DType::f32);
+  const Tensor result = implementation_->run(q, bsnd(key), bsnd(value), mask, call_of(options, q.shape()[3]));
+  if (!heads_first) return result;
+  const Tensor swapped = result.transposed(1, 2);
+  Tensor dense = Tensor::empty(swapped.shape(), swapped.dtype());
+  copy_into(swapped, dense);
+  return dense;
+}
+
+Tensor ParallelAttention::forward_varlen(const Tensor& query, const Tensor& key, const Tensor& value,
+                                         std::span<const std::int32_t> cu_seqlens,
+                                         const VarlenAttentionOptions& options) {
+  const auto packed = [](const char* name, const Tensor& tensor) {
+    check(tensor.defined() && tensor.shape().rank() == 3, "{} is not [T, N, D]", name);
+    const Shape& s = tensor.shape();
+    const Shape& strides = tensor.strides();
+    return tensor.restrided({1, s[0], s[1], s[2]}, {s[0] * strides[0], strides[0], strides[1], strides[2]});
+  };
+  const Tensor q = packed("query", query);
+  Call call = call_of(options, q.shape()[3]);
+  check(!cu_seqlens.empty() && cu_seqlens.front() == 0, "cu_seqlens must start with 0");
+  for (std::size_t i = 1; i < cu_seqlens.size(); ++i) {
+    const std::int64_t count = cu_seqlens[i] - cu_seqlens[i - 1];
+    check(count >= 0, "cu_seqlens falls from {} to {}", cu_seqlens[i - 1], cu_seqlens[i]);
+    call.sequences.push_back({0, cu_seqlens[i - 1], count, cu_seqlens[i - 1], count});
+  }
+  const Tensor result = implementation_->run(q, packed("key", key), packed("value", value), {}, call);
+  return result.reshaped({result.shape()[1], result.shape()[2], result.shape()[3]});
+}
+
+}  // namespace rondo
