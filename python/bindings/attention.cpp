@@ -6,6 +6,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include "attention_options.h"
 #include "module.h"
 #include "rondo/attention.h"
 #include "rondo/error.h"
@@ -19,35 +20,11 @@ namespace {
 using MaybeArray = std::optional<Array>;
 using Pair = std::pair<nb::object, nb::object>;
 
-AttentionLayout parse_layout(const std::string& name) {
-  if (name == "BSND") return AttentionLayout::bsnd;
-  if (name == "BNSD") return AttentionLayout::bnsd;
-  if (name == "BSH") return AttentionLayout::bsh;
-  throw InvalidArgument("attention: layout '" + name + "' is given; allowed are BSND, BNSD and BSH");
-}
-
 AttentionOptMode parse_opt_mode(const std::string& name) {
   if (name == "runtime") return AttentionOptMode::runtime;
   if (name == "static") return AttentionOptMode::static_order;
   if (name == "manual") return AttentionOptMode::manual;
   throw InvalidArgument("attention: opt_mode '" + name + "' is given; allowed are runtime, static and manual");
-}
-
-/// kv_cache_dtype, rotate, smooth_k
-using Quantization = std::tuple<std::string, bool, bool>;
-
-KvCacheDtype parse_kv_cache_dtype(const std::string& name) {
-  if (name == "auto") return KvCacheDtype::automatic;
-  if (name == "int8") return KvCacheDtype::int8;
-  if (name == "fp8") return KvCacheDtype::fp8;
-  throw InvalidArgument("attention: kv_cache_dtype '" + name + "' is given; allowed are auto, int8 and fp8");
-}
-
-template <class Options>
-void set_quantization(Options& options, const Quantization& quantization) {
-  options.kv_cache_dtype = parse_kv_cache_dtype(std::get<0>(quantization));
-  options.rotate = std::get<1>(quantization);
-  options.smooth_k = std::get<2>(quantization);
 }
 
 AttentionOptions options_of(std::optional<double> scale, bool causal, const std::string& layout, std::int64_t num_heads,

@@ -31,4 +31,5 @@ NB_MODULE(_rondo, module) {
   module.def("version", &rondo::version);
   rondo::python::bind_attention(module);
   rondo::python::bind_operators(module);
+  rondo::python::bind_parallel(module);
 }

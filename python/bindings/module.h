@@ -7,5 +7,6 @@ namespace rondo::python {
 
 void bind_attention(nanobind::module_& module);
 void bind_operators(nanobind::module_& module);
+void bind_parallel(nanobind::module_& module);
 
 }  // namespace rondo::python

@@ -26,10 +26,13 @@ from rondo.operators import (
     rotary_position_embedding,
     swiglu,
 )
+from rondo.parallel import ParallelAttention, ParallelWorld
 
 __version__ = _version()
 _LAYERS = ("RMSNorm", "get_activation_layer")
 __all__ = [
+    "ParallelAttention",
+    "ParallelWorld",
     "activation",
     "add_rms_norm",
     "attention_backends",
