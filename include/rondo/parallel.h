@@ -8,6 +8,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,6 +17,10 @@
 #include "rondo/export.h"
 
 namespace rondo RONDO_PUBLIC {
+
+/// In which form keys and values travel round a ring: as they are computed, or in fewer bytes, each row rounded once.
+/// int8 has a scale for each key and each value.
+enum class RingWire : std::uint8_t { as_computed, bf16, int8 };
 
 /// Into how many parts work is cut. The world's ranks are data x cfg x ring x Ulysses, the last turning fastest.
 struct ParallelOptions {
@@ -29,6 +34,7 @@ struct ParallelOptions {
   bool data_parallel = false;
   /// Whether every rank computes all of the text's tokens, in place of its part: less is sent, more is computed.
   bool replicate_text = false;
+  RingWire ring_wire = RingWire::as_computed;
 };
 
 /// All ranks of a run. Shared by the pipelines of its rank; a rank's calls come from one thread at a time.

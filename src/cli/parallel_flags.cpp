@@ -41,6 +41,9 @@ void ParallelFlags::add_to(CLI::App& app) {
   app.add_flag("--data-parallel", data_parallel_, "the ranks that are left draw other pictures");
   add_value(app, "--parallel-text", text_,
             "where the text's tokens are computed: split (each rank its part, the default) or replicated");
+  add_value(app, "--ring-wire-dtype", ring_wire_,
+            "in which form keys and values travel round the ring: auto (as they are computed, the default), bfloat16 "
+            "or int8");
   add_value(app, "--rank-timeout", rank_timeout_,
             "seconds without a sign of life after which a rank is given up (default 8)");
 }
@@ -55,6 +58,11 @@ void ParallelFlags::apply(PipelineOptions& options) const {
   parallel.cfg_parallel = cfg_parallel_;
   parallel.data_parallel = data_parallel_;
   if (text_) parallel.replicate_text = one_of("--parallel-text", *text_, {"split", "replicated"}) == 1;
+  if (ring_wire_) {
+    parallel.ring_wire = static_cast<RingWire>(one_of("--ring-wire-dtype", *ring_wire_, {"auto", "bfloat16", "int8"}));
+    if (parallel.ring_wire != RingWire::as_computed && parallel.ring_degree == 1)
+      throw UsageError("--ring-wire-dtype: is given without --ring-degree: nothing travels");
+  }
   const double seconds = rank_timeout_ ? parse_number("--rank-timeout", *rank_timeout_) : 8;
   if (!(seconds >= 1 && seconds <= 86400))
     throw UsageError(fmt::format("--rank-timeout: {} is given; allowed is 1 to 86400 seconds", seconds));

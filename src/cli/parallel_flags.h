@@ -30,6 +30,7 @@ class ParallelFlags {
   std::optional<std::string> ring_degree_;
   std::optional<std::string> rank_timeout_;
   std::optional<std::string> text_;
+  std::optional<std::string> ring_wire_;
   bool cfg_parallel_ = false;
   bool data_parallel_ = false;
 };

@@ -84,7 +84,7 @@ class ParallelAttention::Implementation {
   Implementation(std::shared_ptr<ParallelWorld> world, const ParallelOptions& options)
       : world_(std::move(world)),
         groups_(world_->implementation().communicator(), parallel_degrees(options, world_->size())),
-        how_{groups_.degrees(), groups_.place()},
+        how_{groups_.degrees(), groups_.place(), false, options.ring_wire},
         model_(std::make_shared<const RandomWeights>(Graph{})) {}
 
   Tensor run(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& mask, const Call& call) {

@@ -44,10 +44,18 @@ std::string TokenLayout::to_string() const {
   return text;
 }
 
+std::string_view wire_text(RingWire wire) {
+  switch (wire) {
+    case RingWire::bf16: return ", bfloat16 on the wire";
+    case RingWire::int8: return ", int8 on the wire";
+    default: return "";
+  }
+}
+
 std::string SequenceParallel::to_string() const {
   if (!active()) return "none";
-  return fmt::format("ulysses {} of {}, ring {} of {}{}", place.ulysses, degrees.ulysses, place.ring, degrees.ring,
-                     replicates_text ? ", text on every rank" : "");
+  return fmt::format("ulysses {} of {}, ring {} of {}{}{}", place.ulysses, degrees.ulysses, place.ring, degrees.ring,
+                     replicates_text ? ", text on every rank" : "", wire_text(ring_wire));
 }
 
 }  // namespace rondo

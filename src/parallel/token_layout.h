@@ -5,6 +5,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "ops/exchange.h"
@@ -43,12 +44,16 @@ struct TokenLayout {
   std::string to_string() const;
 };
 
+/// ", int8 on the wire"; empty for none but the usual.
+std::string_view wire_text(RingWire wire);
+
 /// Tokens of one picture on the ranks of ring x ulysses.
 struct SequenceParallel {
   ParallelDegrees degrees;
   ParallelPlace place;
   /// Whether sequences that do not lead to the graph's output (text) are whole on every rank.
   bool replicates_text = false;
+  RingWire ring_wire = RingWire::as_computed;
 
   bool active() const { return degrees.sequence() > 1; }
   int ranks() const { return degrees.sequence(); }

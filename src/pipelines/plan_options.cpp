@@ -72,7 +72,8 @@ ComputeOptions compute_options(const PipelineOptions& options) {
   const ParallelDegrees degrees = parallel_degrees(options.parallel, options.world ? options.world->size() : 1);
   if (options.world == nullptr) return compute;
   compute.groups = std::make_shared<const ProcessGroups>(options.world->implementation().communicator(), degrees);
-  compute.plan.parallel = {degrees, compute.groups->place(), options.parallel.replicate_text};
+  compute.plan.parallel = {degrees, compute.groups->place(), options.parallel.replicate_text,
+                           options.parallel.ring_wire};
   return compute;
 }
 

@@ -77,6 +77,13 @@ class ParallelTest(CommandTest):
                     squares = sum((a - b) ** 2 for a, b in zip(given, alone)) / len(alone)
                     self.assertGreater(10 * math.log10(255**2 / max(squares, 1e-9)), 40)
 
+    def test_fewer_bytes_round_the_ring(self):
+        alone = self.draw()[0]
+        for wire, least in (("auto", 60), ("bfloat16", 45), ("int8", 40)):
+            given = self.draw("--ring-degree", 2, "--ring-wire-dtype", wire, ranks=2)[0]
+            squares = sum((a - b) ** 2 for a, b in zip(given, alone)) / len(alone)
+            self.assertGreater(10 * math.log10(255**2 / max(squares, 1e-9)), least)
+
     def test_data_parallel(self):
         alone = self.draw(count=3)
         for ranks, flags in ((2, ()), (4, ("--cfg-parallel",)), (4, ("--ulysses-degree", 2)), (5, ())):
@@ -146,6 +153,7 @@ class ParallelTest(CommandTest):
         self.assert_refused(rondo("launch", "-n", 0, *verb), "-n: 0 is given")
         self.assert_refused(rondo("launch", "-n", 2), "what to run is missing")
         self.assert_refused(rondo(*verb, "--rank-timeout", 0), "--rank-timeout: 0 is given")
+        self.assert_refused(launch(2, *verb, "--ring-wire-dtype", "int8"), "--ring-wire-dtype: is given without --ring-degree")
 
     def run_unlike(self, first, second):
         """Two ranks with flags of their own."""

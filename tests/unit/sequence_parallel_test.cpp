@@ -16,6 +16,7 @@
 #include "models/flux_transformer.h"
 #include "models/layers.h"
 #include "ops/layout.h"
+#include "ops/wire_rows.h"
 #include "rondo/error.h"
 #include "support/ranks.h"
 
@@ -50,13 +51,13 @@ std::vector<double> evaluate(const Graph& graph, const Inputs& inputs) {
 /// What every rank computes, rank by rank.
 std::vector<std::vector<float>> run_on_ranks(const std::function<Graph()>& build, const Inputs& inputs,
                                              const ParallelDegrees& degrees, PlanOptions options = {},
-                                             bool replicates_text = false) {
+                                             bool replicates_text = false, RingWire wire = RingWire::as_computed) {
   const auto weights = std::make_shared<const RandomWeights>(build());
   std::vector<std::vector<float>> results(static_cast<std::size_t>(degrees.world()));
   run_ranks(degrees.world(), [&](Communicator& world) {
     const ProcessGroups groups(world, degrees);
     PlanOptions own = options;
-    own.parallel = {degrees, groups.place(), replicates_text};
+    own.parallel = {degrees, groups.place(), replicates_text, wire};
     Model model(weights);
     Session session(model.plan("test", own, build));
     for (const auto& [name, value] : inputs) {
@@ -289,6 +290,40 @@ TEST(SequenceParallel, PicturesByRows) {
     check_model([&] { return build_vae_decoder(config, 1, 1, 2, DType::f32, nullptr); });
     check_model([&] { return build_vae_encoder(config, 1, 14, 6, DType::f32, nullptr); });
   }
+}
+
+/// Rows in fewer bytes on their way: each is rounded once.
+TEST(SequenceParallel, RingInFewerBytes) {
+  const JointAttention attention{.batch = 2, .heads = 3, .key_heads = 3, .value_dim = 16, .tokens = {37}};
+  const Inputs inputs = attention.inputs(5);
+  const std::vector<double> expected = evaluate(attention.build(), inputs);
+  for (const auto& [wire, least, most] :
+       {std::tuple(RingWire::as_computed, 0.0, 2e-6), {RingWire::bf16, 1e-5, 4e-3}, {RingWire::int8, 1e-5, 1e-2}}) {
+    for (const ParallelDegrees& degrees : {ParallelDegrees{1, 1, 3, 1}, {1, 1, 2, 2}}) {
+      const auto build = [&] { return attention.build(); };
+      const double error = relative_error(run_on_ranks(build, inputs, degrees, {}, false, wire)[0], expected);
+      EXPECT_GE(error, least);
+      EXPECT_LE(error, most);
+    }
+  }
+}
+
+TEST(WireRows, KeepEachPartsScaleAndItsNans) {
+  const std::vector<std::int64_t> parts{3, 2};
+  const auto there_and_back = [&](std::vector<float> row) {
+    std::vector<std::int8_t> bytes(static_cast<std::size_t>(wire_row_bytes(parts)));
+    row_to_wire(parts, row.data(), bytes.data());
+    row_from_wire(parts, bytes.data(), row.data());
+    return row;
+  };
+  EXPECT_EQ(there_and_back({127, -1, 0, 2.54F, 0.02F}), (std::vector<float>{127, -1, 0, 2.54F, 0.02F}));
+  EXPECT_EQ(there_and_back({0, 0, 0, -254, 127}), (std::vector<float>{0, 0, 0, -254, 128}));
+  for (const float value : {INFINITY, -INFINITY, NAN}) {
+    const std::vector<float> row = there_and_back({1, value, 2, 127, -127});
+    EXPECT_TRUE(std::isnan(row[0]) && std::isnan(row[1]) && std::isnan(row[2]));
+    EXPECT_EQ(row[3], 127);
+  }
+  EXPECT_EQ(there_and_back({1e-44F, 0, 0, 1, 1})[3], 1.0F);
 }
 
 /// What mixes tokens in a way that the pass does not know is computed whole.

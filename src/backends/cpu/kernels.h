@@ -22,6 +22,7 @@ std::span<const KernelEntry> row_kernels();
 std::span<const KernelEntry> group_norm_kernels();
 std::span<const KernelEntry> copy_kernels();
 std::span<const KernelEntry> exchange_kernels();
+std::span<const KernelEntry> wire_kernels();
 std::span<const KernelEntry> reference_kernels();
 
 }  // namespace rondo::cpu

@@ -7,6 +7,7 @@
 #include "attention/merge_attention_op.h"
 #include "ops/elementwise.h"
 #include "ops/layout.h"
+#include "ops/wire_rows.h"
 #include "rondo/error.h"
 
 namespace rondo {
@@ -263,17 +264,32 @@ ValueId ParallelAttentionBuilder::ring(const AttentionOp& op, const AttentionOpe
   };
 
   ValueId travelling = join(true);
+  const std::vector<std::int64_t> row{head_dim, b_.shape(travelling)[3] - head_dim};
+  const bool narrows = how_.ring_wire == RingWire::int8 || (how_.ring_wire == RingWire::bf16 && dtype == DType::f32);
+  const auto to_wire = [&](ValueId x) {
+    if (!narrows) return x;
+    if (how_.ring_wire == RingWire::int8) return b_.apply<RowsToWireOp>({x}, row);
+    return b_.apply<CastOp>({x}, DType::bf16);
+  };
+  const auto from_wire = [&](ValueId x) {
+    if (!narrows) return x;
+    if (how_.ring_wire == RingWire::int8) return b_.apply<RowsFromWireOp>({x}, row, dtype);
+    return b_.apply<CastOp>({x}, dtype);
+  };
+  ValueId on_wire = to_wire(travelling);
   for (int hop = 0; hop < ranks; ++hop) {
     const int part = (own - hop + ranks) % ranks;
     std::optional<StartedExchange> shift;
     if (hop + 1 < ranks) {
       const int next = (part - 1 + ranks) % ranks;
-      shift = c_.start_ring_shift(travelling, count(positions_on(next, true)));
+      shift = c_.start_ring_shift(on_wire, count(positions_on(next, true)));
     }
     // What every rank holds never travels: it would be counted once for every part.
     if (hop == 0 && has_whole_runs) attend_to(join(false), positions_on(own, false));
     attend_to(travelling, positions_on(part, true));
-    if (shift) travelling = c_.wait(*shift);
+    if (!shift) continue;
+    on_wire = c_.wait(*shift);
+    travelling = from_wire(on_wire);
   }
   if (!sum.empty()) return sum[0];
   const Shape& q = b_.shape(queries.query);  // no queries or heads here: keys were only passed on
