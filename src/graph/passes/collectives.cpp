@@ -141,20 +141,30 @@ ValueId CollectiveBuilder::gather_parts(ValueId x) {
   return wait(start(x, whole, std::move(plan)));
 }
 
-ValueId CollectiveBuilder::scatter_heads(std::span<const ValueId> xs, const HeadSplit& heads,
-                                         const TokenLayout& layout) {
+/// What a rank and each peer of its Ulysses group exchange: this rank's tokens with the peer's heads, packed, for the
+/// peer's tokens with this rank's heads, which lie together in [B, tokens of this part of the ring, heads of this rank,
+/// width].
+struct CollectiveBuilder::HeadExchange {
+  struct Piece {
+    int peer;
+    ElementRange packed;
+    ElementRange together;
+  };
+  std::vector<HeadBlock> blocks;  // of the packed ones
+  std::vector<Piece> pieces;
+  Shape together;
+  std::int64_t packed = 0;
+};
+
+CollectiveBuilder::HeadExchange CollectiveBuilder::plan_heads(std::int64_t batches, std::int64_t width,
+                                                              const HeadSplit& heads, const TokenLayout& layout,
+                                                              bool whole_runs_too) const {
   const int own = how_.place.ulysses;
   const int first = how_.first_of_ring(how_.place.ring);
   const int last = first + how_.degrees.ulysses;
-  const std::int64_t batches = b_.shape(xs[0])[0];
-  std::int64_t width = 0;
-  for (const ValueId x : xs) width += b_.shape(x)[3];
-  const Shape received{batches, layout.tokens_of(first, last), heads.count(own), width};
-  const std::int64_t row = received[2] * width;
-
-  ExchangePlan plan = new_plan("scatter heads");
-  std::vector<HeadBlock> blocks;
-  std::int64_t packed = 0;
+  HeadExchange exchange;
+  exchange.together = {batches, layout.tokens_of(first, last), heads.count(own), width};
+  const std::int64_t row = exchange.together[2] * width;
   for (int peer = 0; peer < how_.degrees.ulysses; ++peer) {
     std::int64_t here = 0;   // tokens of this rank before the run
     std::int64_t there = 0;  // of this part of the ring
@@ -162,62 +172,53 @@ ValueId CollectiveBuilder::scatter_heads(std::span<const ValueId> xs, const Head
       const ElementRange part = run.held_by(first, last);
       const ElementRange mine = run.held_by(first + own, first + own + 1);
       const ElementRange theirs = run.held_by(first + peer, first + peer + 1);
-      for (std::int64_t batch = 0; batch < batches && (run.is_split() || peer == own); ++batch) {
-        blocks.push_back({batch, {here, here + count(mine)}, heads.of(peer)});
-        const std::int64_t elements = count(mine) * heads.count(peer) * width;
-        const std::int64_t target = (batch * received[1] + there + theirs.begin - part.begin) * row;
-        if (peer == own) {
-          plan.copies.push_back({packed, target, elements});
-        } else {
-          plan.sends.push_back({first + peer, {packed, packed + elements}});
-          plan.receives.push_back({first + peer, {target, target + count(theirs) * row}});
-        }
-        packed += elements;
+      for (std::int64_t batch = 0; batch < batches && (run.is_split() || peer == own || whole_runs_too); ++batch) {
+        exchange.blocks.push_back({batch, {here, here + count(mine)}, heads.of(peer)});
+        const std::int64_t end = exchange.packed + count(mine) * heads.count(peer) * width;
+        const std::int64_t begin = (batch * exchange.together[1] + there + theirs.begin - part.begin) * row;
+        exchange.pieces.push_back({first + peer, {exchange.packed, end}, {begin, begin + count(theirs) * row}});
+        exchange.packed = end;
       }
       here += count(mine);
       there += count(part);
     }
   }
-  return wait(start(b_.add(std::make_shared<const PackHeadsOp>(std::move(blocks), heads.repeats), xs), received,
-                    std::move(plan)));
+  return exchange;
+}
+
+ValueId CollectiveBuilder::scatter_heads(std::span<const ValueId> xs, const HeadSplit& heads,
+                                         const TokenLayout& layout) {
+  std::int64_t width = 0;
+  for (const ValueId x : xs) width += b_.shape(x)[3];
+  HeadExchange exchange = plan_heads(b_.shape(xs[0])[0], width, heads, layout, false);
+  ExchangePlan plan = new_plan("scatter heads");
+  for (const HeadExchange::Piece& piece : exchange.pieces) {
+    if (piece.peer == how_.rank()) {
+      plan.copies.push_back({piece.packed.begin, piece.together.begin, count(piece.packed)});
+    } else {
+      plan.sends.push_back({piece.peer, piece.packed});
+      plan.receives.push_back({piece.peer, piece.together});
+    }
+  }
+  return wait(start(b_.add(std::make_shared<const PackHeadsOp>(std::move(exchange.blocks), heads.repeats), xs),
+                    exchange.together, std::move(plan)));
 }
 
 ValueId CollectiveBuilder::gather_heads(ValueId x, const HeadSplit& heads, const TokenLayout& layout) {
-  const int own = how_.place.ulysses;
-  const int first = how_.first_of_ring(how_.place.ring);
-  const int last = first + how_.degrees.ulysses;
-  const Shape& s = b_.shape(x);
-  const std::int64_t row = s[2] * s[3];
-  const Shape gathered{s[0], layout.tokens_of(how_.rank(), how_.rank() + 1), heads.bounds.back(), s[3]};
-
+  const Shape shape = b_.shape(x);
+  HeadExchange exchange = plan_heads(shape[0], shape[3], heads, layout, true);
   ExchangePlan plan = new_plan("gather heads");
-  std::vector<HeadBlock> blocks;
-  std::int64_t packed = 0;
-  for (int peer = 0; peer < how_.degrees.ulysses; ++peer) {
-    std::int64_t here = 0;
-    std::int64_t there = 0;
-    for (const TokenRun& run : layout.runs) {
-      const ElementRange part = run.held_by(first, last);
-      const ElementRange mine = run.held_by(first + own, first + own + 1);
-      const ElementRange theirs = run.held_by(first + peer, first + peer + 1);
-      for (std::int64_t batch = 0; batch < s[0]; ++batch) {
-        blocks.push_back({batch, {here, here + count(mine)}, heads.of(peer)});
-        const std::int64_t elements = count(mine) * heads.count(peer) * s[3];
-        const std::int64_t source = (batch * s[1] + there + theirs.begin - part.begin) * row;
-        if (peer == own) {
-          plan.copies.push_back({source, packed, elements});
-        } else {
-          plan.sends.push_back({first + peer, {source, source + count(theirs) * row}});
-          plan.receives.push_back({first + peer, {packed, packed + elements}});
-        }
-        packed += elements;
-      }
-      here += count(mine);
-      there += count(part);
+  for (const HeadExchange::Piece& piece : exchange.pieces) {
+    if (piece.peer == how_.rank()) {
+      plan.copies.push_back({piece.together.begin, piece.packed.begin, count(piece.packed)});
+    } else {
+      plan.sends.push_back({piece.peer, piece.together});
+      plan.receives.push_back({piece.peer, piece.packed});
     }
   }
-  const ValueId staged = wait(start(x, Shape{packed}, std::move(plan)));
-  return b_.apply<UnpackHeadsOp>({staged}, std::move(blocks), gathered);
+  const ValueId packed = wait(start(x, Shape{exchange.packed}, std::move(plan)));
+  const Shape gathered{shape[0], layout.tokens_of(how_.rank(), how_.rank() + 1), heads.bounds.back(), shape[3]};
+  return b_.apply<UnpackHeadsOp>({packed}, std::move(exchange.blocks), gathered);
 }
 
 StartedExchange CollectiveBuilder::start_ring_shift(ValueId x, std::int64_t tokens) {

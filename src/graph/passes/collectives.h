@@ -54,6 +54,9 @@ class CollectiveBuilder {
   ValueId wait(const StartedExchange& exchange);
 
  private:
+  struct HeadExchange;
+  HeadExchange plan_heads(std::int64_t batches, std::int64_t width, const HeadSplit& heads, const TokenLayout& layout,
+                          bool whole_runs_too) const;
   ExchangePlan new_plan(std::string purpose);
   StartedExchange start(ValueId x, const Shape& received, ExchangePlan plan);
 
