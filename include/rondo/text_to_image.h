@@ -212,6 +212,8 @@ class TextToImagePipeline {
   /// The compute dtype and the number of threads in use.
   DType dtype() const;
   int threads() const;
+  /// Which ranks work together, a line a kind of group, such as "ulysses: [0, 1] [2, 3]"; empty for one rank.
+  std::vector<std::string> rank_groups() const;
 
   /// Fills in every default and checks every value; of several ranks, all call it. Throws InvalidArgument, naming the
   /// field and what is allowed.

@@ -299,6 +299,7 @@ void run_request(const GenerateFlags& flags, const StoredRequest& stored, const 
   } else if (!flags.quiet) {
     print_error("{}: {} x {}, {} steps, seed {}, {}, {} threads\n", model, request.width, request.height,
                 request.num_inference_steps, request.seed, dtype_name(pipeline.dtype()), pipeline.threads());
+    for (const std::string& line : pipeline.rank_groups()) print_error("{}\n", line);
     observer.on_stage = [&](const std::string& name) { progress.stage(name); };
     observer.on_step = [&](std::int64_t step, std::int64_t steps) { progress.step(step, steps); };
   } else if (!stored.request.seed) {

@@ -25,6 +25,7 @@ namespace {
 struct LaunchFlags {
   std::optional<std::string> ranks;
   std::optional<std::string> hostfile;
+  std::optional<std::string> bind_to;
   bool dry_run = false;
 };
 
@@ -55,6 +56,7 @@ std::vector<std::string> mpirun_arguments(const LaunchFlags& flags, const std::v
     arguments.insert(arguments.end(), more.begin(), more.end());
   };
   if (geteuid() == 0) add({"--allow-run-as-root"});
+  const bool binds = one_of("--bind-to", flags.bind_to.value_or("core"), {"core", "none"}) == 0;
   if (flags.hostfile) {
     add({"--hostfile", *flags.hostfile, "--bind-to", "none"});
   } else {
@@ -63,8 +65,10 @@ std::vector<std::string> mpirun_arguments(const LaunchFlags& flags, const std::v
       print_error("launch: {} ranks share {} cores: one thread each, waiting ranks give their core away\n", ranks,
                   cores);
       add({"--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1"});
-    } else {
+    } else if (!binds) {
       add({"--bind-to", "none"});
+    } else {
+      add({"--map-by", fmt::format("slot:PE={}", cores / ranks), "--bind-to", "core"});
     }
     if (!env_value("RONDO_THREADS")) add({"-x", fmt::format("RONDO_THREADS={}", std::max(1, cores / ranks))});
     if (!may_read_other_processes()) {
@@ -104,6 +108,8 @@ void add_launch_command(CLI::App& app) {
   auto flags = std::make_shared<LaunchFlags>();
   add_value(*command, "-n,--ranks", flags->ranks, "how many ranks to start");
   add_value(*command, "--hostfile", flags->hostfile, "hosts to start them on, as mpirun reads it (default: this one)");
+  add_value(*command, "--bind-to", flags->bind_to,
+            "core (each rank keeps cores of its own, the default) or none, for several launches on one host");
   command->add_flag("--dry-run", flags->dry_run, "print the command in place of running it");
   command->prefix_command();
   command->callback([flags, command] { run(*flags, command->remaining()); });

@@ -81,6 +81,10 @@ TextToImagePipeline TextToImagePipeline::instance() const {
 }
 
 DType TextToImagePipeline::dtype() const { return implementation_->options().dtype; }
+std::vector<std::string> TextToImagePipeline::rank_groups() const {
+  const auto& groups = implementation_->options().groups;
+  return groups == nullptr ? std::vector<std::string>{} : groups->describe();
+}
 int TextToImagePipeline::threads() const { return implementation_->options().plan.threads; }
 
 ResolvedTextToImageRequest TextToImagePipeline::resolve(const TextToImageRequest& request) const {

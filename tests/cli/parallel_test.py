@@ -105,6 +105,11 @@ class ParallelTest(CommandTest):
                 self.assertEqual(result.returncode, 0, result.stderr)
                 self.assert_same([v for row in pixels(path) for v in row], alone)
 
+    def test_groups_are_printed_at_the_start(self):
+        result = launch(4, "generate", *STEPS, "--cfg-parallel", "-o", self.folder / "a.png")
+        self.assertIn("cfg: [0, 2] [1, 3]\nulysses: [0, 1] [2, 3]\nsequence: [0, 1] [2, 3]\n", result.stderr.decode())
+        self.assertEqual(result.stderr.decode().count("denoise: step 3/3"), 1)
+
     def test_a_drawn_seed_is_the_same_on_all_ranks(self):
         result = launch(2, "generate", "--quiet", "-p", "x", "--num-inference-steps", 1, "-o", self.folder / "a.png")
         self.assertEqual(result.returncode, 0, result.stderr)
