@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -18,9 +19,12 @@
 #include "graph/random_weights.h"
 #include "graph/session.h"
 #include "models/flux_presets.h"
+#include "parallel/agreement.h"
+#include "parallel/world.h"
 #include "pipelines/flux_components.h"
 #include "pipelines/kv_cache_options.h"
 #include "pipelines/plan_options.h"
+#include "rondo/version.h"
 
 namespace rondo::cli {
 namespace {
@@ -77,7 +81,20 @@ void run_step(const BenchStepFlags& flags) {
   PipelineOptions options = flags.run.options();
   flags.parallel.apply(options);
   shape.dtype = resolve_compute_dtype(options.dtype);
+  if (options.parallel.cfg_parallel || options.parallel.data_parallel)
+    throw UsageError("--cfg-parallel, --data-parallel: one step is measured; allowed are Ulysses and ring degrees");
   const ComputeOptions compute = compute_options(options);
+  if (options.world != nullptr) {
+    const std::array same{
+        AgreedValue{"version", fmt::format("{} ({})", version(), commit())},
+        AgreedValue{"step", fmt::format("{} {},{} {} x {} {} {} {} runs {}", preset, config.num_layers,
+                                        config.num_single_layers, width, height, shape.text_tokens, shape.batch, runs,
+                                        dtype_name(shape.dtype))},
+        AgreedValue{"options", fmt::format("{} {} {} {} {}", compute.plan.parallel.degrees.to_string(),
+                                           compute.plan.passes.to_string(), compute.plan.attention.backend,
+                                           compute.plan.quantization.to_string(), to_text(options.kv_cache))}};
+    require_agreement(options.world->implementation().communicator(), same);
+  }
   PlanOptions plan_options = compute.plan;
   refuse_without_dtype(options.kv_cache, {});
   plan_options.kv_cache = settle_attention(config, shape.dtype, plan_options.attention.backend, options.kv_cache);

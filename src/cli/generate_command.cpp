@@ -2,6 +2,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -19,11 +20,14 @@
 #include "cli/stderr.h"
 #include "cli/trace_json.h"
 #include "core/cpu_level.h"
+#include "core/hash.h"
 #include "core/text.h"
 #include "core/threads.h"
 #include "core/trace.h"
 #include "io/output_file.h"
 #include "io/png.h"
+#include "parallel/agreement.h"
+#include "parallel/world.h"
 #include "pipelines/attention_evaluation.h"
 #include "pipelines/component_files.h"
 #include "pipelines/flux_components.h"
@@ -205,7 +209,14 @@ void run_prompts(const GenerateFlags& flags, const TextToImageRequest& given, co
   if (!options.threads) options.threads = std::max(1, default_threads() / instances);
   TextToImagePipeline pipeline = TextToImagePipeline::open(model, options);
   std::vector<ResolvedTextToImageRequest> requests;
-  for (const std::string& prompt : read_prompts(*flags.prompts_file)) {
+  const std::vector<std::string> prompts = read_prompts(*flags.prompts_file);
+  if (options.world != nullptr) {
+    const std::array same{AgreedValue{
+        "prompts-file",
+        fmt::format("{} prompts, hash {:x}", prompts.size(), hash_of(fmt::format("{}", fmt::join(prompts, "\n"))))}};
+    require_agreement(options.world->implementation().communicator(), same);
+  }
+  for (const std::string& prompt : prompts) {
     TextToImageRequest request = given;
     request.prompt = prompt;
     if (!requests.empty()) request.seed = requests.front().seed + requests.size();

@@ -16,6 +16,7 @@
 #include "cli/stderr.h"
 #include "cli/values.h"
 #include "core/env.h"
+#include "core/text.h"
 #include "core/threads.h"
 #include "rondo/error.h"
 
@@ -46,6 +47,15 @@ bool may_read_other_processes() {
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
   return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+/// As a shell reads it back.
+std::string quoted(const std::string& argument) {
+  constexpr std::string_view kPlain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./,:@%";
+  if (!argument.empty() && argument.find_first_not_of(kPlain) == std::string::npos) return argument;
+  std::string text = "'";
+  for (const char c : argument) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return text + "'";
 }
 
 std::vector<std::string> mpirun_arguments(const LaunchFlags& flags, const std::vector<std::string>& command) {
@@ -88,9 +98,18 @@ std::vector<std::string> mpirun_arguments(const LaunchFlags& flags, const std::v
 void run(const LaunchFlags& flags, const std::vector<std::string>& command) {
   if (!flags.ranks) throw UsageError("-n: is missing; it says how many ranks to start");
   if (command.empty()) throw UsageError("launch: what to run is missing, such as generate");
+  if (command[0] != "generate" && (command[0] != "bench" || command.size() < 2 || command[1] != "step")) {
+    throw UsageError(fmt::format("launch: '{}' does not run on several ranks; allowed are generate and bench step",
+                                 printable(command[0])));
+  }
+  for (const std::string& argument : command) {
+    if (argument == ":") throw UsageError("launch: ':' alone separates mpirun's programs; allowed is --prompt=:");
+  }
   const std::vector<std::string> arguments = mpirun_arguments(flags, command);
   if (flags.dry_run) {
-    fmt::print("{}\n", fmt::join(arguments, " "));
+    for (const std::string& argument : arguments)
+      fmt::print("{}{}", &argument == arguments.data() ? "" : " ", quoted(argument));
+    fmt::print("\n");
     return;
   }
   std::vector<char*> pointers;

@@ -27,8 +27,12 @@ LaunchedRank launched_rank() {
 
 std::string rank_prefix() {
   static const std::string prefix = [] {
-    const LaunchedRank launched = launched_rank();
-    return launched.size == 1 ? "" : fmt::format("rank {}: ", launched.rank);
+    try {
+      const LaunchedRank launched = launched_rank();
+      return launched.size == 1 ? "" : fmt::format("rank {}: ", launched.rank);
+    } catch (const UsageError&) {
+      return std::string();  // the message that follows says it
+    }
   }();
   return prefix;
 }

@@ -117,11 +117,16 @@ void run_parallel(const PlanFlags& flags) {
   const std::string name = flags.model.value_or("flux.1-dev");
   FluxTransformerConfig config = find_flux_preset(name, "--model");
   if (flags.layers) std::tie(config.num_layers, config.num_single_layers) = parse_layers(*flags.layers);
+  if (config.layers() == 0) throw UsageError("--layers: 0,0 is given; allowed is at least one block");
   const auto ranks = static_cast<int>(bounded("--ranks", flags.ranks, 1, 1, kMostRanks));
   const DType dtype = resolve_compute_dtype(std::nullopt);
   const int threads = static_cast<int>(bounded("--threads", flags.threads, default_threads(), 1, 1024));
   const std::int64_t width = bounded("--width", flags.width, 1024, kPixelsPerToken, 16384);
   const std::int64_t height = bounded("--height", flags.height, 1024, kPixelsPerToken, 16384);
+  if (width % kPixelsPerToken != 0 || height % kPixelsPerToken != 0) {
+    throw UsageError(fmt::format("--width, --height: {} x {} is given; allowed are multiples of {}", width, height,
+                                 kPixelsPerToken));
+  }
   StepWorkload work;
   work.tokens = (width / kPixelsPerToken) * (height / kPixelsPerToken) +
                 bounded("--text-tokens", flags.text_tokens, 512, 1, 4096);

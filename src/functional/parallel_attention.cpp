@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <exception>
 #include <list>
 
 #include "core/threads.h"
@@ -59,7 +60,12 @@ struct Call {
   bool causal;
   AttentionRequest request;
   int threads;
-  std::vector<AttentionSequence> sequences;
+  bool packed = false;
+  std::vector<AttentionSequence> sequences = {};
+
+  std::int64_t packed_tokens() const {
+    return sequences.empty() ? 0 : sequences.back().query_begin + sequences.back().queries;
+  }
 };
 
 template <class Options>
@@ -70,11 +76,8 @@ Call call_of(const Options& options, std::int64_t head_dim) {
         options.scale.value_or(0));
   AttentionRequest request{options.backend, options.opt_mode, options.tune};
   request.quantization = attention_quantization(options.kv_cache_dtype, options.rotate, options.smooth_k);
-  return {options.scale.value_or(1.0 / std::sqrt(static_cast<double>(head_dim))),
-          options.causal,
-          std::move(request),
-          options.threads == 0 ? default_threads() : options.threads,
-          {}};
+  return {options.scale.value_or(1.0 / std::sqrt(static_cast<double>(head_dim))), options.causal, std::move(request),
+          options.threads == 0 ? default_threads() : options.threads};
 }
 
 }  // namespace
@@ -88,16 +91,29 @@ class ParallelAttention::Implementation {
         model_(std::make_shared<const RandomWeights>(Graph{})) {}
 
   Tensor run(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& mask, const Call& call) {
+    // What is wrong on one rank is unlike the others' then, and all refuse it.
+    const bool counts = query.defined() && query.shape().rank() == 4;
+    const TokenLayout layout = layout_of(counts ? query.shape()[1] : 0, shared_text(query, key, value, mask, call));
     check_operand("query", query, query.defined() ? query.dtype() : DType::f32);
     check_operand("key", key, query.dtype());
     check_operand("value", value, query.dtype());
-    const TokenLayout layout = layout_of(query.shape()[1]);
     if (mask.defined()) check_operand("mask", mask, mask.dtype());
-    const auto build = [&] { return build_graph(query, key, value, mask, call, layout); };
-    Session& session = session_of(
-        fmt::format("{} {} {} {} {} {}", query.shape().to_string(), key.shape().to_string(), value.shape().to_string(),
-                    dtype_name(query.dtype()), mask.defined() ? mask.shape().to_string() : "", layout.to_string()),
-        call, build);
+    check(!call.packed || call.packed_tokens() == layout.tokens(), "cu_seqlens ends at {}; all ranks have {} tokens",
+          call.packed_tokens(), layout.tokens());
+    Session& session = session_of(query, key, value, mask, call, layout);
+    try {
+      return run_session(session, query, key, value, mask);
+    } catch (const CommunicationError&) {
+      throw;
+    } catch (const std::exception& error) {
+      world_->fail(error.what());
+      throw;
+    }
+  }
+
+ private:
+  Tensor run_session(Session& session, const Tensor& query, const Tensor& key, const Tensor& value,
+                     const Tensor& mask) {
     copy_into(query, session.input("query"));
     copy_into(key, session.input("key"));
     copy_into(value, session.input("value"));
@@ -111,13 +127,34 @@ class ParallelAttention::Implementation {
     return result;
   }
 
- private:
-  /// Every rank's number of tokens, as bounds.
-  TokenLayout layout_of(std::int64_t own) {
-    std::vector<std::int64_t> counts(static_cast<std::size_t>(how_.ranks()));
-    groups_.sequence().all_gather(std::as_bytes(std::span(&own, 1)), std::as_writable_bytes(std::span(counts)));
+  /// All that ranks must have alike: everything but their numbers of tokens.
+  static std::string shared_text(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& mask,
+                                 const Call& call) {
+    const auto text = [](const Tensor& tensor) {
+      if (!tensor.defined()) return std::string("none");
+      Shape shape = tensor.shape();
+      if (shape.rank() > 1) shape[1] = 0;
+      return fmt::format("{} {}", dtype_name(tensor.dtype()), shape.to_string());
+    };
+    std::string all = fmt::format("query {} key {} value {} mask {} scale {} causal {}{}", text(query), text(key),
+                                  text(value), mask.defined() ? mask.shape().to_string() : "none", call.scale,
+                                  call.causal, rondo::to_string(call.request));
+    for (const AttentionSequence& s : call.sequences) all += fmt::format(" {}+{}", s.query_begin, s.queries);
+    return all;
+  }
+
+  /// Every rank's number of tokens, as bounds. Throws InvalidArgument, on every rank alike, when they call differently.
+  TokenLayout layout_of(std::int64_t own, const std::string& shared) {
     TokenRun run{{0}};
-    for (const std::int64_t count : counts) run.bounds.push_back(run.bounds.back() + count);
+    int rank = 0;
+    std::string first;
+    for (const std::string& given : groups_.sequence().all_gather(fmt::format("{} {}", own, shared))) {
+      const std::size_t space = given.find(' ');
+      run.bounds.push_back(run.bounds.back() + std::stoll(given.substr(0, space)));
+      if (rank == 0) first = given.substr(space);
+      check(given.substr(space) == first, "rank {} calls with{} and rank 0 with{}", rank, given.substr(space), first);
+      ++rank;
+    }
     return {{run}};
   }
 
@@ -158,20 +195,36 @@ class ParallelAttention::Implementation {
     op.infer(types);
   }
 
-  Session& session_of(const std::string& shapes, const Call& call, const std::function<Graph()>& build) {
+  /// The session for these shapes and this call. One that a rank cannot make is none for the others either.
+  Session& session_of(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& mask, const Call& call,
+                      const TokenLayout& layout) {
     constexpr std::size_t kSessions = 4;
-    std::string key = fmt::format("{} scale={} causal={} threads={}{}", shapes, call.scale, call.causal, call.threads,
-                                  rondo::to_string(call.request));
-    for (const AttentionSequence& s : call.sequences) key += fmt::format(" {}+{}", s.query_begin, s.queries);
+    const std::string name =
+        fmt::format("{} {} threads={}", shared_text(query, key, value, mask, call), layout.to_string(), call.threads);
     for (auto it = sessions_.begin(); it != sessions_.end(); ++it) {
-      if (it->first != key) continue;
+      if (it->first != name) continue;
       sessions_.splice(sessions_.begin(), sessions_, it);
       return *it->second;
     }
-    PlanOptions options;
-    options.threads = call.threads;
-    options.attention = call.request;
-    sessions_.emplace_front(key, std::make_unique<Session>(model_.plan(key, options, build)));
+    std::unique_ptr<Session> session;
+    std::exception_ptr error;
+    std::string reason;
+    try {
+      PlanOptions options;
+      options.threads = call.threads;
+      options.attention = call.request;
+      session = std::make_unique<Session>(
+          model_.plan(name, options, [&] { return build_graph(query, key, value, mask, call, layout); }));
+    } catch (const std::exception& failure) {
+      error = std::current_exception();
+      reason = failure.what();
+    }
+    const std::vector<std::string> reasons = groups_.sequence().all_gather(reason);
+    if (error != nullptr) std::rethrow_exception(error);
+    for (std::size_t rank = 0; rank < reasons.size(); ++rank) {
+      if (!reasons[rank].empty()) throw CommunicationError(fmt::format("rank {}: {}", rank, reasons[rank]));
+    }
+    sessions_.emplace_front(name, std::move(session));
     if (sessions_.size() > kSessions) sessions_.pop_back();
     return *sessions_.front().second;
   }
@@ -220,6 +273,7 @@ Tensor ParallelAttention::forward_varlen(const Tensor& query, const Tensor& key,
   };
   const Tensor q = packed("query", query);
   Call call = call_of(options, q.shape()[3]);
+  call.packed = true;
   check(!cu_seqlens.empty() && cu_seqlens.front() == 0, "cu_seqlens must start with 0");
   for (std::size_t i = 1; i < cu_seqlens.size(); ++i) {
     const std::int64_t count = cu_seqlens[i] - cu_seqlens[i - 1];

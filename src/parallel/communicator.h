@@ -54,7 +54,8 @@ class Communicator {
   /// Ranks that give one colour become one communicator, ordered by rank here; this one must outlive it.
   std::unique_ptr<Communicator> split(int colour);
 
-  /// Calls that wait longer than this throw; nothing: they wait as long as all ranks live.
+  /// Calls that wait longer than this throw, and with MPI the run has failed; nothing: they wait as long as all ranks
+  /// live.
   void set_timeout(std::optional<std::chrono::milliseconds> timeout) { timeout_ = timeout; }
   std::optional<std::chrono::milliseconds> timeout() const { return timeout_; }
 

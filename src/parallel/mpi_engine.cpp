@@ -77,17 +77,23 @@ void MpiEngine::loop() {
     ready_ = true;
     changed_.notify_all();
   }
-  for (auto moved = Clock::now();;) {
-    if (progress()) moved = Clock::now();
+  auto moved = Clock::now();
+  for (auto looked = moved;;) {
+    // Once a run has failed MPI is left alone: any of its calls could touch memory that its owners have given back.
+    if (!failed_at_ && progress()) moved = Clock::now();
     std::string own_failure;
     bool watches = size_ > 1;
     {
       const std::lock_guard lock(mutex_);
       watches = watches && !finished_;  // from here on ranks end one after the other
-      if (ends_ && submissions_.empty() && (active_.empty() || failed())) break;
+      if (ends_ && (failed() || (submissions_.empty() && active_.empty()))) break;
       own_failure = own_failure_;
     }
-    if (watches) {
+    // This rank itself was held up (the whole run suspended, say): it knows nothing of the others' silence.
+    const auto now = Clock::now();
+    if (now - looked > rank_timeout_ / 2) last_heard_ = now;
+    looked = now;
+    if (watches && !failed_at_) {
       listen();
       beat();
     }
@@ -196,15 +202,16 @@ void MpiEngine::give_up(const std::string& reason, bool tell) {
   changed_.notify_all();
 }
 
-/// Messages are on their way: look again at once, then ever less often, at most a sixteenth of their time apart. Looking
-/// costs a core that compute threads may want: with 50 us between looks, four ranks on two cores lost a third of
-/// attention's speed to it.
+/// Messages are on their way: look again at once, then ever less often, at most a sixteenth of their time apart.
+/// Looking costs a core that compute threads may want: with 50 us between looks, four ranks on two cores lost a third
+/// of attention's speed to it.
 void MpiEngine::rest(Clock::duration idle) {
   constexpr auto kBusy = std::chrono::microseconds(50);
   constexpr auto kMost = std::chrono::microseconds(1000);
   std::unique_lock lock(mutex_);
-  if (!submissions_.empty() || (ends_ && active_.empty())) return;
-  if (active_.empty()) {
+  if (ends_ && (active_.empty() || failed())) return;
+  if (!submissions_.empty() && !failed()) return;
+  if (active_.empty() || failed()) {
     submitted_.wait_for(lock, Milliseconds(50));
   } else if (idle < kBusy) {
     lock.unlock();
@@ -229,7 +236,11 @@ void MpiEngine::wait(const Operation& operation, std::optional<Milliseconds> tim
   if (!timeout) {
     changed_.wait(lock, settled);
   } else if (!changed_.wait_for(lock, *timeout, settled)) {
-    throw CommunicationError(fmt::format("communicator: rank {} waited {} ms for its peers", rank_, timeout->count()));
+    // MPI cannot take back what it was given, so that the whole run ends with this.
+    const std::string reason = fmt::format("rank {} waited {} ms for its peers", rank_, timeout->count());
+    lock.unlock();
+    fail(reason);
+    throw CommunicationError(fmt::format("communicator: {}", reason));
   }
   if (!operation.done) throw CommunicationError(fmt::format("communicator: {}", failure_));
 }

@@ -68,7 +68,9 @@ ParallelDegrees parallel_degrees(const ParallelOptions& options, int world) {
   degrees.ring = options.ring_degree;
   degrees.ulysses = options.ulysses_degree.value_or(1);
   // What is wrong in itself is found below.
-  const int left = degrees.ring < 1 || degrees.ulysses < 1 ? 1 : world / std::max(1, degrees.world());
+  const int left = degrees.ring < 1 || degrees.ulysses < 1
+                       ? 1
+                       : static_cast<int>(world / std::max<std::int64_t>(1, degrees.world()));
   if (options.data_parallel) {
     degrees.data = std::max(1, left);
   } else if (!options.ulysses_degree) {

@@ -22,7 +22,7 @@ struct ParallelDegrees {
   bool operator==(const ParallelDegrees&) const = default;
   /// Ranks that share the tokens of one picture.
   int sequence() const { return ring * ulysses; }
-  int world() const { return data * cfg * sequence(); }
+  std::int64_t world() const { return std::int64_t{data} * cfg * ring * ulysses; }
   /// "data 1 x cfg 2 x ring 1 x ulysses 2"
   std::string to_string() const;
 };

@@ -9,6 +9,7 @@
 #include "core/memory.h"
 #include "core/text.h"
 #include "core/trace.h"
+#include "pipelines/kv_cache_options.h"
 #include "pipelines/node_events.h"
 #include "pipelines/plan_options.h"
 #include "rondo/error.h"
@@ -80,7 +81,25 @@ std::vector<AgreedValue> request_values(const ResolvedTextToImageRequest& r) {
           {"true_cfg_scale", std::to_string(r.true_cfg_scale)},
           {"seed", std::to_string(r.seed)},
           {"num_images_per_prompt", std::to_string(r.num_images_per_prompt)},
-          {"max_sequence_length", std::to_string(r.max_sequence_length)}};
+          {"max_sequence_length", std::to_string(r.max_sequence_length)},
+          {"kv-cache", to_text(r.kv_cache)}};
+}
+
+/// The same of a request as it is given: what all ranks resolve alike, they refuse alike.
+std::vector<AgreedValue> request_values(const TextToImageRequest& r) {
+  const auto text = [](const auto& value) { return value ? fmt::format("{}", *value) : std::string("unset"); };
+  return {{"prompt", text(r.prompt)},
+          {"prompt_2", text(r.prompt_2)},
+          {"negative_prompt", text(r.negative_prompt)},
+          {"negative_prompt_2", text(r.negative_prompt_2)},
+          {"size", fmt::format("{} x {}", text(r.width), text(r.height))},
+          {"num_inference_steps", text(r.num_inference_steps)},
+          {"guidance_scale", text(r.guidance_scale)},
+          {"true_cfg_scale", text(r.true_cfg_scale)},
+          {"seed", text(r.seed)},
+          {"num_images_per_prompt", text(r.num_images_per_prompt)},
+          {"max_sequence_length", text(r.max_sequence_length)},
+          {"kv-cache", to_text(r.kv_cache)}};
 }
 
 bool has_two_branches(const ResolvedTextToImageRequest& request) { return request.true_cfg_scale > 1; }
@@ -158,6 +177,7 @@ FluxPipeline FluxPipeline::instance() const {
 }
 
 ResolvedTextToImageRequest FluxPipeline::resolve(const TextToImageRequest& request) const {
+  ranks_.require_same(request_values(request));
   const JsonConfig& defaults = generation_defaults_;
   const auto integer = [&](const std::optional<std::int64_t>& given, const char* key, std::int64_t absent) {
     return given ? *given : defaults.integer(key, absent, INT64_MIN, INT64_MAX);
@@ -317,13 +337,14 @@ double FluxPipeline::step_flops(const ResolvedTextToImageRequest& request) const
 }
 
 std::uint64_t FluxPipeline::memory_left() const {
-  const std::uint64_t available = available_memory();
+  const std::uint64_t available = available_memory() / static_cast<std::uint64_t>(ranks_.on_this_host());
   if (!memory_limit_) return available;
   const std::uint64_t taken = resident_memory();
   return std::min(available, *memory_limit_ > taken ? *memory_limit_ - taken : 0);
 }
 
 std::uint64_t FluxPipeline::memory_for_buffers() const {
+  if (agreed_memory_) return *agreed_memory_;
   const std::uint64_t left = memory_left();
   if (!memory_limit_) return left;
   const std::uint64_t weights = transformer_.runner().bytes_to_load() + vae_.runner().bytes_to_load();
@@ -429,6 +450,10 @@ RunReport FluxPipeline::run(const ResolvedTextToImageRequest& request,
   }
 
   ranks_.require_same(request_values(request));
+  if (!ranks_.alone()) {
+    agreed_memory_.reset();
+    agreed_memory_ = ranks_.least(memory_for_buffers());
+  }
   use_attention(request, report);
   check_memory(request);
   lane_recorder_ = recorder;  // one clock

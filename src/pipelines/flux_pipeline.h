@@ -79,6 +79,8 @@ class FluxPipeline {
   std::int64_t pixels_per_token() const { return 2 * vae_.config().scale(); }
 
   Ranks ranks_;
+  /// What buffers may take in this run, of several ranks: the least of any.
+  std::optional<std::uint64_t> agreed_memory_;
   NodeTap tap_;
   bool trace_;
   CfgFusion cfg_fusion_;

@@ -37,6 +37,8 @@ std::vector<InstanceResult> InstancePool::run(const std::vector<ResolvedTextToIm
             observer);
       } catch (const Cancelled&) {
         cancelled = true;
+      } catch (const CommunicationError&) {
+        throw;  // with other ranks there is one instance, and nothing left to do
       } catch (const std::bad_alloc&) {
         result.error = "memory: not enough for this request";
       } catch (const std::exception& error) {

@@ -95,4 +95,11 @@ KvCachePolicy kv_cache_policy(const KvCacheOptions& options) {
   return policy;
 }
 
+std::string to_text(const KvCacheOptions& options) {
+  const auto number = [](const auto& value) { return value ? static_cast<int>(*value) : -1; };
+  return fmt::format("dtype {} steps {} layers {} rotate {} smooth {} fallback {}", number(options.dtype),
+                     options.skip_steps.value_or("-"), options.skip_layers.value_or("-"), number(options.rotate),
+                     number(options.smooth_k), number(options.fall_back_to_native));
+}
+
 }  // namespace rondo

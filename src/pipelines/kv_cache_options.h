@@ -21,4 +21,7 @@ void refuse_without_dtype(const KvCacheOptions& options, const KvCacheOptions& w
 /// Throws InvalidArgument for selectors that cannot be read.
 KvCachePolicy kv_cache_policy(const KvCacheOptions& options);
 
+/// All that is set, in a line.
+std::string to_text(const KvCacheOptions& options);
+
 }  // namespace rondo

@@ -43,6 +43,17 @@ QuantizationPolicy quantization_policy(const LinearQuantizationOptions& options)
   return policy;
 }
 
+/// The groups, which keep their world alive.
+std::shared_ptr<const ProcessGroups> groups_of(const std::shared_ptr<ParallelWorld>& world,
+                                               const ParallelDegrees& degrees) {
+  struct Kept {
+    std::shared_ptr<ParallelWorld> world;
+    ProcessGroups groups;
+  };
+  const auto kept = std::make_shared<Kept>(Kept{world, ProcessGroups(world->implementation().communicator(), degrees)});
+  return {kept, &kept->groups};
+}
+
 }  // namespace
 
 PlanOptions plan_options(const PipelineOptions& options) {
@@ -71,7 +82,7 @@ ComputeOptions compute_options(const PipelineOptions& options) {
   compute.kv_cache = options.kv_cache;
   const ParallelDegrees degrees = parallel_degrees(options.parallel, options.world ? options.world->size() : 1);
   if (options.world == nullptr) return compute;
-  compute.groups = std::make_shared<const ProcessGroups>(options.world->implementation().communicator(), degrees);
+  compute.groups = groups_of(options.world, degrees);
   compute.plan.parallel = {degrees, compute.groups->place(), options.parallel.replicate_text,
                            options.parallel.ring_wire};
   return compute;

@@ -1,6 +1,7 @@
 #include "pipelines/ranks.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -45,6 +46,22 @@ std::string fingerprint(const DiffusersFolder& folder) {
   }
   std::sort(lines.begin(), lines.end());
   return fmt::format("{} files, hash {:x}", lines.size(), hash_of(fmt::format("{}", fmt::join(lines, "\n"))));
+}
+
+Ranks::Ranks(std::shared_ptr<const ProcessGroups> groups) : groups_(std::move(groups)) {
+  if (alone()) return;
+  std::array<char, 256> name{};
+  gethostname(name.data(), name.size() - 1);
+  const std::string host(name.data());
+  const std::vector<std::string> hosts = groups_->world().all_gather(host);
+  on_this_host_ = static_cast<int>(std::count(hosts.begin(), hosts.end(), host));
+}
+
+std::uint64_t Ranks::least(std::uint64_t number) const {
+  if (alone()) return number;
+  std::vector<std::uint64_t> all(static_cast<std::size_t>(groups_->world().size()));
+  groups_->world().all_gather(std::as_bytes(std::span(&number, 1)), std::as_writable_bytes(std::span(all)));
+  return *std::min_element(all.begin(), all.end());
 }
 
 std::vector<int> Ranks::branches_of(int count) const {

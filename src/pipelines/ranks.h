@@ -14,8 +14,8 @@ namespace rondo {
 
 class Ranks {
  public:
-  /// Null: this process is alone, and everything is its own.
-  explicit Ranks(std::shared_ptr<const ProcessGroups> groups) : groups_(std::move(groups)) {}
+  /// Null: this process is alone, and everything is its own. Else all ranks make theirs at the same time.
+  explicit Ranks(std::shared_ptr<const ProcessGroups> groups);
 
   bool alone() const { return groups_ == nullptr || groups_->world().size() == 1; }
   ParallelDegrees degrees() const { return alone() ? ParallelDegrees{} : groups_->degrees(); }
@@ -31,6 +31,10 @@ class Ranks {
 
   /// Throws as require_agreement().
   void require_same(std::span<const AgreedValue> values) const;
+  /// The ranks that run on this rank's host, this one included, and share its memory.
+  int on_this_host() const { return on_this_host_; }
+  /// The least of the ranks' numbers. What decides how a graph is made must come from here, or ranks would differ.
+  std::uint64_t least(std::uint64_t number) const;
   /// Rank 0's number.
   std::uint64_t agree_on(std::uint64_t number) const;
   /// The tensor of the rank that leads the sequence, on all that share it.
@@ -47,6 +51,7 @@ class Ranks {
 
  private:
   std::shared_ptr<const ProcessGroups> groups_;
+  int on_this_host_ = 1;
 };
 
 /// What a folder's files hold, in short: names, sizes, and a hash of samples of each.

@@ -4,7 +4,9 @@
 
 #include "backends/packed_cache.h"
 #include "core/env.h"
+#include "core/text.h"
 #include "pipelines/flux_pipeline.h"
+#include "pipelines/kv_cache_options.h"
 #include "pipelines/plan_options.h"
 #include "pipelines/ranks.h"
 #include "rondo/error.h"
@@ -16,7 +18,6 @@ namespace {
 /// What all ranks of a run must have alike to compute the same.
 std::vector<AgreedValue> values_of(const DiffusersFolder& folder, const ComputeOptions& options) {
   const PlanOptions& plan = options.plan;
-  const KvCacheOptions& kv = options.kv_cache;
   return {{"version", fmt::format("{} ({})", version(), commit())},
           {"model", fingerprint(folder)},
           {"dtype", std::string(dtype_name(options.dtype))},
@@ -26,10 +27,8 @@ std::vector<AgreedValue> values_of(const DiffusersFolder& folder, const ComputeO
           {"passes", plan.passes.to_string()},
           {"attention-backend", plan.attention.backend},
           {"quantize", plan.quantization.to_string()},
-          {"kv-cache",
-           fmt::format("{} {} {} {} {}", kv.dtype ? static_cast<int>(*kv.dtype) : -1, kv.skip_steps.value_or("-"),
-                       kv.skip_layers.value_or("-"), kv.rotate ? static_cast<int>(*kv.rotate) : -1,
-                       kv.smooth_k ? static_cast<int>(*kv.smooth_k) : -1)},
+          {"kv-cache", to_text(options.kv_cache)},
+          {"memory-limit", options.memory_limit ? human_bytes(*options.memory_limit) : "unset"},
           {"cfg-fusion", std::to_string(static_cast<int>(options.cfg_fusion))},
           {"vae-tiling", std::to_string(static_cast<int>(options.vae_tiling))}};
 }

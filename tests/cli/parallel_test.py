@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -24,7 +25,7 @@ def launch(ranks, *arguments, **more):
 
 
 def has_mpi():
-    return shutil.which("mpirun") is not None and b"no MPI" not in launch(1, "--dry-run", "env").stderr
+    return shutil.which("mpirun") is not None and b"no MPI" not in launch(1, "--dry-run", "generate").stderr
 
 
 def descendants(pid):
@@ -83,6 +84,26 @@ class ParallelTest(CommandTest):
             given = self.draw("--ring-degree", 2, "--ring-wire-dtype", wire, ranks=2)[0]
             squares = sum((a - b) ** 2 for a, b in zip(given, alone)) / len(alone)
             self.assertGreater(10 * math.log10(255**2 / max(squares, 1e-9)), least)
+
+    def test_what_memory_decides_is_the_same_on_all_ranks(self):
+        # Near the limit, where each rank alone would decide by a few pages whether branches fit into one run.
+        for limit in ("103MB", "107MB", "111MB", "115MB"):
+            result = launch(2, "generate", "-q", *STEPS, "--num-inference-steps", 1, "--width", 512, "--height", 512,
+                            "--memory-limit", limit, "-o", self.folder / "a.png")
+            self.assertIn(result.returncode, (0, 1), result.stderr)
+            if result.returncode != 0:
+                self.assertRegex(result.stderr.decode(), "size: 512 x 512 needs about|limit")
+
+    def test_prompts_file(self):
+        prompts = self.folder / "prompts.txt"
+        prompts.write_text("cat face\nred heart\n")
+        pictures = []
+        for run in (rondo, lambda *command: launch(2, *command)):
+            result = run("generate", "-q", *STEPS[2:], "--prompts-file", prompts, "-o", self.folder / "{index}.png")
+            self.assertEqual(result.returncode, 0, result.stderr)
+            pictures.append([[v for row in pixels(self.folder / f"{i}.png") for v in row] for i in range(2)])
+        for given, expected in zip(*pictures):
+            self.assert_same(given, expected)
 
     def test_data_parallel(self):
         alone = self.draw(count=3)
@@ -157,25 +178,42 @@ class ParallelTest(CommandTest):
         self.assert_refused(rondo("launch", *verb), "-n: is missing")
         self.assert_refused(rondo("launch", "-n", 0, *verb), "-n: 0 is given")
         self.assert_refused(rondo("launch", "-n", 2), "what to run is missing")
+        self.assert_refused(launch(2, "inspect"), "'inspect' does not run on several ranks")
+        self.assert_refused(launch(2, *verb, "-p", ":"), "':' alone separates")
+        self.assert_refused(launch(2, "bench", "step", "--cfg-parallel"), "one step is measured")
+        broken = {**os.environ, "PMI_RANK": "abc", "PMI_SIZE": "2"}
+        self.assert_refused(rondo(*verb, env=broken), "PMI_RANK: 'abc' is given")
         self.assert_refused(rondo(*verb, "--rank-timeout", 0), "--rank-timeout: 0 is given")
         self.assert_refused(launch(2, *verb, "--ring-wire-dtype", "int8"), "--ring-wire-dtype: is given without --ring-degree")
 
     def run_unlike(self, first, second):
         """Two ranks with flags of their own."""
-        mpirun = launch(2, "--dry-run", "generate", "-q", *STEPS, "-o", self.folder / "a.png").stdout.decode().split()
+        return self.run_apart(*(("generate", "-q", *STEPS, "-o", self.folder / "a.png", *flags) for flags in (first, second)))
+
+    def run_apart(self, *commands):
+        """A rank for each command."""
+        mpirun = shlex.split(launch(len(commands), "--bind-to", "none", "--dry-run", *commands[0]).stdout.decode())
         at = mpirun.index("-n")
-        self.assertEqual(mpirun[at + 1], "2")
-        program = mpirun.index(os.path.realpath(RONDO))
-        common = mpirun[:at] + mpirun[at + 2:program]
-        # "cat face" was split at its space.
-        command = [RONDO, "generate", "-q", *map(str, STEPS), "-o", str(self.folder / "a.png")]
-        ranks = [["-n", "1", *command, *map(str, flags)] for flags in (first, second)]
-        return subprocess.run([*common, *ranks[0], ":", *ranks[1]], capture_output=True, timeout=60)
+        common = mpirun[:at] + mpirun[at + 2:mpirun.index(os.path.realpath(RONDO))]
+        programs = []
+        for command in commands:
+            programs += [*([":"] if programs else []), "-n", "1", RONDO, *map(str, command)]
+        return subprocess.run([*common, *programs], capture_output=True, timeout=60)
 
     def test_ranks_that_differ_are_named(self):
         self.assert_refused(self.run_unlike((), ("--seed", 2)), "rank 1 has seed '2' and rank 0 '1'")
         self.assert_refused(self.run_unlike((), ("--dtype", "bf16")), "rank 1 has dtype 'bfloat16' and rank 0 'float32'")
         self.assert_refused(self.run_unlike((), ("--quantize", "w8a8")), "rank 1 has quantize ")
+        self.assert_refused(self.run_unlike((), ("--memory-limit", "2GB")), "rank 1 has memory-limit '2 GB' and rank 0 'unset'")
+        unseeded = ("generate", "-q", "-p", "x", "--num-inference-steps", 1, "-o", self.folder / "a.png")
+        self.assert_refused(self.run_apart(unseeded, (*unseeded, "--seed", 1)), "rank 1 has seed '1' and rank 0 'unset'")
+        lists = [self.folder / "2.txt", self.folder / "3.txt"]
+        lists[0].write_text("a\nb\n")
+        lists[1].write_text("a\nb\nc\n")
+        prompts = [("generate", "-q", "--prompts-file", path, "--seed", 1, "-o", self.folder / "{index}.png") for path in lists]
+        self.assert_refused(self.run_apart(*prompts), "rank 1 has prompts-file '3 prompts")
+        step = ("bench", "step", "--preset", "emoji", "--width", 64, "--height", 64, "--text-tokens", 8)
+        self.assert_refused(self.run_apart((*step, "--runs", 1), (*step, "--runs", 2)), "rank 1 has step ")
         model = self.copy_model()
         self.edit_config(model, "scheduler", shift=2.5)
         self.assert_refused(self.run_unlike(("--model", EMOJI), ("--model", model)), "rank 1 has model ")

@@ -166,5 +166,35 @@ TEST(ParallelAttention, RefusesWhatItCannot) {
   EXPECT_NE(message(degrees(1, 2), attention).find("onednn-bf16"), std::string::npos);
 }
 
+/// What one rank does otherwise is found by all, and they can go on.
+TEST(ParallelAttention, RanksThatCallDifferentlyAllRefuse) {
+  const auto worlds = ParallelWorld::threads(2);
+  const Tensor x = normal({1, 3, 2, 8}, 1);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < 2; ++rank) {
+    threads.emplace_back([&, rank] {
+      ParallelAttention attention(worlds[static_cast<std::size_t>(rank)], degrees(1, 2));
+      AttentionOptions options;
+      options.causal = rank == 1;
+      EXPECT_THROW(attention.forward(x, x, x, {}, options), InvalidArgument);
+      options.causal = false;
+      EXPECT_THROW(attention.forward(x, rank == 1 ? normal({1, 3, 2, 4}, 1) : x, x, {}, options), InvalidArgument);
+      EXPECT_THROW(attention.forward(x, x, x, rank == 1 ? normal({1, 1, 3, 3}, 1) : Tensor(), options),
+                   InvalidArgument);
+      // A rank without tokens makes no attention, and would not notice.
+      options.backend = "onednn-bf16";
+      EXPECT_ANY_THROW(attention.forward(rank == 0 ? x : x.sliced(1, 0, 0), rank == 0 ? x : x.sliced(1, 0, 0),
+                                         rank == 0 ? x : x.sliced(1, 0, 0), {}, options));
+      options.backend = "";
+      EXPECT_EQ(attention.forward(x, x, x, {}, options).shape(), x.shape());
+      EXPECT_THROW(attention.forward_varlen(x.reshaped({3, 2, 8}), x.reshaped({3, 2, 8}), x.reshaped({3, 2, 8}),
+                                            std::array<std::int32_t, 1>{0}),
+                   InvalidArgument);
+      worlds[static_cast<std::size_t>(rank)]->finish();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
 }  // namespace
 }  // namespace rondo::test

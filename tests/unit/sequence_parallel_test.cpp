@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <map>
 #include <random>
@@ -290,6 +291,26 @@ TEST(SequenceParallel, PicturesByRows) {
     check_model([&] { return build_vae_decoder(config, 1, 1, 2, DType::f32, nullptr); });
     check_model([&] { return build_vae_encoder(config, 1, 14, 6, DType::f32, nullptr); });
   }
+}
+
+/// Sequences whose queries and keys lie at different places: in one hop some are hidden by causality.
+TEST(SequenceParallel, CausalSequencesOfDifferentPlaces) {
+  const auto build = [] {
+    GraphBuilder b;
+    const ValueId x = b.input("x0", {{1, 8, 48}, DType::f32, {}});
+    const auto heads = [&](std::int64_t i) { return split_heads(b, slice(b, x, 2, i * 16, i * 16 + 16), 2); };
+    const std::vector<AttentionSequence> sequences{{0, 0, 2, 4, 2}, {0, 2, 4, 2, 4}, {0, 6, 2, 6, 2}};
+    const std::array operands{heads(0), heads(1), heads(2)};
+    b.output("y",
+             join_heads(b, b.add(std::make_shared<const AttentionOp>(0.35, true, AttentionRequest{}, false, sequences),
+                                 operands)));
+    return b.finish();
+  };
+  std::mt19937 engine(1);
+  const Inputs inputs{{"x0", normal({1, 8, 48}, engine)}};
+  const std::vector<double> expected = evaluate(build(), inputs);
+  EXPECT_LT(relative_error(run_on_ranks(build, inputs, {1, 1, 2, 1})[1], expected), 2e-6);
+  EXPECT_LT(relative_error(run_on_ranks(build, inputs, {1, 1, 1, 2})[1], expected), 2e-6);
 }
 
 /// Rows in fewer bytes on their way: each is rounded once.

@@ -19,6 +19,7 @@ PassResult merge_common_subexpressions(Graph& graph) {
     for (ValueId& input : node.inputs) input = replacement[static_cast<std::size_t>(input)];
     const std::string key =
         fmt::format("{}[{}]({})", node.op->name(), node.op->attributes(), fmt::join(node.inputs, ","));
+    if (node.op->has_effect()) continue;
     const auto [first, is_new] = seen.emplace(key, i);
     if (is_new) continue;
     const Node& same = graph.nodes[first->second];

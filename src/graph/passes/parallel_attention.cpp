@@ -91,7 +91,9 @@ std::vector<AttentionSequence> ParallelAttentionBuilder::sequences_among(const A
     const ElementRange own = overlap({s.query_begin, s.query_begin + s.queries}, q);
     const ElementRange seen = overlap({s.key_begin, s.key_begin + s.keys}, k);
     if (own.begin == own.end) continue;
-    const std::int64_t keys_seen = seen.end - seen.begin;
+    const std::int64_t ahead = s.keys - s.queries + s.key_begin - s.query_begin;
+    const bool hidden = op.causal() && seen.begin > own.end - 1 + ahead;
+    const std::int64_t keys_seen = hidden ? 0 : seen.end - seen.begin;
     among.push_back(
         {0, own.begin - q.begin, own.end - own.begin, keys_seen == 0 ? 0 : seen.begin - k.begin, keys_seen});
   }

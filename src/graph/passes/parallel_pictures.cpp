@@ -8,7 +8,9 @@
 namespace rondo {
 namespace {
 
-bool is_one_run(const TokenLayout& layout) { return layout.runs.size() == 1 && layout.runs[0].is_split(); }
+bool is_one_run(const TokenLayout& layout) {
+  return layout.runs.size() == 1 && layout.runs[0].is_split() && layout.tokens() > 0;
+}
 
 /// The same split of another number of rows.
 TokenLayout scaled(const TokenLayout& layout, std::int64_t rows) {

@@ -222,7 +222,7 @@ class SequenceSplitter {
     const Shape& from = graph_.values[at(node.inputs[0])].type.shape;
     Shape to = graph_.values[at(node.outputs[0])].type.shape;
     TokenLayout layout = *tokens_of(node.inputs[0]);
-    if (to.rank() < 2 || to[0] != from[0]) return false;
+    if (to.rank() < 2 || to[0] != from[0] || from[1] == 0) return false;
     // Rows of a picture become as many tokens as they are wide, and tokens rows again.
     for (TokenRun& run : layout.runs) {
       for (std::int64_t& bound : run.bounds) {
