@@ -36,7 +36,7 @@ struct ExchangePlan {
 /// of the same slot returns. What only other ranks know has no reference.
 class ExchangeOp final : public Operator {
  public:
-  ExchangeOp(ExchangePlan plan, TensorType output) : plan_(std::move(plan)), output_(std::move(output)) {}
+  ExchangeOp(ExchangePlan plan, const TensorType& output) : plan_(std::move(plan)), output_(output) {}
   const ExchangePlan& plan() const { return plan_; }
   std::string_view name() const override { return "exchange"; }
   std::string attributes() const override;

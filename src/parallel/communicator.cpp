@@ -66,7 +66,7 @@ std::unique_ptr<Communicator> Communicator::split(int colour) {
   int place = 0;
   int context = 0;
   for (int r = 0; r < size(); ++r) {
-    const auto at = static_cast<std::size_t>(2 * r);
+    const auto at = 2 * static_cast<std::size_t>(r);
     context = std::max(context, all[at + 1]);
     if (all[at] != colour) continue;
     if (r == rank()) place = static_cast<int>(members.size());

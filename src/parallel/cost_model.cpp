@@ -7,7 +7,10 @@ namespace rondo {
 namespace {
 
 /// The largest of `parts` even parts.
-double largest_part(std::int64_t count, int parts) { return static_cast<double>((count + parts - 1) / parts); }
+double largest_part(std::int64_t count, int parts) {
+  const std::int64_t most = (count + parts - 1) / parts;
+  return static_cast<double>(most);
+}
 
 /// What norms, modulations, RoPE and packing read and write of a token in a block, in elements of the model's width:
 /// about 30 (counted on FLUX's blocks after fusion).

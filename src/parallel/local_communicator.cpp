@@ -172,6 +172,7 @@ class LocalCommunicator final : public Communicator {
 std::vector<std::unique_ptr<Communicator>> local_communicators(int ranks) {
   const auto hub = std::make_shared<Hub>(ranks);
   std::vector<std::unique_ptr<Communicator>> all;
+  all.reserve(static_cast<std::size_t>(ranks));
   for (int rank = 0; rank < ranks; ++rank) all.push_back(std::make_unique<LocalCommunicator>(hub, rank));
   return all;
 }

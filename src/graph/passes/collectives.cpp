@@ -53,7 +53,7 @@ StartedExchange CollectiveBuilder::start(ValueId x, const Shape& received, Excha
   const int slot = plan.slot;
   TensorType type = b_.type(x);
   type.shape = received;
-  return {b_.apply<ExchangeOp>({flat}, std::move(plan), std::move(type)), flat, slot};
+  return {b_.apply<ExchangeOp>({flat}, std::move(plan), type), flat, slot};
 }
 
 ValueId CollectiveBuilder::wait(const StartedExchange& exchange) {
