@@ -84,7 +84,7 @@ class NetworkHosts:
             for namespace, device in ((("-n", self.name(host)), f"{self.bridge}i{host}"), ((), f"{self.bridge}o{host}")):
                 subprocess.run(["tc", *namespace, "qdisc", "del", "dev", device, "root"], capture_output=True)
                 if gigabits is not None:
-                    burst = max(64, int(gigabits * 1e9 / 8 * 0.001 / 1024))  # a millisecond's worth
+                    burst = max(256, int(gigabits * 1e9 / 8 * 0.004 / 1024))  # what a timer of 4 ms must let through
                     subprocess.run(["tc", *namespace, "qdisc", "add", "dev", device, "root", "tbf", "rate", f"{gigabits * 1000:g}mbit",
                                     "burst", f"{burst}kb", "latency", "100ms"], check=True)
 

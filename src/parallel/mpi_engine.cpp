@@ -99,7 +99,7 @@ void MpiEngine::loop() {
     }
     if (!own_failure.empty() && !failed_at_) give_up(own_failure, true);
     if (failed_at_ && Clock::now() - *failed_at_ > kGrace) {
-      log(LogLevel::error, "rank {}: does not end by itself; ended: {}", rank_, failure_);
+      log(LogLevel::error, "parallel: this rank does not end by itself; ended: {}", failure_);
       MPI_Abort(MPI_COMM_WORLD, 1);
     }
     rest(Clock::now() - moved);

@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "io/json_config.h"
 #include "rondo/text_to_image.h"
@@ -38,13 +39,10 @@ TextToImageRequest request_of(const nlohmann::json& stored) {
   return request;
 }
 
-TEST_P(PictureGolden, WithinOneLevelOfDiffusers) {
-  PipelineOptions options;
-  options.dtype = DType::f32;
-  options.threads = 2;
-  TextToImagePipeline pipeline = TextToImagePipeline::open(pipeline_folder(GetParam()).string(), options);
-  const JsonConfig golden = JsonConfig::load(data_folder() / (GetParam() + ".json"));
-  const Checkpoint tensors = golden_tensors(GetParam());
+/// Draws every stored case and compares it, where this rank is given the pictures.
+void check_pictures(const std::string& name, TextToImagePipeline& pipeline) {
+  const JsonConfig golden = JsonConfig::load(data_folder() / (name + ".json"));
+  const Checkpoint tensors = golden_tensors(name);
   const auto& cases = golden.object()["cases"];
   for (std::size_t i = 0; i < cases.size(); ++i) {
     const Tensor expected = tensors.tensor("picture." + std::to_string(i));
@@ -56,6 +54,36 @@ TEST_P(PictureGolden, WithinOneLevelOfDiffusers) {
       }
       EXPECT_LE(most, 1) << cases[i];
     });
+  }
+}
+
+TEST_P(PictureGolden, WithinOneLevelOfDiffusers) {
+  PipelineOptions options;
+  options.dtype = DType::f32;
+  options.threads = 2;
+  TextToImagePipeline pipeline = TextToImagePipeline::open(pipeline_folder(GetParam()).string(), options);
+  check_pictures(GetParam(), pipeline);
+}
+
+// Threads as ranks: their world may go before the pipeline does.
+TEST_P(PictureGolden, WithinOneLevelOfDiffusersOnSeveralRanks) {
+  for (const auto& [ranks, ring] : {std::pair(2, 1), {2, 2}, {3, 3}, {4, 2}}) {
+    const auto worlds = ParallelWorld::threads(ranks);
+    std::vector<std::thread> threads;
+    for (const std::shared_ptr<ParallelWorld>& world : worlds) {
+      threads.emplace_back([&, ring_degree = ring] {
+        PipelineOptions options;
+        options.dtype = DType::f32;
+        options.threads = 1;
+        options.parallel.ring_degree = ring_degree;
+        options.world = world;
+        TextToImagePipeline pipeline = TextToImagePipeline::open(pipeline_folder(GetParam()).string(), options);
+        options.world.reset();
+        check_pictures(GetParam(), pipeline);
+        world->finish();
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
   }
 }
 
