@@ -113,6 +113,7 @@ void run(const LaunchFlags& flags, const std::vector<std::string>& command) {
     return;
   }
   std::vector<char*> pointers;
+  pointers.reserve(arguments.size() + 1);
   for (const std::string& argument : arguments) pointers.push_back(const_cast<char*>(argument.c_str()));
   pointers.push_back(nullptr);
   execvp(pointers[0], pointers.data());

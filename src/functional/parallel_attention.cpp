@@ -254,7 +254,7 @@ Tensor ParallelAttention::forward(const Tensor& query, const Tensor& key, const 
   };
   const Tensor q = bsnd(query);
   check_operand("query", q, q.defined() ? q.dtype() : DType::f32);
-  const Tensor result = implementation_->run(q, bsnd(key), bsnd(value), mask, call_of(options, q.shape()[3]));
+  Tensor result = implementation_->run(q, bsnd(key), bsnd(value), mask, call_of(options, q.shape()[3]));
   if (!heads_first) return result;
   const Tensor swapped = result.transposed(1, 2);
   Tensor dense = Tensor::empty(swapped.shape(), swapped.dtype());

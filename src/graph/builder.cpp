@@ -66,8 +66,8 @@ ValueId GraphBuilder::add(std::shared_ptr<const Operator> op, std::span<const Va
 std::vector<ValueId> GraphBuilder::add_all(std::shared_ptr<const Operator> op, std::span<const ValueId> inputs) {
   Node node{std::move(op), {inputs.begin(), inputs.end()}, {}};
   const auto producer = static_cast<NodeId>(graph_.nodes.size());
-  for (TensorType& type : node.op->infer(graph_.input_types(node))) {
-    node.outputs.push_back(new_value({ValueKind::computed, std::move(type), "", producer, {}}));
+  for (const TensorType& type : node.op->infer(graph_.input_types(node))) {
+    node.outputs.push_back(new_value({ValueKind::computed, type, "", producer, {}}));
   }
   graph_.nodes.push_back(std::move(node));
   return graph_.nodes.back().outputs;

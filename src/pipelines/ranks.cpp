@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <fstream>
+#include <numeric>
 
 #include "core/hash.h"
 #include "core/memory.h"
@@ -66,8 +67,8 @@ std::uint64_t Ranks::least(std::uint64_t number) const {
 
 std::vector<int> Ranks::branches_of(int count) const {
   if (degrees().cfg > 1) return {place().cfg};
-  std::vector<int> all;
-  for (int branch = 0; branch < count; ++branch) all.push_back(branch);
+  std::vector<int> all(static_cast<std::size_t>(count));
+  std::iota(all.begin(), all.end(), 0);
   return all;
 }
 

@@ -18,6 +18,7 @@ std::vector<std::string> summarize_kernels(const Plan& plan) {
     ++counts[fmt::format("{}: {}", plan.node(step).op->name(), step.kernel_name)];
   }
   std::vector<std::string> lines;
+  lines.reserve(counts.size());
   for (const auto& [kernel, count] : counts) lines.push_back(fmt::format("{} x {}", kernel, count));
   return lines;
 }

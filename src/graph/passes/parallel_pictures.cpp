@@ -67,6 +67,7 @@ std::optional<SplitPicture> ParallelPictures::normalize(const GroupNormOp& op, c
   std::int64_t row = 1;  // positions
   for (std::size_t axis = 2; axis + 1 < b_.shape(x.id).rank(); ++axis) row *= b_.shape(x.id)[axis];
   std::vector<std::int64_t> counts;
+  counts.reserve(static_cast<std::size_t>(how_.ranks()));
   for (int rank = 0; rank < how_.ranks(); ++rank) counts.push_back(x.rows.tokens_of(rank, rank + 1) * row);
   const ValueId moments = c_.gather_parts(b_.apply<GroupMomentsOp>({x.id}, op.groups()));
   return SplitPicture{b_.apply<GroupNormByMomentsOp>({x.id, moments, weight, bias}, std::move(counts), op.eps()),
