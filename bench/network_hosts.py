@@ -9,10 +9,11 @@ import tempfile
 from pathlib import Path
 
 AGENT = """#!/bin/sh
-# mpirun calls: agent HOST COMMAND...; a host is a namespace with a host name of its own.
-host=$1
+# mpirun calls: agent HOST COMMAND...; a host is a namespace with a host name of its own, by which Open MPI's daemons name
+# the files that they share with their ranks: up to its first dot.
+number=$(echo "$1" | cut -d. -f4)
 shift
-exec ip netns exec "{prefix}$(echo "$host" | cut -d. -f4)" unshare --uts sh -c "hostname host-$host; $*"
+exec ip netns exec "{prefix}$number" unshare --uts sh -c "hostname host-$number; $*"
 """
 
 
@@ -91,7 +92,7 @@ class NetworkHosts:
     def mpirun(self, ranks, command, environment=()):
         """The command line that runs `ranks` ranks of `command`, one a host in turn."""
         exported = [word for variable in environment for word in ("-x", variable)]
-        return ["ip", "netns", "exec", self.name(1), "unshare", "--uts", "sh", "-c", 'hostname host-10.77.0.1; exec "$0" "$@"',
+        return ["ip", "netns", "exec", self.name(1), "unshare", "--uts", "sh", "-c", 'hostname host-1; exec "$0" "$@"',
                 "mpirun", "--allow-run-as-root", "-n", str(ranks), "--hostfile", str(self.folder / "hosts"), "--bind-to", "none",
                 "--mca", "plm_rsh_agent", str(self.folder / "agent"), "--mca", "btl", "tcp,self",
                 "--mca", "btl_tcp_if_include", "10.77.0.0/24", "--mca", "oob_tcp_if_include", "10.77.0.0/24",
