@@ -10,6 +10,7 @@
 #include <list>
 
 #include "core/threads.h"
+#include "functional/dense_rows.h"
 #include "graph/model.h"
 #include "graph/passes/parallel_attention.h"
 #include "graph/random_weights.h"
@@ -32,8 +33,9 @@ void check_operand(const char* name, const Tensor& tensor, DType dtype) {
         "{} is {}; allowed are float32, bfloat16 and float16, all alike", name, dtype_name(tensor.dtype()));
 }
 
-/// Any strides into dense memory of the same shape.
-void copy_into(const Tensor& source, Tensor target) {
+/// Any strides into rows of the same shape, which are dense.
+void copy_into(const Tensor& strided, Tensor target) {
+  const Tensor source = with_dense_rows(strided);
   const Shape& shape = source.shape();
   const std::size_t element = dtype_size(source.dtype());
   const auto at = [&](const Tensor& t, std::int64_t a, std::int64_t b, std::int64_t c) {
@@ -45,13 +47,16 @@ void copy_into(const Tensor& source, Tensor target) {
       for (std::int64_t c = 0; c < shape[2]; ++c) {
         const std::byte* from = source.as<std::byte>() + at(source, a, b, c);
         std::byte* to = target.as<std::byte>() + at(target, a, b, c);
-        for (std::int64_t d = 0; d < shape[3]; ++d) {
-          std::memcpy(to + static_cast<std::size_t>(d * target.strides()[3]) * element,
-                      from + static_cast<std::size_t>(d * source.strides()[3]) * element, element);
-        }
+        std::memcpy(to, from, static_cast<std::size_t>(shape[3]) * element);
       }
     }
   }
+}
+
+Tensor dense_copy(const Tensor& tensor) {
+  Tensor copy = Tensor::empty(tensor.shape(), tensor.dtype());
+  copy_into(tensor, copy);
+  return copy;
 }
 
 /// What a call asks for, apart from its operands.
@@ -121,10 +126,7 @@ class ParallelAttention::Implementation {
     RunContext context;
     if (how_.active()) context.sequence = &groups_.sequence();
     session.run(context);
-    const Tensor output = session.output("output");
-    Tensor result = Tensor::empty(output.shape(), output.dtype());
-    copy_into(output, result);
-    return result;
+    return dense_copy(session.output("output"));
   }
 
   /// All that ranks must have alike: everything but their numbers of tokens.
@@ -166,18 +168,16 @@ class ParallelAttention::Implementation {
     };
     AttentionOperands operands{input("query", query), input("key", key), input("value", value), std::nullopt};
     if (mask.defined()) operands.mask = b.input("mask", {mask.shape(), DType::f32, {}});
-    const AttentionOp op(call.scale, call.causal, call.request, false, call.sequences);
-    check_whole(op, query, key, value, mask, layout.tokens());
+    const auto op = std::make_shared<const AttentionOp>(call.scale, call.causal, call.request, false, call.sequences);
+    check_whole(*op, query, key, value, mask, layout.tokens());
     if (!how_.active()) {
       std::vector<ValueId> inputs{operands.query, operands.key, operands.value};
       if (operands.mask) inputs.push_back(*operands.mask);
-      b.output("output",
-               b.add(std::make_shared<const AttentionOp>(call.scale, call.causal, call.request, false, call.sequences),
-                     inputs));
+      b.output("output", b.add(op, inputs));
       return b.finish();
     }
     CollectiveBuilder collectives(b, how_);
-    b.output("output", ParallelAttentionBuilder(collectives).over_shared_tokens(op, operands, layout));
+    b.output("output", ParallelAttentionBuilder(collectives).over_shared_tokens(*op, operands, layout));
     return b.finish();
   }
 
@@ -256,10 +256,7 @@ Tensor ParallelAttention::forward(const Tensor& query, const Tensor& key, const 
   check_operand("query", q, q.defined() ? q.dtype() : DType::f32);
   Tensor result = implementation_->run(q, bsnd(key), bsnd(value), mask, call_of(options, q.shape()[3]));
   if (!heads_first) return result;
-  const Tensor swapped = result.transposed(1, 2);
-  Tensor dense = Tensor::empty(swapped.shape(), swapped.dtype());
-  copy_into(swapped, dense);
-  return dense;
+  return dense_copy(result.transposed(1, 2));
 }
 
 Tensor ParallelAttention::forward_varlen(const Tensor& query, const Tensor& key, const Tensor& value,

@@ -2,12 +2,19 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "core/text.h"
 #include "rondo/error.h"
 
 namespace rondo {
 
 void require_agreement(Communicator& world, std::span<const AgreedValue> values) {
+  // All at once; one by one only to name what differs.
+  std::string joined;
+  for (const auto& [name, value] : values) joined += fmt::format("{} {} {}\n", name, value.size(), value);
+  const std::vector<std::string> all = world.all_gather(joined);
+  if (std::all_of(all.begin(), all.end(), [&](const std::string& other) { return other == all[0]; })) return;
   for (const auto& [name, value] : values) {
     const std::vector<std::string> given = world.all_gather(value);
     for (std::size_t rank = 1; rank < given.size(); ++rank) {

@@ -3,14 +3,10 @@
 
 #include <chrono>
 #include <memory>
-#include <string>
 
 #include "parallel/communicator.h"
 
 namespace rondo {
-
-/// The library: "Open MPI 4.1.4", or why there is none.
-std::string mpi_version();
 
 class MpiWorld {
  public:

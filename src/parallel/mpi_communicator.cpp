@@ -97,14 +97,6 @@ class World final : public MpiWorld {
 
 }  // namespace
 
-std::string mpi_version() {
-  char version[MPI_MAX_LIBRARY_VERSION_STRING];
-  int length = 0;
-  MPI_Get_library_version(version, &length);
-  const std::string text(version, static_cast<std::size_t>(length));
-  return text.substr(0, text.find(','));
-}
-
 std::unique_ptr<MpiWorld> join_mpi(std::chrono::milliseconds rank_timeout) {
   int joined = 0;
   MPI_Initialized(&joined);

@@ -3,10 +3,6 @@
 
 namespace rondo {
 
-std::string mpi_version() {
-  return "none: this build has no MPI; install libopenmpi-dev and openmpi-bin and build again";
-}
-
 std::unique_ptr<MpiWorld> join_mpi(std::chrono::milliseconds /*rank_timeout*/) {
   throw Unsupported(
       "mpi: this build has no MPI; install libopenmpi-dev and openmpi-bin (Debian's names) and build again with "

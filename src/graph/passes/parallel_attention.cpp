@@ -189,6 +189,11 @@ std::vector<ValueId> ParallelAttentionBuilder::attend(const AttentionOp& op, con
                     inputs);
 }
 
+ValueId ParallelAttentionBuilder::no_output(const Queries& queries, const AttentionOperands& local) {
+  const Shape& q = b_.shape(queries.query);
+  return b_.apply<ReshapeOp>({queries.query}, Shape{q[0], q[1], q[2], b_.shape(local.value)[3]});
+}
+
 ValueId ParallelAttentionBuilder::over_whole_keys(const AttentionOp& op, const AttentionOperands& operands,
                                                   const TokenLayout& layout) {
   const std::int64_t keys = b_.shape(operands.key)[1];
@@ -215,8 +220,7 @@ ValueId ParallelAttentionBuilder::over_shared_tokens(const AttentionOp& op, cons
     if (heads.count(how_.place.ulysses) > 0) {
       output = attend(op, queries, keys, local.mask, layout.tokens(), false)[0];
     } else {
-      const Shape& q = b_.shape(queries.query);
-      output = b_.apply<ReshapeOp>({queries.query}, Shape{q[0], q[1], q[2], b_.shape(local.value)[3]});
+      output = no_output(queries, local);
     }
   }
   return exchanges ? c_.gather_heads(output, heads, layout) : output;
@@ -294,8 +298,7 @@ ValueId ParallelAttentionBuilder::ring(const AttentionOp& op, const AttentionOpe
     travelling = from_wire(on_wire);
   }
   if (!sum.empty()) return sum[0];
-  const Shape& q = b_.shape(queries.query);  // no queries or heads here: keys were only passed on
-  return b_.apply<ReshapeOp>({queries.query}, Shape{q[0], q[1], q[2], b_.shape(local.value)[3]});
+  return no_output(queries, local);  // keys were only passed on
 }
 
 }  // namespace rondo

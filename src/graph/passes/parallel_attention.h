@@ -46,6 +46,8 @@ class ParallelAttentionBuilder {
   HeadSplit split_heads_of_query(ValueId query, ValueId key) const;
   HeadSplit split_heads_of_keys(ValueId query, ValueId key) const;
   Keys split_keys(ValueId joined, std::int64_t head_dim, std::vector<ElementRange> positions);
+  /// The result of a rank without queries or heads: empty, as its queries are.
+  ValueId no_output(const Queries& queries, const AttentionOperands& local);
   ValueId ring(const AttentionOp& op, const AttentionOperands& local, const TokenLayout& layout,
                const Queries& queries);
   /// What causality, and packed sequences, leave of these keys to these queries.
