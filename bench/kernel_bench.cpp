@@ -26,7 +26,7 @@ void run_graph(benchmark::State& state, Build build, DType dtype) {
   const Graph graph = builder.finish();
   Model model(std::make_shared<const RandomWeights>(graph));
   PlanOptions options;
-  options.threads = default_threads();
+  options.target.threads = default_threads();
   Session session(model.plan("bench", options, [&] { return graph; }));
   std::size_t bytes = 0;
   for (const NamedValue& input : graph.inputs) {

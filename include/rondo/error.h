@@ -33,6 +33,12 @@ class Unsupported : public Error {
   using Error::Error;
 };
 
+/// A device other than the CPU failed: out of memory, lost, an error of its driver or library.
+class DeviceError : public Error {
+ public:
+  using Error::Error;
+};
+
 /// Another rank of a parallel run failed, died, does not answer, or disagrees.
 class CommunicationError : public Error {
  public:

@@ -9,18 +9,11 @@
 #include <span>
 #include <string>
 
+#include "rondo/device.h"
 #include "rondo/dtype.h"
 #include "rondo/export.h"
 
 namespace rondo RONDO_PUBLIC {
-
-/// Where a tensor's memory lies.
-enum class DeviceKind : std::uint8_t { cpu };
-struct Device {
-  DeviceKind kind = DeviceKind::cpu;
-  int index = 0;
-  bool operator==(const Device&) const = default;
-};
 
 /// Up to eight extents, outermost first. Also used for strides (in elements).
 class Shape {
@@ -66,9 +59,10 @@ class Tensor {
   /// New memory filled with zero bytes.
   static Tensor zeros(const Shape& shape, DType dtype);
   /// Dense view of memory that the caller keeps alive.
-  static Tensor borrow(void* data, const Shape& shape, DType dtype);
+  static Tensor borrow(void* data, const Shape& shape, DType dtype, Device device = {});
   /// Dense view of memory that `owner` keeps alive.
-  static Tensor share(std::shared_ptr<const void> owner, const void* data, const Shape& shape, DType dtype);
+  static Tensor share(std::shared_ptr<const void> owner, const void* data, const Shape& shape, DType dtype,
+                      Device device = {});
 
   const Shape& shape() const { return shape_; }
   const Shape& strides() const { return strides_; }
@@ -99,10 +93,14 @@ class Tensor {
   Tensor transposed(std::size_t first, std::size_t second) const;
   /// Elements [begin, end) of one axis, without a copy.
   Tensor sliced(std::size_t axis, std::int64_t begin, std::int64_t end) const;
-  /// A dense float32 copy (from any floating or integer dtype).
+  /// A dense float32 copy (from any floating or integer dtype). Throws Unsupported for a tensor that is not on the CPU.
   Tensor to_float32() const;
-  /// A dense copy in another floating dtype (round to nearest even).
+  /// A dense copy in another floating dtype (round to nearest even). Throws as to_float32().
   Tensor to(DType dtype) const;
+  /// A dense copy. Throws as to_float32().
+  Tensor dense_copy() const;
+  /// A dense copy on another device, or on the same. Throws as find_device() and DeviceError.
+  Tensor to(Device device) const;
 
  private:
   Shape shape_;

@@ -72,7 +72,13 @@ struct KvCacheOptions {
 
 /// What decides how a model runs; fixed when it is opened.
 struct PipelineOptions {
-  /// Compute dtype: f32 or bf16. Unset: bf16 where the CPU multiplies it natively, f32 elsewhere.
+  /// Where models run, as find_device() takes it: "cpu", "cuda:1", "ascend". Empty: RONDO_DEVICE, else the best there
+  /// is when the pipeline opens.
+  std::string device;
+  /// Whether operators for which the device has no kernel run on the CPU, with copies there and back. Otherwise a model
+  /// that has some is refused.
+  bool allow_cpu_fallback = false;
+  /// Compute dtype: f32 or bf16. Unset: bf16 where the device multiplies it natively, f32 elsewhere.
   std::optional<DType> dtype;
   /// Threads of one run. Unset: physical cores within affinity mask and cgroup quota.
   std::optional<int> threads;
@@ -159,6 +165,8 @@ struct RunReport {
   };
   struct Component {
     std::string name;
+    std::string device;
+    std::string placement;  // which nodes run where; empty on the CPU
     std::string dtype;
     std::uint64_t weight_bytes = 0;    // in the file
     std::uint64_t resident_bytes = 0;  // copies and packed forms in memory
@@ -209,7 +217,8 @@ class TextToImagePipeline {
   /// they are. Throws Unsupported for one that shares its work with other ranks.
   TextToImagePipeline instance() const;
 
-  /// The compute dtype and the number of threads in use.
+  /// The device, the compute dtype and the number of threads in use.
+  Device device() const;
   DType dtype() const;
   int threads() const;
   /// Which ranks work together, a line a kind of group, such as "ulysses: [0, 1] [2, 3]"; empty for one rank.

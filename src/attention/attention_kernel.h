@@ -23,6 +23,9 @@ struct AttentionSequence {
   std::int64_t keys;
 };
 
+class DeviceStream;
+class ExecutionDevice;
+
 /// The operands of one run. All views are BSND with a dense last axis.
 struct AttentionCall {
   Tensor query;   // [B, Sq, N, D], or packed sequences as [1, T, N, D]
@@ -35,6 +38,9 @@ struct AttentionCall {
   float scale;
   bool causal;
   int threads;
+  /// Where the work runs and what it is given to; null on the CPU, where run() returns when it is done.
+  const ExecutionDevice* device = nullptr;
+  DeviceStream* stream = nullptr;
 };
 
 /// What a kernel leaves to the tuner; 0 is the kernel's own choice.
@@ -46,7 +52,8 @@ struct AttentionTiling {
   bool operator==(const AttentionTiling&) const = default;
 };
 
-/// A kernel made ready for one problem and number of threads. Immutable: several sessions share it.
+/// A kernel made ready for one problem and number of threads. Immutable: several sessions share it. On a device what
+/// it needs beside its scratch comes from the call's stream and device.
 class AttentionRunner {
  public:
   virtual ~AttentionRunner() = default;
@@ -64,6 +71,8 @@ class AttentionKernel {
   virtual std::string_view name() const = 0;
   /// One line for `rondo backends`: dtypes, masks, what it is good at.
   virtual std::string_view description() const = 0;
+  /// Where its operands lie.
+  virtual DeviceKind device() const { return DeviceKind::cpu; }
   /// True when softmax weights are rounded to the operands' dtype before they meet the values.
   virtual bool rounds_weights() const { return false; }
   /// Whether it multiplies operands in this form.

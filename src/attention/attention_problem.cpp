@@ -6,6 +6,7 @@
 #include <charconv>
 #include <vector>
 
+#include "core/device_name.h"
 #include "core/text.h"
 #include "rondo/error.h"
 
@@ -56,6 +57,7 @@ AttentionProblem describe_operands(const Tensor& query, const Tensor& key, const
   problem.key_heads = key.shape()[2];
   problem.value_dim = value.shape()[3];
   problem.dtype = query.dtype();
+  problem.device = query.device();
   if (mask.defined()) {
     problem.mask = mask.dtype() == DType::boolean ? MaskKind::boolean : MaskKind::additive;
     problem.mask_batch = mask.shape()[0] != 1;
@@ -80,6 +82,7 @@ std::string to_string(const AttentionProblem& p) {
   if (p.causal) text += " causal=1";
   if (p.lse) text += " lse=1";
   if (p.varlen) text += " varlen=1";
+  if (!p.device.is_cpu()) text += fmt::format(" device={}", to_string(p.device));
   return text + to_string(p.quantization);
 }
 
@@ -133,6 +136,8 @@ AttentionProblem parse_attention_problem(std::string_view text) {
       p.lse = parse_switch(word, value);
     } else if (key == "varlen") {
       p.varlen = parse_switch(word, value);
+    } else if (key == "device") {
+      p.device = parse_device(value, "device");
     } else if (key == "kv_cache") {
       p.quantization.dtype = parse_kv_cache_dtype(value, "kv_cache");
     } else if (key == "rotation") {
@@ -140,10 +145,9 @@ AttentionProblem parse_attention_problem(std::string_view text) {
     } else if (key == "smooth_k") {
       p.quantization.smooths = parse_switch(word, value);
     } else {
-      refuse(
-          word,
-          "q, kv, kv_heads, v_dim, dtype, mask, mask_axes, layout, scale, causal, lse, varlen, kv_cache, rotation or "
-          "smooth_k");
+      refuse(word,
+             "q, kv, kv_heads, v_dim, dtype, mask, mask_axes, layout, scale, causal, lse, varlen, kv_cache, rotation, "
+             "smooth_k or device");
     }
   }
   if (p.heads == 0) throw InvalidArgument("problem: q=BATCHxHEADSxQUERIESxHEAD_DIM is missing");

@@ -17,6 +17,8 @@ enum class MaskKind : std::uint8_t { none, boolean, additive };
 /// Everything of a call that may change which kernel is the fastest. Operands are in BSND from here on: a layout is a
 /// matter of strides.
 struct AttentionProblem {
+  /// Where the operands lie.
+  Device device = {};
   std::int64_t batch = 1;  // sequences
   std::int64_t heads = 1;
   std::int64_t key_heads = 1;
@@ -47,7 +49,8 @@ struct AttentionProblem {
 AttentionProblem describe_operands(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& mask);
 
 /// "q=1x24x4608x128 kv=4608 dtype=bfloat16 mask=none", with kv_heads, v_dim, mask_axes (letters of bnq, "q" by
-/// default), layout, scale=own, causal, lse, varlen, kv_cache, rotation and smooth_k where they are not the default.
+/// default), layout, scale=own, causal, lse, varlen, kv_cache, rotation, smooth_k and device where they are not the
+/// default.
 std::string to_string(const AttentionProblem& problem);
 
 /// The inverse; q (batch x heads x queries x head dim) is required, every other key has a default. Throws

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "core/device_name.h"
 #include "core/env.h"
 #include "core/text.h"
 #include "rondo/error.h"
@@ -27,7 +28,9 @@ std::vector<std::string> AttentionRegistry::disabled() const {
   const auto listed = env_value("RONDO_DISABLE_BACKENDS");
   if (!listed) return {};
   std::vector<std::string> names = split_list(*listed);
-  for (const std::string& name : names) find(name, "RONDO_DISABLE_BACKENDS");
+  for (const std::string& name : names) {
+    if (!find_device_kind(name)) find(name, "RONDO_DISABLE_BACKENDS");  // a plug-in is disabled as a whole
+  }
   return names;
 }
 
@@ -35,6 +38,9 @@ AttentionRefusal AttentionRegistry::answer(const AttentionKernel& kernel, const 
                                            std::span<const std::string> disabled) {
   if (std::find(disabled.begin(), disabled.end(), kernel.name()) != disabled.end())
     return "disabled by RONDO_DISABLE_BACKENDS";
+  if (kernel.device() != problem.device.kind)
+    return fmt::format("runs on {}; the operands are on {}", device_kind_name(kernel.device()),
+                       to_string(problem.device));
   if (!kernel.takes(problem.quantization.dtype))
     return fmt::format("does not take kv_cache={}", kv_cache_dtype_name(problem.quantization.dtype));
   if (auto refusal = kernel.unavailable()) return refusal;
@@ -62,8 +68,9 @@ std::shared_ptr<const AttentionKernel> AttentionRegistry::find(const std::string
                                     source, fmt::join(names, ", ")));
 }
 
-std::shared_ptr<const AttentionKernel> AttentionRegistry::ring_default(DType dtype) const {
+std::shared_ptr<const AttentionKernel> AttentionRegistry::ring_default(DType dtype, const Device& device) const {
   AttentionProblem hop;
+  hop.device = device;
   hop.dtype = dtype;
   hop.lse = true;
   for (auto& kernel : kernels()) {

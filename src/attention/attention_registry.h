@@ -35,7 +35,7 @@ class AttentionRegistry {
   std::vector<AttentionBackendAnswer> answers(const AttentionProblem& problem) const;
 
   /// The first kernel that returns an LSE, and so can be one hop of a ring; null when there is none.
-  std::shared_ptr<const AttentionKernel> ring_default(DType dtype) const;
+  std::shared_ptr<const AttentionKernel> ring_default(DType dtype, const Device& device = {}) const;
 
   /// `forced`, else RONDO_ATTENTION_BACKEND, else the first that supports the problem; the plain reference is taken
   /// only when nothing else can. Throws InvalidArgument for an unknown name, Unsupported with the reasons when it

@@ -33,7 +33,7 @@ bool wants_reference(std::span<const KernelEntry> entries, std::string_view op) 
 
 KernelChoice select_kernel(std::span<const KernelEntry> entries, const KernelRequest& request) {
   KernelChoice choice;
-  const bool reference_only = wants_reference(entries, request.op.name());
+  const bool reference_only = request.device == nullptr && wants_reference(entries, request.op.name());
   for (const KernelEntry& entry : entries) {
     if (entry.op != request.op.name() && entry.op != "*") continue;
     Refusal refusal = reference_only && entry.name != "reference"
@@ -45,7 +45,9 @@ KernelChoice select_kernel(std::span<const KernelEntry> entries, const KernelReq
     }
     choice.refusals.push_back(fmt::format("{}: {}", entry.name, *refusal));
   }
-  throw Unsupported(fmt::format("{}: no kernel supports it: {}", request.op.name(), fmt::join(choice.refusals, "; ")));
+  throw Unsupported(
+      fmt::format("{}: no kernel supports it: {}", request.op.name(),
+                  choice.refusals.empty() ? "there is none" : fmt::format("{}", fmt::join(choice.refusals, "; "))));
 }
 
 }  // namespace rondo

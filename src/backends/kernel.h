@@ -21,12 +21,17 @@ struct KernelInput {
   std::string weight;
 };
 
+class ExecutionDevice;
+class DeviceStream;
+
 struct KernelRequest {
   const Operator& op;
   std::span<const KernelInput> inputs;
   std::span<const Tensor> outputs;  // prototypes; dense but for the gaps that the operator names
   int threads;
   WeightStore& weights;
+  /// Where it runs; null: on the CPU.
+  const ExecutionDevice* device = nullptr;
 };
 
 class CollectiveRun;
@@ -34,10 +39,13 @@ class CollectiveRun;
 struct KernelArgs {
   std::span<const Tensor> inputs;  // a weight that the kernel packed is undefined here
   std::span<Tensor> outputs;
-  std::span<std::byte> scratch;  // 64-byte aligned, of scratch_bytes()
+  std::span<std::byte> scratch;  // 64-byte aligned, of scratch_bytes(), on the device that the kernel runs on
   int threads;
   /// How to reach other ranks; null for a run on its own.
   CollectiveRun* collectives = nullptr;
+  /// Where the work runs and what it is given to; null on the CPU, where run() returns when it is done.
+  const ExecutionDevice* device = nullptr;
+  DeviceStream* stream = nullptr;
 };
 
 /// Immutable after construction: sessions on several threads share it.
@@ -69,7 +77,7 @@ struct KernelChoice {
 };
 
 /// The first kernel of `entries` for the request's operator that supports it. RONDO_REFERENCE_KERNELS skips to the
-/// reference. Throws Unsupported, with all reasons, when none does.
+/// reference on the CPU. Throws Unsupported, with all reasons, when none does.
 KernelChoice select_kernel(std::span<const KernelEntry> entries, const KernelRequest& request);
 
 }  // namespace rondo

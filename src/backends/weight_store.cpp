@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "backends/execution_device.h"
 #include "io/safetensors.h"
 
 namespace rondo {
@@ -69,14 +70,15 @@ std::string WeightStore::samples_of(const std::string& name) const {
 PackedWeight WeightStore::load_or_make(const std::string& name, const PackedForm& form,
                                        const std::function<std::vector<Tensor>(const Tensor& stored)>& make) const {
   std::string key;
-  if (cache_ != nullptr) {
+  PackedWeightCache* const cache = form.device.is_cpu() ? cache_.get() : nullptr;
+  if (cache != nullptr) {
     key = fmt::format("weight {} ({}); as {}", name, samples_of(name), form.name);
-    if (auto parts = cache_->load(fingerprint_, key, form.parts)) return {form, std::move(*parts), true};
+    if (auto parts = cache->load(fingerprint_, key, form.parts)) return {form, std::move(*parts), true};
   }
   PackedWeight weight{form, make(stored(name)), false};
   release(name);
-  if (cache_ == nullptr) return weight;
-  if (auto parts = cache_->keep(fingerprint_, key, weight.parts)) return {form, std::move(*parts), true};
+  if (cache == nullptr) return weight;
+  if (auto parts = cache->keep(fingerprint_, key, weight.parts)) return {form, std::move(*parts), true};
   return weight;
 }
 
@@ -94,6 +96,18 @@ Tensor WeightStore::get(const std::string& name, DType dtype) {
     return {plain.dtype() == dtype ? plain : plain.to(dtype)};
   });
   return converted_.emplace(std::pair(name, dtype), std::move(weight)).first->second.parts[0];
+}
+
+Tensor WeightStore::get(const std::string& name, DType dtype, const ExecutionDevice* device) {
+  if (device == nullptr) return get(name, dtype);
+  const std::lock_guard lock(mutex_);
+  Tensor& copy = on_device_[{name, dtype, device->device()}];
+  if (!copy.defined()) {
+    const Tensor plain = stored(name);
+    copy = device->upload(plain.dtype() == dtype ? plain : plain.to(dtype));
+    release(name);
+  }
+  return copy;
 }
 
 std::shared_ptr<const PackedWeight> WeightStore::packed(
@@ -118,6 +132,7 @@ std::size_t WeightStore::resident_bytes() const {
   const std::lock_guard lock(mutex_);
   std::size_t bytes = 0;
   for (const auto& [key, form] : converted_) bytes += form.is_mapped ? 0 : form.bytes();
+  for (const auto& [key, tensor] : on_device_) bytes += tensor.bytes();
   for (const auto& [name, forms] : packed_) {
     for (const auto& form : forms) bytes += form->is_mapped ? 0 : form->bytes();
   }

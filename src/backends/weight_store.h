@@ -8,6 +8,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -18,6 +19,8 @@
 
 namespace rondo {
 
+class ExecutionDevice;
+
 /// How a kernel wants a weight.
 struct PackedForm {
   /// All that the packed bytes depend on beside the stored weight: kernel, layout, sizes, the versions of what packs.
@@ -26,6 +29,8 @@ struct PackedForm {
   std::vector<TensorType> parts;
   /// The backend's own description of the layout, for find_packed(); may be empty.
   std::any layout = {};
+  /// Where its parts lie.
+  Device device = {};
 };
 
 /// A weight in the form that a kernel wants. Immutable.
@@ -51,16 +56,18 @@ class WeightStore {
 
   /// The weight in `dtype`: the mapped bytes where they are stored so, else a copy made once and shared.
   Tensor get(const std::string& name, DType dtype);
+  /// The same on a device: copied there once and shared. Null: get() on the CPU.
+  Tensor get(const std::string& name, DType dtype, const ExecutionDevice* device);
 
   /// The weight in this form: from an earlier call, from the cache, or as `make` builds its parts from the stored
-  /// tensor. The mapped pages of the stored tensor are released afterwards.
+  /// tensor. The mapped pages of the stored tensor are released afterwards. What is made on a device is not cached.
   std::shared_ptr<const PackedWeight> packed(const std::string& name, const PackedForm& form,
                                              const std::function<std::vector<Tensor>(const Tensor& stored)>& make);
 
   /// The packed form that was made last for this weight, or null.
   std::shared_ptr<const PackedWeight> find_packed(const std::string& name) const;
 
-  /// Bytes of copies and packed forms that this store holds; what is mapped does not count.
+  /// Bytes of copies and packed forms that this store holds, on whatever device; what is mapped does not count.
   std::size_t resident_bytes() const;
 
  private:
@@ -80,6 +87,7 @@ class WeightStore {
   std::map<std::string, std::vector<std::string>> parts_;
   mutable std::mutex mutex_;
   std::map<std::pair<std::string, DType>, PackedWeight> converted_;
+  std::map<std::tuple<std::string, DType, Device>, Tensor> on_device_;
   std::map<std::string, std::vector<std::shared_ptr<const PackedWeight>>> packed_;
 };
 

@@ -6,7 +6,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "backends/cpu/compute_dtype.h"
+#include "backends/compute_dtype.h"
 #include "cli/bench.h"
 #include "cli/cancel.h"
 #include "cli/commands.h"
@@ -80,10 +80,10 @@ void run_step(const BenchStepFlags& flags) {
   const std::int64_t runs = bounded("--runs", flags.runs, 5, 1, 1000);
   PipelineOptions options = flags.run.options();
   flags.parallel.apply(options);
-  shape.dtype = resolve_compute_dtype(options.dtype);
   if (options.parallel.cfg_parallel || options.parallel.data_parallel)
     throw UsageError("--cfg-parallel, --data-parallel: one step is measured; allowed are Ulysses and ring degrees");
   const ComputeOptions compute = compute_options(options);
+  shape.dtype = compute.dtype;
   if (options.world != nullptr) {
     const std::array same{
         AgreedValue{"version", fmt::format("{} ({})", version(), commit())},
@@ -97,7 +97,7 @@ void run_step(const BenchStepFlags& flags) {
   }
   PlanOptions plan_options = compute.plan;
   refuse_without_dtype(options.kv_cache, {});
-  plan_options.kv_cache = settle_attention(config, shape.dtype, plan_options.attention.backend, options.kv_cache);
+  plan_options.kv_cache = settle_attention(config, shape.dtype, plan_options, options.kv_cache);
 
   const auto build = [&] { return build_flux_transformer(config, shape, nullptr); };
   Model model(std::make_shared<const RandomWeights>(build()));
@@ -154,7 +154,7 @@ void run_step(const BenchStepFlags& flags) {
                       {"preset", preset},
                       {"layers", {config.num_layers, config.num_single_layers}},
                       {"dtype", dtype_name(shape.dtype)},
-                      {"threads", plan_options.threads},
+                      {"threads", plan_options.target.threads},
                       {"ulysses_degree", plan_options.parallel.degrees.ulysses},
                       {"ring_degree", plan_options.parallel.degrees.ring},
                       {"branches", shape.batch},
@@ -176,7 +176,7 @@ void run_step(const BenchStepFlags& flags) {
   }
   fmt::print("{} layers {},{}: {} tokens, {}, {} threads, CPU level {}\n", preset, config.num_layers,
              config.num_single_layers, shape.text_tokens + shape.image_tokens(), dtype_name(shape.dtype),
-             plan_options.threads, cpu_level_name(cpu_level()));
+             plan_options.target.threads, cpu_level_name(cpu_level()));
   fmt::print("step: median {:.1f} ms of {} (min {:.1f}, max {:.1f}), {:.1f} GFLOP/s\n", ms, runs, spread.least,
              spread.most, gflops);
   std::vector<std::pair<std::string, OperatorTime>> rows(operators.begin(), operators.end());

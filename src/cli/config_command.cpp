@@ -3,7 +3,7 @@
 
 #include <memory>
 
-#include "backends/cpu/compute_dtype.h"
+#include "backends/compute_dtype.h"
 #include "cli/commands.h"
 #include "cli/run_flags.h"
 #include "core/env.h"
@@ -18,6 +18,8 @@ namespace {
 /// What holds when nobody says anything.
 std::string default_of(const std::string& flag) {
   const std::map<std::string, std::string> defaults{
+      {"device", fmt::format("auto ({})", to_string(find_device("auto")))},
+      {"allow-cpu-fallback", "false"},
       {"dtype", fmt::format("auto ({})", dtype_name(resolve_compute_dtype(std::nullopt)))},
       {"threads", std::to_string(default_threads())},
       {"attention-backend", "the best"},

@@ -117,7 +117,7 @@ void eval_attention(const CLI::App& command, const EvalAttentionFlags& flags) {
                                &cancel_on_interrupt());
   }
   const std::vector<EvaluatedAttention> synthetic =
-      evaluate_synthetic_attention(ways, options.attention_backend, plan_options(options).threads);
+      evaluate_synthetic_attention(ways, options.attention_backend, plan_options(options).target.threads);
   found.insert(found.end(), synthetic.begin(), synthetic.end());
   if (flags.plot) write_output(*flags.plot, to_svg(plot_of(found, ways)));
   if (flags.run.as_json) {

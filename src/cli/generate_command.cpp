@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "backends/cpu/compute_dtype.h"
+#include "backends/compute_dtype.h"
 #include "cli/cancel.h"
 #include "cli/commands.h"
 #include "cli/model_folder.h"
@@ -32,6 +32,7 @@
 #include "pipelines/component_files.h"
 #include "pipelines/flux_components.h"
 #include "pipelines/instance_pool.h"
+#include "pipelines/plan_options.h"
 #include "rondo/error.h"
 #include "rondo/version.h"
 
@@ -279,9 +280,9 @@ void choose_native_layers(const GenerateFlags& flags, const TextToImageRequest& 
     }
     options.kv_cache.skip_layers = "";
   }
-  const KvCachePolicy policy =
-      settle_attention(DiffusersFolder::open(model).config("transformer"), resolve_compute_dtype(options.dtype),
-                       options.attention_backend, options.kv_cache);
+  const ComputeOptions compute = compute_options(options);
+  const KvCachePolicy policy = settle_attention(DiffusersFolder::open(model).config("transformer"), compute.dtype,
+                                                compute.plan, options.kv_cache);
   if (!is_automatic || !policy.active()) return;
   TextToImagePipeline::open(model, options);  // refuses what else could not run
   TextToImageRequest request = given;

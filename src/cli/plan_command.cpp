@@ -5,7 +5,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "backends/cpu/compute_dtype.h"
+#include "backends/compute_dtype.h"
 #include "backends/cpu/peak.h"
 #include "cli/commands.h"
 #include "cli/run_flags.h"
@@ -74,7 +74,7 @@ void measure_rates(const FluxTransformerConfig& config, DType dtype, int threads
   const auto build = [&] { return build_flux_transformer(block, shape, nullptr); };
   Model model(std::make_shared<const RandomWeights>(build()));
   PlanOptions options;
-  options.threads = threads;
+  options.target.threads = threads;
   Session session(model.plan("rates", options, build));
   std::vector<double> step_ms;
   RunContext context;

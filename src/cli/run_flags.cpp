@@ -80,8 +80,12 @@ KvCacheOptions KvCacheFlags::options() const {
 
 void RunFlags::add_to(CLI::App& app) {
   add_value(app, "--config", config_, "YAML file of flag: value, without dashes; flags given beside it win");
+  add_value(app, "--device", device_,
+            "where models run: auto (default: RONDO_DEVICE, else the best there is), cpu, cuda[:N] or ascend[:N]");
+  app.add_flag("--allow-cpu-fallback", allow_cpu_fallback_,
+               "run on the CPU what the device has no kernel for, in place of refusing the model");
   add_value(app, "--dtype", dtype_,
-            "auto, float32 (f32) or bfloat16 (bf16); auto is bfloat16 where the CPU multiplies it natively");
+            "auto, float32 (f32) or bfloat16 (bf16); auto is bfloat16 where the device multiplies it natively");
   add_value(app, "--threads", threads_,
             "threads of one run (default: physical cores within affinity and cgroup quota)");
   add_value(app, "--attention-backend", attention_backend_,
@@ -126,6 +130,8 @@ void RunFlags::add_to(CLI::App& app) {
 
 PipelineOptions RunFlags::options(const std::optional<std::string>& stored_dtype) const {
   PipelineOptions options;
+  options.device = device_.value_or("");
+  options.allow_cpu_fallback = allow_cpu_fallback_;
   const std::string dtype = dtype_ ? *dtype_ : stored_dtype.value_or("auto");
   if (dtype != "auto") {
     try {

@@ -51,6 +51,8 @@ class RunFlags {
 
  private:
   std::optional<std::string> config_;  // read before the flags are, by with_config_file()
+  std::optional<std::string> device_;
+  bool allow_cpu_fallback_ = false;
   std::optional<std::string> dtype_;
   std::optional<std::string> threads_;
   std::optional<std::string> attention_backend_;

@@ -29,13 +29,14 @@ std::uint64_t read_number(const char* path) {
   return file >> value ? value : kUnknown;  // "max" is no number
 }
 
-std::uint64_t system_available() {
+/// A line of /proc/meminfo, in bytes.
+std::uint64_t system_memory(const std::string& wanted) {
   std::ifstream info("/proc/meminfo");
   std::string key;
   std::uint64_t kibibytes = 0;
   std::string unit;
   while (info >> key >> kibibytes >> unit) {
-    if (key == "MemAvailable:") return kibibytes * 1024;
+    if (key == wanted) return kibibytes * 1024;
   }
   return kUnknown;
 }
@@ -49,7 +50,12 @@ std::uint64_t cgroup_available() {
 
 }  // namespace
 
-std::uint64_t available_memory() { return std::min(system_available(), cgroup_available()); }
+std::uint64_t available_memory() { return std::min(system_memory("MemAvailable:"), cgroup_available()); }
+
+std::uint64_t total_memory() {
+  const std::uint64_t bytes = system_memory("MemTotal:");
+  return bytes == kUnknown ? 0 : bytes;
+}
 
 std::uint64_t resident_memory() {
   std::ifstream file("/proc/self/statm");

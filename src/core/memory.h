@@ -10,6 +10,9 @@ namespace rondo {
 /// large number where neither can be read.
 std::uint64_t available_memory();
 
+/// Bytes of memory that the machine has; 0 where it cannot be read.
+std::uint64_t total_memory();
+
 /// Bytes that this process has in memory now; 0 where it cannot be read.
 std::uint64_t resident_memory();
 

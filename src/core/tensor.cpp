@@ -52,6 +52,12 @@ void for_each_offset(const Shape& shape, const Shape& strides, const Visit& visi
   }
 }
 
+void require_cpu(const Tensor& tensor) {
+  if (tensor.device().is_cpu()) return;
+  throw Unsupported(fmt::format("tensor: {} {} lies on {}; its elements can be read on the CPU only",
+                                dtype_name(tensor.dtype()), tensor.shape().to_string(), to_string(tensor.device())));
+}
+
 }  // namespace
 
 Shape::Shape(std::initializer_list<std::int64_t> extents)
@@ -119,8 +125,9 @@ Tensor Tensor::zeros(const Shape& shape, DType dtype) {
   return tensor;
 }
 
-Tensor Tensor::borrow(void* data, const Shape& shape, DType dtype) {
+Tensor Tensor::borrow(void* data, const Shape& shape, DType dtype, Device device) {
   Tensor tensor;
+  tensor.device_ = device;
   tensor.shape_ = shape;
   tensor.strides_ = shape.dense_strides();
   tensor.dtype_ = dtype;
@@ -128,9 +135,10 @@ Tensor Tensor::borrow(void* data, const Shape& shape, DType dtype) {
   return tensor;
 }
 
-Tensor Tensor::share(std::shared_ptr<const void> owner, const void* data, const Shape& shape, DType dtype) {
+Tensor Tensor::share(std::shared_ptr<const void> owner, const void* data, const Shape& shape, DType dtype,
+                     Device device) {
   // A tensor over read-only memory (a mapped file) is only ever an operator's input.
-  Tensor tensor = borrow(const_cast<void*>(data), shape, dtype);
+  Tensor tensor = borrow(const_cast<void*>(data), shape, dtype, device);
   tensor.owner_ = std::move(owner);
   return tensor;
 }
@@ -183,6 +191,7 @@ Tensor Tensor::sliced(std::size_t axis, std::int64_t begin, std::int64_t end) co
 }
 
 Tensor Tensor::to_float32() const {
+  require_cpu(*this);
   Tensor result = empty(shape_, DType::f32);
   const auto* source = static_cast<const std::byte*>(data_);
   float* target = result.as<float>();
@@ -196,6 +205,21 @@ Tensor Tensor::to_float32() const {
     const std::size_t size = dtype_size(dtype_);
     for_each_offset(shape_, strides_, [&](std::int64_t offset) {
       *target++ = read_as_float(source + static_cast<std::size_t>(offset) * size, dtype_);
+    });
+  }
+  return result;
+}
+
+Tensor Tensor::dense_copy() const {
+  require_cpu(*this);
+  Tensor result = empty(shape_, dtype_);
+  const std::size_t size = dtype_size(dtype_);
+  std::byte* target = result.as<std::byte>();
+  if (is_dense()) {
+    std::copy_n(as<std::byte>(), bytes(), target);
+  } else {
+    for_each_offset(shape_, strides_, [&](std::int64_t offset) {
+      target = std::copy_n(as<std::byte>() + static_cast<std::size_t>(offset) * size, size, target);
     });
   }
   return result;

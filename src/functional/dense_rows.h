@@ -5,7 +5,8 @@
 
 namespace rondo {
 
-/// The tensor itself where its last axis is dense, else a dense copy. Floating or boolean.
+/// The tensor itself where its last axis is dense or it lies on another device, whose kernels say what they take; else
+/// a dense copy.
 Tensor with_dense_rows(const Tensor& tensor);
 
 }  // namespace rondo

@@ -211,7 +211,7 @@ class ParallelAttention::Implementation {
     std::string reason;
     try {
       PlanOptions options;
-      options.threads = call.threads;
+      options.target.threads = call.threads;
       options.attention = call.request;
       session = std::make_unique<Session>(
           model_.plan(name, options, [&] { return build_graph(query, key, value, mask, call, layout); }));

@@ -1,6 +1,7 @@
 #include "graph/buffer_layout.h"
 
 #include <algorithm>
+#include <array>
 
 #include "ops/layout.h"
 
@@ -16,9 +17,9 @@ bool is_written_in_place(const Node& node) {
 
 void describe_values(const Graph& graph, BufferLayout& layout) {
   for (const Value& value : graph.values) {
-    layout.prototypes.push_back(value.kind == ValueKind::constant
-                                    ? value.constant
-                                    : Tensor::borrow(nullptr, value.type.shape, value.type.dtype));
+    const bool known = value.kind == ValueKind::constant && value.type.device.is_cpu();
+    layout.prototypes.push_back(known ? value.constant
+                                      : Tensor::borrow(nullptr, value.type.shape, value.type.dtype, value.type.device));
   }
   layout.is_view.resize(graph.values.size(), false);
   layout.offsets.resize(graph.values.size(), 0);
@@ -54,12 +55,13 @@ void find_views(const Graph& graph, BufferLayout& layout) {
 class BufferAssigner {
  public:
   BufferAssigner(const Graph& graph, BufferLayout& layout, const std::vector<ValueId>& whole)
-      : graph_(graph), layout_(layout), whole_(whole), buffer_of_(graph.values.size(), -1) {
+      : graph_(graph), layout_(layout), whole_(whole), placed_(is_placed(graph)), buffer_of_(graph.values.size(), -1) {
     layout_.buffers.resize(graph.values.size(), -1);
     find_last_readers();
   }
 
-  std::vector<BufferLife> assign() {
+  /// Of the values on the graph's own device, and of those on the host.
+  std::array<std::vector<BufferLife>, 2> assign() {
     // Inputs are written before the first run and keep their values from run to run.
     for (const NamedValue& input : graph_.inputs) add(input.value, -1);
     for (std::size_t i = 0; i < graph_.nodes.size(); ++i) {
@@ -132,24 +134,31 @@ class BufferAssigner {
     return memory;
   }
 
+  /// What looks at a value's memory lies on its device too.
+  std::vector<BufferLife>& lives_of(ValueId id) {
+    const bool on_host = placed_ && graph_.values[at(id)].type.device.is_cpu();
+    return lives_[on_host ? 1 : 0];
+  }
   void add(ValueId id, int step) {
     const TensorType& type = graph_.values[at(id)].type;
-    lives_.push_back({static_cast<std::size_t>(type.shape.elements()) * dtype_size(type.dtype), step, step});
-    buffer_of_[at(id)] = layout_.buffers[at(id)] = static_cast<std::int32_t>(lives_.size() - 1);
+    std::vector<BufferLife>& lives = lives_of(id);
+    lives.push_back({static_cast<std::size_t>(type.shape.elements()) * dtype_size(type.dtype), step, step});
+    buffer_of_[at(id)] = layout_.buffers[at(id)] = static_cast<std::int32_t>(lives.size() - 1);
   }
   void share(ValueId id, ValueId owner) { buffer_of_[at(id)] = layout_.buffers[at(id)] = layout_.buffers[at(owner)]; }
   void keep_until(ValueId id, int step) {
     if (buffer_of_[at(id)] < 0) return;
-    BufferLife& life = lives_[static_cast<std::size_t>(buffer_of_[at(id)])];
+    BufferLife& life = lives_of(id)[static_cast<std::size_t>(buffer_of_[at(id)])];
     life.last = std::max(life.last, step);
   }
 
   const Graph& graph_;
   BufferLayout& layout_;
   const std::vector<ValueId>& whole_;
+  bool placed_;
   std::vector<std::int32_t> buffer_of_;  // views' too
   std::vector<int> last_reader_;         // of a root, through all that look at it
-  std::vector<BufferLife> lives_;
+  std::array<std::vector<BufferLife>, 2> lives_;
 };
 
 /// True when the node computes into memory of its own and can do so into `target`.
@@ -172,7 +181,7 @@ std::optional<ConcatPart> concat_part(const Graph& graph, const Node& node, std:
   std::int64_t begin = 0;
   for (std::size_t i = 0; i < index; ++i) begin += extent(node.inputs[i]);
   ValueId id = node.inputs[index];
-  const Tensor whole = Tensor::borrow(nullptr, type(node.outputs[0]).shape, type(id).dtype);
+  const Tensor whole = Tensor::borrow(nullptr, type(node.outputs[0]).shape, type(id).dtype, type(id).device);
   std::optional<Tensor> part = whole.sliced(concat.axis(), begin, begin + extent(id));
   while (true) {
     const Value& value = graph.values[at(id)];
@@ -188,12 +197,19 @@ std::optional<ConcatPart> concat_part(const Graph& graph, const Node& node, std:
   }
 }
 
+bool is_placed(const Graph& graph) {
+  return std::any_of(graph.values.begin(), graph.values.end(),
+                     [](const Value& value) { return !value.type.device.is_cpu(); });
+}
+
 BufferLayout lay_out_buffers(const Graph& graph) {
   BufferLayout layout;
   describe_values(graph, layout);
   const std::vector<ValueId> whole = place_parts(graph, layout);
   find_views(graph, layout);
-  layout.memory = plan_memory(BufferAssigner(graph, layout, whole).assign());
+  const auto [lives, host_lives] = BufferAssigner(graph, layout, whole).assign();
+  layout.memory = plan_memory(lives);
+  layout.host_memory = plan_memory(host_lives);
   return layout;
 }
 

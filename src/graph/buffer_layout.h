@@ -16,12 +16,20 @@ struct BufferLayout {
   /// True for a value that nothing has to be run for: a view of its producer's first input, or a concatenation whose
   /// parts are written in place.
   std::vector<bool> is_view;
-  /// A value's buffer in `memory`; -1 for weights, constants and views.
+  /// A value's buffer in the memory plan of its side; -1 for weights, constants and views.
   std::vector<std::int32_t> buffers;
   /// Bytes from the buffer's beginning to the value's: parts of a concatenation share its buffer.
   std::vector<std::size_t> offsets;
+  /// Of the values on the plan's own device.
   MemoryPlan memory;
+  /// Of a plan for another device than the CPU: the values that lie on the CPU.
+  MemoryPlan host_memory;
+
+  const MemoryPlan& memory_of(bool on_host) const { return on_host ? host_memory : memory; }
 };
+
+/// True for a graph that was placed on a device, where some values lie on the CPU and others do not.
+bool is_placed(const Graph& graph);
 
 BufferLayout lay_out_buffers(const Graph& graph);
 

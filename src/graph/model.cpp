@@ -24,9 +24,9 @@ std::vector<PassResult> run_flow(Graph& graph, const PlanOptions& options) {
 std::shared_ptr<const Plan> Model::plan(const std::string& key, const PlanOptions& options,
                                         const std::function<Graph()>& build) {
   const std::string full_key =
-      fmt::format("{} threads={} passes={} attention:{} kv cache:{} parallel:{} quantization:{}", key, options.threads,
-                  options.passes.to_string(), to_string(options.attention), options.kv_cache.to_string(),
-                  options.parallel.to_string(), options.quantization.to_string());
+      fmt::format("{} {} passes={} attention:{} kv cache:{} parallel:{} quantization:{}", key,
+                  options.target.to_string(), options.passes.to_string(), to_string(options.attention),
+                  options.kv_cache.to_string(), options.parallel.to_string(), options.quantization.to_string());
   const std::lock_guard lock(mutex_);
   const auto found =
       std::find_if(plans_.begin(), plans_.end(), [&](const auto& entry) { return entry.first == full_key; });
@@ -37,7 +37,7 @@ std::shared_ptr<const Plan> Model::plan(const std::string& key, const PlanOption
   Graph graph = build();
   std::vector<PassResult> passes = run_flow(graph, options);
   plans_.emplace_front(full_key,
-                       std::make_shared<const Plan>(std::move(graph), std::move(passes), weights_, options.threads));
+                       std::make_shared<const Plan>(std::move(graph), std::move(passes), weights_, options.target));
   if (plans_.size() > kPlans) plans_.pop_back();
   return plans_.front().second;
 }

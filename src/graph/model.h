@@ -17,7 +17,7 @@ namespace rondo {
 
 /// What decides, beside the shapes, how a plan is made.
 struct PlanOptions {
-  int threads = 1;
+  PlanTarget target;
   PassSelection passes;
   /// How every attention node's kernel is chosen.
   AttentionRequest attention;

@@ -5,6 +5,7 @@
 #include "backends/cpu/kernels.h"
 #include "core/log.h"
 #include "core/threads.h"
+#include "ops/layout.h"
 
 namespace rondo {
 namespace {
@@ -18,20 +19,45 @@ bool computes_nothing(const Graph& graph, const Node& node) {
   });
 }
 
+Placement place(Graph& graph, const PlanTarget& target) {
+  if (target.device == nullptr) return {};
+  const Device& device = target.device->device();
+  Placement placement = place_on_device(graph, *target.device, target.threads);
+  if (placement.missing.empty()) return placement;
+  if (!target.allow_cpu_fallback) {
+    throw Unsupported(
+        fmt::format("{}: has no kernel for {}; allowed are --allow-cpu-fallback, which runs them on the "
+                    "CPU, and --device cpu",
+                    to_string(device), fmt::join(placement.missing, "; ")));
+  }
+  log(LogLevel::warning, "{}: on the CPU, for want of kernels: {}", placement.to_string(device),
+      fmt::join(placement.missing, "; "));
+  return placement;
+}
+
 }  // namespace
 
-Plan::Plan(Graph graph, std::vector<PassResult> passes, WeightStore& weights, int threads)
+std::string PlanTarget::to_string() const {
+  if (device == nullptr) return fmt::format("threads={}", threads);
+  return fmt::format("threads={} device={}{}", threads, rondo::to_string(device->device()),
+                     allow_cpu_fallback ? " cpu fallback" : "");
+}
+
+Plan::Plan(Graph graph, std::vector<PassResult> passes, WeightStore& weights, const PlanTarget& target)
     : graph_(std::move(graph)),
       passes_(std::move(passes)),
-      threads_(threads),
+      target_(target),
+      placement_(place(graph_, target_)),
       layout_(lay_out_buffers(graph_)),
       resident_(graph_.values.size()) {
-  const ThreadTeamScope team(threads_);
+  const ThreadTeamScope team(target_.threads);
   for (const Value& value : graph_.values) {
     if (!value.parts.empty()) weights.stack(value.name, value.parts);
   }
   for (std::size_t i = 0; i < graph_.values.size(); ++i) {
-    if (graph_.values[i].kind == ValueKind::constant) resident_[i] = graph_.values[i].constant;
+    if (graph_.values[i].kind != ValueKind::constant) continue;
+    const ExecutionDevice* const device = device_of(static_cast<ValueId>(i));
+    resident_[i] = device == nullptr ? graph_.values[i].constant : device->upload(graph_.values[i].constant);
   }
   for (std::size_t i = 0; i < graph_.nodes.size(); ++i) {
     const Node& node = graph_.nodes[i];
@@ -46,10 +72,14 @@ Plan::Plan(Graph graph, std::vector<PassResult> passes, WeightStore& weights, in
   }
 }
 
+const ExecutionDevice* Plan::device_of(ValueId id) const {
+  return graph_.values[at(id)].type.device.is_cpu() ? nullptr : target_.device.get();
+}
+
 void Plan::resolve_weight(ValueId id, WeightStore& weights) {
   const Value& value = graph_.values[at(id)];
   if (value.kind == ValueKind::weight && !resident_[at(id)].defined())
-    resident_[at(id)] = weights.get(value.name, value.type.dtype);
+    resident_[at(id)] = weights.get(value.name, value.type.dtype, device_of(id));
 }
 
 void Plan::choose_kernel(NodeId id, WeightStore& weights) {
@@ -68,8 +98,10 @@ Plan::Step Plan::make_step(NodeId id, const Operator& op, WeightStore& weights) 
   }
   std::vector<Tensor> outputs;
   for (const ValueId output : node.outputs) outputs.push_back(layout_.prototypes[at(output)]);
-  const KernelRequest request{op, inputs, outputs, threads_, weights};
-  KernelChoice choice = select_kernel(cpu::kernels(), request);
+  const bool copies = dynamic_cast<const DeviceCopyOp*>(&op) != nullptr;
+  const ExecutionDevice* const device = copies ? target_.device.get() : device_of(node.outputs[0]);
+  const KernelRequest request{op, inputs, outputs, target_.threads, weights, device};
+  KernelChoice choice = select_kernel(device == nullptr ? cpu::kernels() : device->kernels(), request);
   if (choice.entry->name == "reference" && !choice.refusals.empty()) {
     log(LogLevel::info, "{}: runs its reference, because {}", op.name(), fmt::join(choice.refusals, "; "));
   }
@@ -78,8 +110,9 @@ Plan::Step Plan::make_step(NodeId id, const Operator& op, WeightStore& weights) 
   }
   std::unique_ptr<const Kernel> kernel = choice.entry->make(request);
   const std::string_view name = kernel->implementation().empty() ? choice.entry->name : kernel->implementation();
-  scratch_bytes_ = std::max(scratch_bytes_, kernel->scratch_bytes());
-  return {id, name, std::move(choice.refusals), std::move(kernel)};
+  std::size_t& scratch = device == nullptr && target_.device != nullptr ? host_scratch_bytes_ : scratch_bytes_;
+  scratch = std::max(scratch, kernel->scratch_bytes());
+  return {id, device == nullptr, name, std::move(choice.refusals), std::move(kernel)};
 }
 
 }  // namespace rondo

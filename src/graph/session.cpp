@@ -1,26 +1,41 @@
 #include "graph/session.h"
 
+#include <algorithm>
 #include <chrono>
 
+#include "core/log.h"
 #include "core/threads.h"
 #include "parallel/collective_run.h"
 #include "rondo/error.h"
 
 namespace rondo {
 
-Session::Session(std::shared_ptr<const Plan> plan)
-    : plan_(std::move(plan)), arena_(Tensor::empty({static_cast<std::int64_t>(plan_->arena_bytes())}, DType::u8)) {
+Session::Session(std::shared_ptr<const Plan> plan) : plan_(std::move(plan)) {
+  const Shape arena_shape{static_cast<std::int64_t>(plan_->arena_bytes())};
+  if (const ExecutionDevice* const device = plan_->device()) {
+    stream_ = device->runtime().make_stream();
+    arena_ = device->empty(arena_shape, DType::u8);
+    const std::size_t host_bytes = std::max<std::size_t>(plan_->host_bytes(), 1);
+    const std::shared_ptr<void> host = device->runtime().allocate_pinned(host_bytes);
+    host_arena_ = Tensor::share(host, host.get(), {static_cast<std::int64_t>(host_bytes)}, DType::u8);
+  } else {
+    arena_ = Tensor::empty(arena_shape, DType::u8);
+  }
   const Graph& graph = plan_->graph();
   const BufferLayout& layout = plan_->layout();
   values_.resize(graph.values.size());
   for (std::size_t i = 0; i < values_.size(); ++i) {
+    const auto id = static_cast<ValueId>(i);
     if (layout.buffers[i] >= 0) {
-      std::byte* begin = arena_.as<std::byte>() + layout.memory.offsets[static_cast<std::size_t>(layout.buffers[i])];
+      const bool on_host = plan_->on_host(id);
+      Tensor& arena = on_host ? host_arena_ : arena_;
+      std::byte* begin =
+          arena.as<std::byte>() + layout.memory_of(on_host).offsets[static_cast<std::size_t>(layout.buffers[i])];
       const Tensor& prototype = layout.prototypes[i];
-      values_[i] = Tensor::borrow(begin + layout.offsets[i], prototype.shape(), prototype.dtype())
+      values_[i] = Tensor::borrow(begin + layout.offsets[i], prototype.shape(), prototype.dtype(), arena.device())
                        .restrided(prototype.shape(), prototype.strides());
-    } else if (plan_->resident(static_cast<ValueId>(i)).defined()) {
-      values_[i] = plan_->resident(static_cast<ValueId>(i));
+    } else if (plan_->resident(id).defined()) {
+      values_[i] = plan_->resident(id);
     }
   }
   for (const Node& node : graph.nodes) {  // each stands behind those that it looks at
@@ -30,11 +45,33 @@ Session::Session(std::shared_ptr<const Plan> plan)
   }
   for (const Plan::Step& step : plan_->steps()) {
     const Node& node = plan_->node(step);
-    Bound bound{node.op.get(), step.kernel.get(), step.fallback.get(), {}, {}};
+    Bound bound{node.op.get(), step.kernel.get(), step.fallback.get(), step.on_cpu, {}, {}};
     for (const ValueId id : node.inputs) bound.inputs.push_back(values_[static_cast<std::size_t>(id)]);
     for (const ValueId id : node.outputs) bound.outputs.push_back(values_[static_cast<std::size_t>(id)]);
     steps_.push_back(std::move(bound));
   }
+}
+
+Session::~Session() {
+  if (stream_ == nullptr) return;
+  try {
+    stream_->synchronize();  // a run that threw may have left work on the arena
+  } catch (const std::exception& error) {
+    log(LogLevel::warning, "session: {}", error.what());
+  }
+}
+
+void Session::show(const RunContext& context, std::size_t step) const {
+  const auto on_cpu = [&](const std::vector<Tensor>& operands) {
+    std::vector<Tensor> host;
+    for (const Tensor& tensor : operands) {
+      const bool is_elsewhere = tensor.defined() && !tensor.device().is_cpu();
+      host.push_back(is_elsewhere ? plan_->device()->download(tensor) : tensor);
+    }
+    return host;
+  };
+  const Bound& bound = steps_[step];
+  (*context.tap)(plan_->graph(), plan_->node(plan_->steps()[step]), on_cpu(bound.inputs), on_cpu(bound.outputs));
 }
 
 Tensor Session::find(const std::vector<NamedValue>& names, const std::string& name) const {
@@ -52,17 +89,33 @@ void Session::run(const RunContext& context) {
   const ThreadTeamScope team(plan_->threads());
   const std::span<std::byte> scratch(arena_.as<std::byte>() + plan_->layout().memory.arena_bytes,
                                      plan_->scratch_bytes());
+  std::span<std::byte> cpu_scratch = scratch;
+  if (stream_ != nullptr) {
+    cpu_scratch = {host_arena_.as<std::byte>() + plan_->layout().host_memory.arena_bytes, plan_->host_scratch_bytes()};
+  }
   std::optional<CollectiveRun> collectives;
   if (context.sequence != nullptr) collectives.emplace(*context.sequence);
   CollectiveRun* const peers = collectives ? &*collectives : nullptr;
   if (context.step_ms != nullptr) context.step_ms->resize(steps_.size());
+  const bool watched = context.step_ms != nullptr || context.recorder != nullptr || context.tap != nullptr;
+  bool under_way = false;  // work was given to the stream since it was last waited for
+  const auto wait = [&] {
+    if (under_way) stream_->synchronize();
+    under_way = false;
+  };
   for (std::size_t i = 0; i < steps_.size(); ++i) {
     if (context.cancel != nullptr && context.cancel->load(std::memory_order_relaxed)) throw Cancelled("run: cancelled");
     Bound& step = steps_[i];
+    // Host memory that copies read or write is the CPU's again once they are done.
+    if (step.on_cpu) wait();
     const auto start = context.step_ms != nullptr ? Clock::now() : Clock::time_point();
     const double recorded_ms = context.recorder != nullptr ? context.recorder->clock.now_ms() : 0;
     const bool falls_back = step.fallback != nullptr && step.op->falls_back_at(context.step);
-    (falls_back ? step.fallback : step.kernel)->run({step.inputs, step.outputs, scratch, plan_->threads(), peers});
+    (falls_back ? step.fallback : step.kernel)
+        ->run({step.inputs, step.outputs, step.on_cpu ? cpu_scratch : scratch, plan_->threads(), peers, plan_->device(),
+               stream_.get()});
+    under_way = under_way || !step.on_cpu;
+    if (watched) wait();
     if (context.step_ms != nullptr) {
       (*context.step_ms)[i] += std::chrono::duration<double, std::milli>(Clock::now() - start).count();
     }
@@ -70,9 +123,9 @@ void Session::run(const RunContext& context) {
       context.recorder->events.push_back(
           {plan_, i, context.component, recorded_ms, context.recorder->clock.now_ms() - recorded_ms});
     }
-    if (context.tap != nullptr)
-      (*context.tap)(plan_->graph(), plan_->node(plan_->steps()[i]), step.inputs, step.outputs);
+    if (context.tap != nullptr) show(context, i);
   }
+  wait();
 }
 
 }  // namespace rondo

@@ -1,4 +1,5 @@
-// A session runs a plan: it owns an arena and nothing else. Many sessions share one plan; each belongs to one thread.
+// A session runs a plan: it owns an arena, and on a device a stream, and nothing else. Many sessions share one plan;
+// each belongs to one thread.
 #pragma once
 
 #include <atomic>
@@ -14,8 +15,8 @@
 
 namespace rondo {
 
-/// Sees a node's operands once it has run; for calibration and evaluation. Of an operator that may write over an input
-/// (Operator::overwritable_input) that input may be gone.
+/// Sees a node's operands once it has run, on the CPU wherever they lie; for calibration and evaluation. Of an operator
+/// that may write over an input (Operator::overwritable_input) that input may be gone.
 using NodeTap = std::function<void(const Graph& graph, const Node& node, std::span<const Tensor> inputs,
                                    std::span<const Tensor> outputs)>;
 
@@ -50,14 +51,19 @@ struct RunContext {
 class Session {
  public:
   explicit Session(std::shared_ptr<const Plan> plan);
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
 
   const Plan& plan() const { return *plan_; }
 
-  /// Views of the arena. Inputs keep what is written to them from run to run; outputs hold the last run's results.
+  /// Views of memory on the CPU. Inputs keep what is written to them from run to run; outputs hold the last run's
+  /// results.
   Tensor input(const std::string& name) const;
   Tensor output(const std::string& name) const;
 
-  /// Throws Cancelled when the context's flag is set.
+  /// Returns when the outputs are there. Times of nodes on a device include waiting for each: they are taken only where
+  /// the context asks for them. Throws Cancelled when the context's flag is set, DeviceError.
   void run(const RunContext& context);
 
  private:
@@ -65,14 +71,18 @@ class Session {
     const Operator* op;
     const Kernel* kernel;
     const Kernel* fallback;
+    bool on_cpu;
     std::vector<Tensor> inputs;
     std::vector<Tensor> outputs;
   };
 
+  void show(const RunContext& context, std::size_t step) const;
   Tensor find(const std::vector<NamedValue>& names, const std::string& name) const;
 
   std::shared_ptr<const Plan> plan_;
   Tensor arena_;
+  Tensor host_arena_;  // of a plan for a device: what lies on the CPU
+  std::unique_ptr<DeviceStream> stream_;
   std::vector<Tensor> values_;
   std::vector<Bound> steps_;
 };

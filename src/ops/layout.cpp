@@ -90,6 +90,15 @@ void ConcatOp::reference(std::span<const RefTensor> inputs, std::span<RefTensor>
   }
 }
 
+std::vector<TensorType> DeviceCopyOp::infer(std::span<const TensorType> inputs) const {
+  check_count(inputs, 1, 1);
+  return {{inputs[0].shape, inputs[0].dtype, target_}};
+}
+
+void DeviceCopyOp::reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const {
+  outputs[0].values = inputs[0].values;
+}
+
 std::vector<TensorType> UpsampleNearestOp::infer(std::span<const TensorType> inputs) const {
   check_count(inputs, 1, 1);
   const Shape& x = inputs[0].shape;

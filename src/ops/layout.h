@@ -60,6 +60,20 @@ class ConcatOp final : public Operator {
   bool parts_in_place_;
 };
 
+/// The same elements on another device.
+class DeviceCopyOp final : public Operator {
+ public:
+  explicit DeviceCopyOp(Device target) : target_(target) {}
+  std::string_view name() const override { return "device_copy"; }
+  std::string attributes() const override { return "to " + to_string(target_); }
+  RowGaps row_gaps() const override { return RowGaps::anywhere; }
+  std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
+  void reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const override;
+
+ private:
+  Device target_;
+};
+
 /// x [B, H, W, C] -> [B, 2H, 2W, C]: each pixel becomes a square of four.
 class UpsampleNearestOp final : public Operator {
  public:

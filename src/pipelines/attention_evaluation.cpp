@@ -130,7 +130,7 @@ std::vector<EvaluatedAttention> evaluate_attention(const std::string& folder, co
     AttentionOptions how;
     how.scale = op->scale();
     how.causal = op->causal();
-    how.threads = compute.plan.threads;
+    how.threads = compute.plan.target.threads;
     compare(inputs[0], inputs[1], inputs[2], kernel, how, layers[layer]);
   };
   FluxPipeline pipeline(DiffusersFolder::open(folder), compute);

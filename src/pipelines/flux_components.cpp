@@ -31,11 +31,12 @@ void note_truncation(std::vector<std::string>& notes, const char* encoder, std::
 }
 
 /// A layer's attention, for as many tokens as may be.
-AttentionProblem attention_problem(const FluxTransformerConfig& config, DType dtype) {
+AttentionProblem attention_problem(const FluxTransformerConfig& config, DType dtype, const PlanOptions& plan) {
   AttentionProblem layer;
   layer.heads = layer.key_heads = config.num_attention_heads;
   layer.head_dim = layer.value_dim = config.attention_head_dim;
   layer.dtype = dtype;
+  layer.device = plan.target.where();
   return layer;
 }
 
@@ -103,32 +104,33 @@ Tensor T5Encoder::encode(const std::string& prompt, std::int64_t length, const R
   return session.output("last_hidden_state").to(runner_.dtype());
 }
 
-KvCachePolicy settle_attention(const FluxTransformerConfig& config, DType dtype, const std::string& backend,
+KvCachePolicy settle_attention(const FluxTransformerConfig& config, DType dtype, const PlanOptions& plan,
                                const KvCacheOptions& options) {
-  return settle_kv_cache(kv_cache_policy(options), attention_problem(config, dtype), config.layers(), backend);
+  return settle_kv_cache(kv_cache_policy(options), attention_problem(config, dtype, plan), config.layers(),
+                         plan.attention.backend);
 }
 
-KvCachePolicy settle_attention(const JsonConfig& transformer, DType dtype, const std::string& backend,
+KvCachePolicy settle_attention(const JsonConfig& transformer, DType dtype, const PlanOptions& plan,
                                const KvCacheOptions& options) {
   const FluxTransformerConfig config = FluxTransformerConfig::parse(transformer);
   const KvCacheOptions stored = stored_kv_cache_options(transformer, config.layers());
   refuse_without_dtype(options, stored);
-  return settle_attention(config, dtype, backend, layered(options, stored));
+  return settle_attention(config, dtype, plan, layered(options, stored));
 }
 
 FluxDenoiser::FluxDenoiser(const DiffusersFolder& folder, const ComputeOptions& options)
     : config_(FluxTransformerConfig::parse(folder.config("transformer"))),
-      backend_(options.plan.attention.backend),
+      plan_(options.plan),
       kv_cache_(layered(options.kv_cache, stored_kv_cache_options(folder.config("transformer"), config_.layers()))),
-      settled_(settle_attention(config_, options.dtype, backend_, kv_cache_)),
+      settled_(settle_attention(config_, options.dtype, plan_, kv_cache_)),
       runner_("transformer", folder, options) {
   runner_.set_kv_cache(settled_);
   if (options.plan.parallel.degrees.ring > 1) {
     // A hop of the ring needs a kernel that returns its LSE: one that cannot is refused here, by name.
-    AttentionProblem hop = attention_problem(config_, options.dtype);
+    AttentionProblem hop = attention_problem(config_, options.dtype, plan_);
     hop.lse = true;
     hop.quantization = settled_.quantization;
-    attention_registry().select(hop, backend_);
+    attention_registry().select(hop, plan_.attention.backend);
   }
   const std::array graphs{build_flux_transformer(config_, {1, 1, 1, 1, options.dtype}, &runner_.source())};
   refuse_unknown_tensors(runner_.source(), graphs, [](const std::string&) { return false; });
@@ -139,7 +141,7 @@ KvCachePolicy FluxDenoiser::kv_cache_for(const KvCacheOptions& request) const {
                               request.smooth_k || request.fall_back_to_native;
   if (!says_something) return settled_;
   refuse_without_dtype(request, kv_cache_);
-  return settle_attention(config_, runner_.dtype(), backend_, layered(request, kv_cache_));
+  return settle_attention(config_, runner_.dtype(), plan_, layered(request, kv_cache_));
 }
 
 std::uint64_t FluxDenoiser::buffer_bytes(std::int64_t prompts, std::int64_t text_tokens, std::int64_t rows,

@@ -63,13 +63,13 @@ struct PromptEmbeddings {
   Tensor sequence;
 };
 
-/// How this transformer's attention is quantised. `backend` is the kernel that is named, or empty. Throws as
+/// How this transformer's attention is quantised, on the plan's device, with the kernel that it names. Throws as
 /// kv_cache_policy() and settle_kv_cache().
-KvCachePolicy settle_attention(const FluxTransformerConfig& config, DType dtype, const std::string& backend,
+KvCachePolicy settle_attention(const FluxTransformerConfig& config, DType dtype, const PlanOptions& plan,
                                const KvCacheOptions& options);
 /// The same for a transformer's config.json, whose own options stand behind these. Throws as stored_kv_cache_options()
 /// and refuse_without_dtype() too.
-KvCachePolicy settle_attention(const JsonConfig& transformer, DType dtype, const std::string& backend,
+KvCachePolicy settle_attention(const JsonConfig& transformer, DType dtype, const PlanOptions& plan,
                                const KvCacheOptions& options);
 
 /// The denoiser: packed latents and a prompt -> velocity.
@@ -96,13 +96,13 @@ class FluxDenoiser {
  private:
   FluxDenoiser(const FluxDenoiser& other, Runner runner)
       : config_(other.config_),
-        backend_(other.backend_),
+        plan_(other.plan_),
         kv_cache_(other.kv_cache_),
         settled_(other.settled_),
         runner_(std::move(runner)) {}
 
   FluxTransformerConfig config_;
-  std::string backend_;      // of attention, or empty
+  PlanOptions plan_;         // attention's kernel and device
   KvCacheOptions kv_cache_;  // of the pipeline and the model
   KvCachePolicy settled_;    // what they come to
   Runner runner_;

@@ -1,6 +1,6 @@
 #include "pipelines/flux_inspection.h"
 
-#include "backends/cpu/compute_dtype.h"
+#include "backends/compute_dtype.h"
 #include "models/clip_text.h"
 #include "models/flux_transformer.h"
 #include "models/t5_encoder.h"
@@ -13,8 +13,8 @@ namespace rondo {
 
 FluxInspection::FluxInspection(DiffusersFolder folder, const PipelineOptions& options)
     : folder_(std::move(folder)),
-      dtype_(resolve_compute_dtype(options.dtype)),
       plan_(plan_options(options)),
+      dtype_(resolve_compute_dtype(options.dtype, plan_.target.device.get())),
       kv_cache_(options.kv_cache),
       vae_(AutoencoderKlConfig::parse(folder_.config("vae"))) {}
 
@@ -32,7 +32,7 @@ std::vector<InspectedComponent> FluxInspection::components(std::int64_t width, s
     const JsonConfig config = folder_.config(name);
     const bool is_transformer = std::string_view(name) == "transformer";
     PlanOptions options = is_transformer ? plan_ : options_of_other_parts(plan_);
-    if (is_transformer) options.kv_cache = settle_attention(config, dtype_, plan_.attention.backend, kv_cache_);
+    if (is_transformer) options.kv_cache = settle_attention(config, dtype_, plan_, kv_cache_);
     const std::shared_ptr<const WeightSource> weights = open_weights(folder_, name, options.quantization);
     Graph graph = build(config, *weights);
     const std::uint64_t bytes = resident_weight_bytes(*weights, dtype_, options.quantization);

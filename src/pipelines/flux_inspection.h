@@ -38,8 +38,8 @@ class FluxInspection {
   FluxInspection(DiffusersFolder folder, const PipelineOptions& options);
 
   DiffusersFolder folder_;
-  DType dtype_;
   PlanOptions plan_;
+  DType dtype_;
   KvCacheOptions kv_cache_;
   AutoencoderKlConfig vae_;
 };

@@ -128,7 +128,8 @@ FluxPipeline::FluxPipeline(const DiffusersFolder& folder, const ComputeOptions& 
       vae_tiling_(options.vae_tiling),
       lanes_(options.lanes),
       memory_limit_(options.memory_limit),
-      threads_(options.plan.threads),
+      threads_(options.plan.target.threads),
+      device_(options.plan.target.device),
       skip_steps_(options.plan.quantization.skip_steps),
       generation_defaults_(load_generation_defaults(folder)),
       scheduler_(FlowMatchEulerScheduler::parse(folder.scheduler_config())),
@@ -163,6 +164,7 @@ FluxPipeline::FluxPipeline(const FluxPipeline& other, ClipEncoder clip, T5Encode
       lanes_(other.lanes_),
       memory_limit_(other.memory_limit_),
       threads_(other.threads_),
+      device_(other.device_),
       skip_steps_(other.skip_steps_),
       generation_defaults_(other.generation_defaults_),
       scheduler_(other.scheduler_),
@@ -337,6 +339,7 @@ double FluxPipeline::step_flops(const ResolvedTextToImageRequest& request) const
 }
 
 std::uint64_t FluxPipeline::memory_left() const {
+  if (device_ != nullptr) return device_->available_memory();
   const std::uint64_t available = available_memory() / static_cast<std::uint64_t>(ranks_.on_this_host());
   if (!memory_limit_) return available;
   const std::uint64_t taken = resident_memory();

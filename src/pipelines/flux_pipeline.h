@@ -65,7 +65,7 @@ class FluxPipeline {
   TokenGrid grid_of(const ResolvedTextToImageRequest& request) const;
   /// Throws Unsupported, before any work, when the buffers of this size cannot fit.
   std::uint64_t buffer_bytes(const ResolvedTextToImageRequest& request, std::int64_t prompts, bool tiled) const;
-  /// What may still be taken: of the limit, or of the system's memory.
+  /// What may still be taken: of the device's memory, or of the limit or the system's memory.
   std::uint64_t memory_left() const;
   /// Of that, with a limit, what weights that are still to be loaded leave to buffers.
   std::uint64_t memory_for_buffers() const;
@@ -88,6 +88,7 @@ class FluxPipeline {
   Lanes lanes_;
   std::optional<std::uint64_t> memory_limit_;
   int threads_;
+  std::shared_ptr<const ExecutionDevice> device_;  // null: the CPU
   std::vector<int> skip_steps_;
   JsonConfig generation_defaults_;
   FlowMatchEulerScheduler scheduler_;

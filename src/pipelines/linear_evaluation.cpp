@@ -54,7 +54,7 @@ class Twins {
  public:
   Twins(const std::string& folder, const PlanOptions& options)
       : policy_(options.quantization),
-        threads_(options.threads),
+        threads_(options.target.threads),
         weights_(open_weights(DiffusersFolder::open(folder), "transformer", policy_)) {}
 
   void look(const Graph& graph, const Node& node, std::span<const Tensor> inputs, std::span<const Tensor> outputs) {

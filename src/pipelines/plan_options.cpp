@@ -3,7 +3,8 @@
 #include <fmt/format.h>
 
 #include "backends/attention_backends.h"
-#include "backends/cpu/compute_dtype.h"
+#include "backends/compute_dtype.h"
+#include "backends/devices.h"
 #include "core/env.h"
 #include "core/text.h"
 #include "core/threads.h"
@@ -59,9 +60,11 @@ std::shared_ptr<const ProcessGroups> groups_of(const std::shared_ptr<ParallelWor
 PlanOptions plan_options(const PipelineOptions& options) {
   constexpr int kMostThreads = 1024;
   PlanOptions plan;
-  plan.threads = options.threads.value_or(default_threads());
-  if (plan.threads < 1 || plan.threads > kMostThreads) {
-    throw InvalidArgument(fmt::format("threads: {} is given; allowed is 1 to {}", plan.threads, kMostThreads));
+  plan.target.device = open_device(find_device(options.device));
+  plan.target.allow_cpu_fallback = options.allow_cpu_fallback;
+  plan.target.threads = options.threads.value_or(default_threads());
+  if (plan.target.threads < 1 || plan.target.threads > kMostThreads) {
+    throw InvalidArgument(fmt::format("threads: {} is given; allowed is 1 to {}", plan.target.threads, kMostThreads));
   }
   plan.passes.without = options.without_passes;
   const bool compiles = options.compile.value_or(!disabled_by_environment());
@@ -77,8 +80,8 @@ PlanOptions plan_options(const PipelineOptions& options) {
 
 ComputeOptions compute_options(const PipelineOptions& options) {
   ComputeOptions compute;
-  compute.dtype = resolve_compute_dtype(options.dtype);
   compute.plan = plan_options(options);
+  compute.dtype = resolve_compute_dtype(options.dtype, compute.plan.target.device.get());
   compute.kv_cache = options.kv_cache;
   const ParallelDegrees degrees = parallel_degrees(options.parallel, options.world ? options.world->size() : 1);
   if (options.world == nullptr) return compute;

@@ -77,6 +77,8 @@ Session& Runner::session(const std::string& key, const std::function<Graph()>& b
     key_ = key;
     const Plan& plan = session_->plan();
     last_report_ = {name_,
+                    to_string(options_.plan.target.where()),
+                    plan.device() == nullptr ? "" : plan.placement().to_string(plan.device()->device()),
                     std::string(dtype_name(options_.dtype)),
                     0,
                     0,
@@ -126,7 +128,7 @@ Runner Runner::instance(int threads) const {
   other.name_ = name_;
   other.shared_ = shared_;
   other.options_ = options_;
-  if (threads != 0) other.options_.plan.threads = threads;
+  if (threads != 0) other.options_.plan.target.threads = threads;
   return other;
 }
 

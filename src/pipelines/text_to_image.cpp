@@ -64,7 +64,7 @@ TextToImagePipeline TextToImagePipeline::open(const std::string& folder, const P
   compute.memory_limit = options.memory_limit;
   const std::string cache = options.weight_cache.value_or(env_value("RONDO_WEIGHT_CACHE").value_or(""));
   if (!cache.empty()) compute.weight_cache = std::make_shared<PackedWeightCache>(cache, options.weight_cache_limit);
-  if (options.lanes == Lanes::two && compute.plan.threads < 2)
+  if (options.lanes == Lanes::two && compute.plan.target.threads < 2)
     throw InvalidArgument("lanes: 2 are asked for and there is 1 thread; each lane needs one");
   const Ranks ranks(compute.groups);
   if (!ranks.alone() && options.lanes == Lanes::two)
@@ -79,12 +79,13 @@ TextToImagePipeline TextToImagePipeline::instance() const {
       std::make_unique<Implementation>(implementation_->options(), implementation_->flux().instance()));
 }
 
+Device TextToImagePipeline::device() const { return implementation_->options().plan.target.where(); }
 DType TextToImagePipeline::dtype() const { return implementation_->options().dtype; }
 std::vector<std::string> TextToImagePipeline::rank_groups() const {
   const auto& groups = implementation_->options().groups;
   return groups == nullptr ? std::vector<std::string>{} : groups->describe();
 }
-int TextToImagePipeline::threads() const { return implementation_->options().plan.threads; }
+int TextToImagePipeline::threads() const { return implementation_->options().plan.target.threads; }
 
 ResolvedTextToImageRequest TextToImagePipeline::resolve(const TextToImageRequest& request) const {
   if (!request.prompt) throw InvalidArgument("prompt: none is given");

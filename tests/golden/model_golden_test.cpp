@@ -38,7 +38,7 @@ class ModelGolden : public ::testing::TestWithParam<Parameter> {
   Session make_session(const std::string& component, const Build& build, const PassSelection& passes = {}) {
     model_ = std::make_unique<Model>(std::make_shared<const Checkpoint>(Checkpoint::open(folder(component))));
     PlanOptions options;
-    options.threads = 2;
+    options.target.threads = 2;
     options.passes = passes;
     return Session(model_->plan("golden", options, [&] { return build(&model_->source()); }));
   }

@@ -35,7 +35,7 @@ Graph graph_of(const Build& build) {
 Tensor run(const Build& build, const PassSelection& passes) {
   Model model(std::make_shared<RandomWeights>(graph_of(build)));
   PlanOptions options;
-  options.threads = 2;
+  options.target.threads = 2;
   options.passes = passes;
   Session session(model.plan("test", options, [&] { return graph_of(build); }));
   std::uint32_t seed = 1;

@@ -181,7 +181,7 @@ TEST(Model, KeepsPlansByKey) {
   EXPECT_EQ(model.plan("a", {}, build), first);
   EXPECT_NE(model.plan("b", {}, build), first);
   PlanOptions more_threads;
-  more_threads.threads = 2;
+  more_threads.target.threads = 2;
   EXPECT_NE(model.plan("a", more_threads, build), first);
   EXPECT_EQ(built, 3);
 }

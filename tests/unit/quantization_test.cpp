@@ -186,7 +186,7 @@ Tensor run_linears(const QuantizationPolicy& policy, int step, bool compiles,
                    std::vector<std::string>* nodes = nullptr) {
   Model model(std::make_shared<RandomWeights>(linears()));
   PlanOptions options;
-  options.threads = 2;
+  options.target.threads = 2;
   options.quantization = policy;
   options.passes.only_is_set = !compiles;
   Session session(model.plan("test", options, linears));

@@ -1,5 +1,7 @@
 #include "backends/cpu/kernels.h"
 
+#include "backends/generic_kernels.h"
+
 namespace rondo::cpu {
 
 std::span<const KernelEntry> kernels() {

@@ -16,7 +16,6 @@ std::span<const KernelEntry> linear_kernels();
 std::span<const KernelEntry> int8_linear_kernels();
 std::span<const KernelEntry> weight_only_linear_kernels();
 std::span<const KernelEntry> conv2d_kernels();
-std::span<const KernelEntry> attention_node_kernels();
 std::span<const KernelEntry> norm_kernels();
 std::span<const KernelEntry> row_kernels();
 std::span<const KernelEntry> group_norm_kernels();

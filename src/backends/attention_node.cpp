@@ -5,9 +5,9 @@
 
 #include "attention/attention_op.h"
 #include "backends/attention_backends.h"
-#include "backends/cpu/kernels.h"
+#include "backends/generic_kernels.h"
 
-namespace rondo::cpu {
+namespace rondo {
 namespace {
 
 const AttentionOp& op_of(const KernelRequest& request) { return static_cast<const AttentionOp&>(request.op); }
@@ -52,8 +52,8 @@ class AttentionNode final : public Kernel {
   std::size_t scratch_bytes() const override { return runner_->scratch_bytes(); }
 
   void run(const KernelArgs& args) const override {
-    AttentionCall call{args.inputs[0], args.inputs[1], args.inputs[2], {},          args.outputs[0], {},
-                       sequences_,     scale_,         causal_,        args.threads};
+    AttentionCall call{args.inputs[0], args.inputs[1], args.inputs[2], {},           args.outputs[0], {},
+                       sequences_,     scale_,         causal_,        args.threads, args.device,     args.stream};
     if (args.inputs.size() == 4) call.mask = args.inputs[3];
     if (args.outputs.size() == 2) call.lse = args.outputs[1];
     runner_->run(call, args.scratch);
@@ -83,4 +83,4 @@ constexpr std::array kEntries{KernelEntry{
 
 std::span<const KernelEntry> attention_node_kernels() { return kEntries; }
 
-}  // namespace rondo::cpu
+}  // namespace rondo

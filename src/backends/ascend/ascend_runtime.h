@@ -1,0 +1,52 @@
+// One NPU: memory, streams, events and copies by AscendCL.
+#pragma once
+
+#include "backends/ascend/acl_library.h"
+#include "backends/ascend/soc_generation.h"
+#include "device/device_runtime.h"
+
+namespace rondo::ascend {
+
+class AscendRuntime final : public DeviceRuntime {
+ public:
+  AscendRuntime(std::shared_ptr<const AclLibrary> library, int index);
+
+  const AclLibrary& library() const { return *library_; }
+  const SocCapabilities& capabilities() const { return capabilities_; }
+  int index() const { return index_; }
+  /// Makes the device the calling thread's: AscendCL keeps a current one for each.
+  void use() const;
+
+  DeviceInfo info() const override;
+  bool has_bf16() const override { return capabilities_.bf16; }
+  void* allocate(std::size_t bytes) override;
+  void release(void* memory) noexcept override;
+  std::shared_ptr<void> allocate_pinned(std::size_t bytes) override;
+  std::unique_ptr<DeviceStream> make_stream() override;
+  std::unique_ptr<DeviceEvent> make_event() override;
+  void copy(const RowCopy& rows, CopyKind kind, DeviceStream& stream) override;
+
+ private:
+  std::shared_ptr<const AclLibrary> library_;
+  int index_;
+  std::string soc_name_;
+  const SocCapabilities& capabilities_;
+};
+
+class AscendStream final : public DeviceStream {
+ public:
+  explicit AscendStream(const AscendRuntime& runtime);
+  ~AscendStream() override;
+  AscendStream(const AscendStream&) = delete;
+  AscendStream& operator=(const AscendStream&) = delete;
+
+  void synchronize() override;
+  AclStream handle() const { return handle_; }
+  const AscendRuntime& runtime() const { return runtime_; }
+
+ private:
+  const AscendRuntime& runtime_;  // outlives its streams
+  AclStream handle_ = nullptr;
+};
+
+}  // namespace rondo::ascend

@@ -1,0 +1,82 @@
+// Attention on Ascend: what the registry takes from this backend.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "attention/attention_kernel.h"
+#include "backends/ascend/acl_call.h"
+
+namespace rondo::ascend {
+
+/// What kernels know of CANN and the chip.
+class AttentionSupport {
+ public:
+  explicit AttentionSupport(std::shared_ptr<const AclLibrary> library) : library_(std::move(library)) {}
+  const SocCapabilities& capabilities() const;
+  bool has(const char* name) const { return library_->find(name) != nullptr; }
+  /// Why nothing runs at all.
+  AttentionRefusal unavailable() const;
+
+ private:
+  std::shared_ptr<const AclLibrary> library_;
+};
+
+/// Best first.
+std::vector<std::shared_ptr<const AttentionKernel>> attention_kernels(const AttentionSupport& support);
+
+std::shared_ptr<const AttentionKernel> fused_infer_attention_kernel(const AttentionSupport& support);
+std::shared_ptr<const AttentionKernel> prompt_flash_attention_kernel(const AttentionSupport& support);
+std::shared_ptr<const AttentionKernel> laser_attention_kernel(const AttentionSupport& support);
+std::shared_ptr<const AttentionKernel> math_attention_kernel(const AttentionSupport& support);
+
+/// A runner made of one function, which is called for a batch whose sequences are alike, or for each sequence.
+class AclAttentionRunner final : public AttentionRunner {
+ public:
+  using Function = std::function<void(AclCaller& acl, const AttentionCall& call)>;
+  explicit AclAttentionRunner(Function function) : function_(std::move(function)) {}
+  std::size_t scratch_bytes() const override { return 0; }
+  void run(const AttentionCall& call, std::span<std::byte> scratch) const override;
+
+ private:
+  Function function_;
+};
+
+/// What the fused operators refuse alike: float32, masks that are added or differ between heads, causality with a mask,
+/// values of another width than keys, an LSE of rows that may see nothing, heads that they do not take.
+AttentionRefusal refuse_fused(const AttentionProblem& problem);
+
+/// A mask (boolean, true = keep) as the fused operators take it: [B or 1, 1, Sq, Sk], true = hidden.
+Tensor hidden_mask(AclCaller& acl, const Tensor& mask, std::int64_t queries, std::int64_t keys);
+
+/// A constant of a runner, on the device of its first run.
+class UploadedOnce {
+ public:
+  explicit UploadedOnce(Tensor host) : host_(std::move(host)) {}
+  const Tensor& on(const ExecutionDevice& device) {
+    const std::lock_guard lock(mutex_);
+    if (!copy_.defined()) copy_ = device.upload(host_);
+    return copy_;
+  }
+
+ private:
+  std::mutex mutex_;
+  Tensor host_;
+  Tensor copy_;
+};
+
+/// boolean [queries, keys], true = hidden: query i sees keys up to i + shift.
+Tensor causal_mask(std::int64_t queries, std::int64_t keys, std::int64_t shift);
+
+/// Query, key and value in one layout of the fused operators, dense; the output is BSND in either.
+struct FusedOperands {
+  Tensor query;
+  Tensor key;
+  Tensor value;
+  const char* layout;  // "BSND", or "BNSD_BSND" where the operands lie so
+};
+FusedOperands fused_operands(AclCaller& acl, const AttentionCall& call);
+
+}  // namespace rondo::ascend

@@ -1,0 +1,111 @@
+// "ascend-fia": FusedInferAttentionScore, in the version that the chip takes.
+#include <fmt/format.h>
+
+#include <limits>
+
+#include "backends/ascend/attention/attention_kernels.h"
+
+namespace rondo::ascend {
+namespace {
+
+/// sparseMode
+constexpr std::int64_t kWholeMask = 0;
+constexpr std::int64_t kCausalBottomRight = 3;
+/// innerPrecise: high precision; with 2 rows that see nothing come out as zeros.
+constexpr std::int64_t kHighPrecision = 0;
+constexpr std::int64_t kHighPrecisionEmptyRows = 2;
+/// preTokens, nextTokens: no window
+constexpr std::int64_t kNoWindow = std::numeric_limits<std::int32_t>::max();
+
+/// The side of the compressed causal mask.
+constexpr std::int64_t kCausalMaskSide = 2048;
+
+class FusedInferAttention final : public AttentionKernel {
+ public:
+  explicit FusedInferAttention(const AttentionSupport& support) : support_(support) {}
+  std::string_view name() const override { return "ascend-fia"; }
+  std::string_view description() const override {
+    return "FusedInferAttentionScore: bfloat16 and float16, boolean masks, causal, GQA, LSE; a ring's default";
+  }
+  DeviceKind device() const override { return DeviceKind::ascend; }
+  bool rounds_weights() const override { return true; }
+
+  AttentionRefusal unavailable() const override {
+    if (auto refusal = support_.unavailable()) return refusal;
+    if (version() == 0) return fmt::format("{} has no FusedInferAttentionScore", support_.capabilities().name);
+    if (!support_.has(operator_name())) return fmt::format("this version of CANN has no {}", operator_name());
+    return std::nullopt;
+  }
+  AttentionRefusal supports(const AttentionProblem& problem) const override { return refuse_fused(problem); }
+
+  std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, const AttentionTiling& /*tiling*/,
+                                        int /*threads*/) const override {
+    // Causality is a compressed mask of a fixed size.
+    const auto triangle =
+        problem.causal ? std::make_shared<UploadedOnce>(causal_mask(kCausalMaskSide, kCausalMaskSide, 0)) : nullptr;
+    return std::make_unique<AclAttentionRunner>(
+        [version = version(), triangle](AclCaller& acl, const AttentionCall& call) {
+          run(acl, call, version, triangle ? triangle->on(*call.device) : Tensor());
+        });
+  }
+
+ private:
+  /// 3 came with CANN 8.1; before it there was 2.
+  int version() const {
+    const int wanted = support_.capabilities().fused_infer_attention;
+    return wanted == 3 && !support_.has(kFusedInferAttentionV3.name) ? 2 : wanted;
+  }
+  const char* operator_name() const {
+    if (version() == 5) return kFusedInferAttentionV5.name;
+    return version() == 3 ? kFusedInferAttentionV3.name : kFusedInferAttentionV2.name;
+  }
+
+  static void run(AclCaller& acl, const AttentionCall& call, int version, const Tensor& triangle) {
+    const FusedOperands o = fused_operands(acl, call);
+    const Shape& q = call.query.shape();
+    const Shape& k = call.key.shape();
+    const Tensor mask = call.mask.defined() ? hidden_mask(acl, call.mask, q[1], k[1]) : triangle;
+    const std::int64_t sparse = triangle.defined() ? kCausalBottomRight : kWholeMask;
+    const std::int64_t precise = call.mask.defined() && q[1] > 1 ? kHighPrecisionEmptyRows : kHighPrecision;
+    const bool wants_lse = call.lse.defined();
+    const Tensor lse = wants_lse ? acl.temporary({q[0], q[2], q[1], 1}, DType::f32) : Tensor();
+    std::string layout = o.layout;
+    acl.into(call.output, [&](const Tensor& y) {
+      aclTensor* const query = acl.tensor(o.query);
+      aclTensorList* const key = acl.list({&o.key, 1});
+      aclTensorList* const value = acl.list({&o.value, 1});
+      aclTensor* const hidden = acl.tensor(mask);
+      aclTensor* const output = acl.tensor(y);
+      aclTensor* const sums = acl.tensor(lse);
+      const double scale = call.scale;
+      if (version == 5) {
+        acl.call(kFusedInferAttentionV5, query, key, value, nullptr, hidden, nullptr, nullptr, nullptr, nullptr,
+                 nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
+                 nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
+                 q[2], scale, kNoWindow, kNoWindow, layout.data(), k[2], sparse, precise, 0, 0, wants_lse, 0, 0, 0, 0,
+                 output, sums);
+      } else if (version == 3) {
+        acl.call(kFusedInferAttentionV3, query, key, value, nullptr, hidden, nullptr, nullptr, nullptr, nullptr,
+                 nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
+                 nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, q[2], scale, kNoWindow, kNoWindow,
+                 layout.data(), k[2], sparse, precise, 0, 0, wants_lse, 0, 0, output, sums);
+      } else {
+        acl.call(kFusedInferAttentionV2, query, key, value, nullptr, hidden, nullptr, nullptr, nullptr, nullptr,
+                 nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
+                 nullptr, nullptr, nullptr, nullptr, q[2], scale, kNoWindow, kNoWindow, layout.data(), k[2], sparse,
+                 precise, 0, 0, wants_lse, 0, 0, output, sums);
+      }
+    });
+    if (wants_lse) acl.copy(lse.reshaped({q[0], q[2], q[1]}), call.lse);
+  }
+
+  AttentionSupport support_;
+};
+
+}  // namespace
+
+std::shared_ptr<const AttentionKernel> fused_infer_attention_kernel(const AttentionSupport& support) {
+  return std::make_shared<FusedInferAttention>(support);
+}
+
+}  // namespace rondo::ascend

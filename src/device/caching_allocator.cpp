@@ -1,0 +1,104 @@
+#include "device/caching_allocator.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "core/text.h"
+#include "rondo/error.h"
+
+namespace rondo {
+namespace {
+
+/// Blocks are multiples of this, so that requests of nearly one size share them.
+constexpr std::size_t kGranule = 512;
+
+/// How much larger than asked for a cached block may be: what is larger is kept for those who need it.
+std::size_t most_for(std::size_t bytes) {
+  constexpr std::size_t kSmall = std::size_t{1} << 20;
+  return bytes + std::max(bytes / 4, kSmall);
+}
+
+}  // namespace
+
+std::shared_ptr<CachingAllocator> CachingAllocator::make(std::shared_ptr<DeviceRuntime> runtime, std::uint64_t limit) {
+  return std::shared_ptr<CachingAllocator>(new CachingAllocator(std::move(runtime), limit));
+}
+
+CachingAllocator::~CachingAllocator() { release_cached(); }
+
+std::shared_ptr<void> CachingAllocator::allocate(std::size_t bytes, const DeviceStream* stream) {
+  if (bytes == 0) return nullptr;
+  Block block{};
+  {
+    const std::lock_guard lock(mutex_);
+    block = take((bytes + kGranule - 1) / kGranule * kGranule, stream);
+    statistics_.used_bytes += block.bytes;
+    statistics_.peak_used_bytes = std::max(statistics_.peak_used_bytes, statistics_.used_bytes);
+  }
+  return {block.memory,
+          [self = shared_from_this(), block, stream](void* /*memory*/) { self->give_back(block, stream); }};
+}
+
+CachingAllocator::Block CachingAllocator::take(std::size_t bytes, const DeviceStream* stream) {
+  ++statistics_.requests;
+  Cache& cache = cached_[stream];
+  const auto found = cache.lower_bound(bytes);
+  if (found != cache.end() && found->first <= most_for(bytes)) {
+    const Block block{found->second, found->first};
+    cache.erase(found);
+    statistics_.cached_bytes -= block.bytes;
+    ++statistics_.requests_from_cache;
+    return block;
+  }
+  return {allocate_new(bytes), bytes};
+}
+
+void* CachingAllocator::allocate_new(std::size_t bytes) {
+  const auto fits = [&] { return limit_ == 0 || statistics_.used_bytes + statistics_.cached_bytes + bytes <= limit_; };
+  void* memory = fits() ? runtime_->allocate(bytes) : nullptr;
+  if (memory != nullptr) return memory;
+  for (auto& [stream, cache] : cached_) release(cache);
+  memory = fits() ? runtime_->allocate(bytes) : nullptr;
+  if (memory != nullptr) return memory;
+  const DeviceInfo info = runtime_->info();
+  throw DeviceError(fmt::format("{}: out of memory: {} are asked for; {} are in use, {} of {} are free{}",
+                                to_string(info.device), human_bytes(bytes), human_bytes(statistics_.used_bytes),
+                                human_bytes(info.free_memory), human_bytes(info.total_memory),
+                                limit_ == 0 ? "" : fmt::format(", the limit is {}", human_bytes(limit_))));
+}
+
+void CachingAllocator::give_back(const Block& block, const DeviceStream* stream) noexcept {
+  const std::lock_guard lock(mutex_);
+  cached_[stream].emplace(block.bytes, block.memory);
+  statistics_.used_bytes -= block.bytes;
+  statistics_.cached_bytes += block.bytes;
+}
+
+void CachingAllocator::release(Cache& cache) noexcept {
+  for (const auto& [bytes, memory] : cache) {
+    runtime_->release(memory);
+    statistics_.cached_bytes -= bytes;
+  }
+  cache.clear();
+}
+
+void CachingAllocator::release_cached() {
+  const std::lock_guard lock(mutex_);
+  for (auto& [stream, cache] : cached_) release(cache);
+}
+
+void CachingAllocator::release_cached(const DeviceStream& stream) {
+  const std::lock_guard lock(mutex_);
+  const auto found = cached_.find(&stream);
+  if (found == cached_.end()) return;
+  release(found->second);
+  cached_.erase(found);
+}
+
+DeviceMemoryStatistics CachingAllocator::statistics() const {
+  const std::lock_guard lock(mutex_);
+  return statistics_;
+}
+
+}  // namespace rondo

@@ -1,0 +1,60 @@
+// Device memory that is kept for the next who asks: the runtime's own allocation waits for the device, and takes a
+// hundred times as long as a kernel's launch.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "device/device_runtime.h"
+
+namespace rondo {
+
+/// Blocks go back to a cache when their last owner lets go. A block that was asked for with a stream goes to that
+/// stream's next caller: work that still uses it comes first there. One that was asked for without a stream may only be
+/// let go once the work on it is done. Safe to use from several threads.
+class CachingAllocator : public std::enable_shared_from_this<CachingAllocator> {
+ public:
+  /// `limit`: bytes that blocks in use and in the cache may take; 0: what the device has.
+  static std::shared_ptr<CachingAllocator> make(std::shared_ptr<DeviceRuntime> runtime, std::uint64_t limit);
+  ~CachingAllocator();
+  CachingAllocator(const CachingAllocator&) = delete;
+  CachingAllocator& operator=(const CachingAllocator&) = delete;
+
+  /// Throws DeviceError, with what is in use, where there is not enough once the cache is empty. Nothing is a null.
+  std::shared_ptr<void> allocate(std::size_t bytes, const DeviceStream* stream = nullptr);
+  /// Gives the cached blocks back to the device.
+  void release_cached();
+  /// The same for those of a stream, which must be done with them: it ends.
+  void release_cached(const DeviceStream& stream);
+
+  DeviceMemoryStatistics statistics() const;
+  std::uint64_t limit() const { return limit_; }
+
+ private:
+  CachingAllocator(std::shared_ptr<DeviceRuntime> runtime, std::uint64_t limit)
+      : runtime_(std::move(runtime)), limit_(limit) {}
+
+  struct Block {
+    void* memory;
+    std::size_t bytes;
+  };
+  using Cache = std::multimap<std::size_t, void*>;  // by size
+
+  /// The lock is held.
+  Block take(std::size_t bytes, const DeviceStream* stream);
+  void* allocate_new(std::size_t bytes);
+  void give_back(const Block& block, const DeviceStream* stream) noexcept;
+  void release(Cache& cache) noexcept;
+
+  std::shared_ptr<DeviceRuntime> runtime_;
+  std::uint64_t limit_;
+  mutable std::mutex mutex_;
+  std::map<const DeviceStream*, Cache> cached_;
+  DeviceMemoryStatistics statistics_;
+};
+
+}  // namespace rondo

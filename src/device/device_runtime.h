@@ -1,0 +1,67 @@
+// What a device other than the CPU can do apart from computing: memory, streams, events, copies. A plug-in implements
+// it. Every call may throw DeviceError, which starts with the device's name.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "rondo/device.h"
+
+namespace rondo {
+
+/// Work that a device does in order, while the host goes on. Belongs to one thread at a time.
+class DeviceStream {
+ public:
+  virtual ~DeviceStream() = default;
+  /// Waits for all of it; throws what any of it failed with.
+  virtual void synchronize() = 0;
+};
+
+/// A point in a stream's work. Waiting for one that was never recorded returns at once.
+class DeviceEvent {
+ public:
+  virtual ~DeviceEvent() = default;
+  virtual void record(DeviceStream& stream) = 0;
+  /// Work that `stream` is given from now on waits for the point.
+  virtual void hold_back(DeviceStream& stream) = 0;
+  /// The host waits.
+  virtual void synchronize() = 0;
+};
+
+enum class CopyKind : std::uint8_t { to_device, to_host, on_device };
+
+/// `rows` rows of `width` bytes, whose beginnings are `from_pitch` and `to_pitch` bytes apart.
+struct RowCopy {
+  void* to;
+  std::size_t to_pitch;
+  const void* from;
+  std::size_t from_pitch;
+  std::size_t width;
+  std::size_t rows;
+};
+
+/// May be used from several threads.
+class DeviceRuntime {
+ public:
+  virtual ~DeviceRuntime() = default;
+
+  virtual DeviceInfo info() const = 0;
+  /// Whether it multiplies bfloat16.
+  virtual bool has_bf16() const = 0;
+
+  /// Of the device's memory, aligned to at least 64 bytes. Null where there is not enough.
+  virtual void* allocate(std::size_t bytes) = 0;
+  virtual void release(void* memory) noexcept = 0;
+  /// Host memory that copies run from and to without waiting.
+  virtual std::shared_ptr<void> allocate_pinned(std::size_t bytes) = 0;
+
+  virtual std::unique_ptr<DeviceStream> make_stream() = 0;
+  virtual std::unique_ptr<DeviceEvent> make_event() = 0;
+
+  /// In the stream's order. Host memory must stay as it is until then.
+  virtual void copy(const RowCopy& rows, CopyKind kind, DeviceStream& stream) = 0;
+};
+
+}  // namespace rondo

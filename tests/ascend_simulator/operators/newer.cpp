@@ -1,0 +1,82 @@
+// Operators that came after CANN 8.1: the variant of this library that plays 8.1 is without them.
+#include "operator.h"
+
+extern "C" {
+
+int aclnnAdaLayerNormGetWorkspaceSize(const aclTensor* x, const aclTensor* scale, const aclTensor* shift,
+                                      const aclTensor* weight, const aclTensor* bias, double epsilon, aclTensor* y,
+                                      WORKSPACE_AND_EXECUTOR) {
+  std::string broken = rule(soc_name().rfind("Ascend950", 0) != 0, "this chip has no AdaLayerNorm",
+                            weight == nullptr && bias == nullptr, "this simulator takes no weight and bias");
+  if (broken.empty() && x != nullptr && scale != nullptr && shift != nullptr && y != nullptr) {
+    const bool three = x->dims.size() == 3;
+    const Dims one = three ? Dims{x->dims[0], 1, x->dims[2]} : Dims{};
+    const Dims flat = three ? Dims{x->dims[0], x->dims[2]} : Dims{};
+    const auto fits = [&](const aclTensor* m) { return m->dims == one || m->dims == flat; };
+    broken = rule(three && fits(scale) && fits(shift) && y->dims == x->dims, "shapes do not fit", x->elements() > 0,
+                  "empty tensors are not taken",
+                  scale->dtype == x->dtype && shift->dtype == x->dtype && y->dtype == x->dtype, "dtypes differ");
+  }
+  return plan("aclnnAdaLayerNorm", workspace_bytes, executor,
+              {in(x, "x"), dense(scale, "scale"), dense(shift, "shift"), dense(y, "out")}, broken,
+              [x = view_of(x), scale = view_of(scale), shift = view_of(shift), epsilon, y = view_of(y)] {
+                std::vector<double> values = x.values();
+                const std::vector<double> factors = scale.values();
+                const std::vector<double> offsets = shift.values();
+                const auto width = static_cast<std::size_t>(x.dims[2]);
+                const auto tokens = static_cast<std::size_t>(x.dims[1]);
+                for (std::size_t row = 0; row * width < values.size(); ++row) {
+                  double* const at = values.data() + row * width;
+                  double mean = 0;
+                  for (std::size_t i = 0; i < width; ++i) mean += at[i] / static_cast<double>(width);
+                  double variance = 0;
+                  for (std::size_t i = 0; i < width; ++i)
+                    variance += (at[i] - mean) * (at[i] - mean) / static_cast<double>(width);
+                  const double factor = 1 / std::sqrt(variance + epsilon);
+                  const std::size_t first = row / tokens * width;
+                  for (std::size_t i = 0; i < width; ++i)
+                    at[i] = (at[i] - mean) * factor * (1 + factors[first + i]) + offsets[first + i];
+                }
+                y.store(values);
+              });
+}
+
+int aclnnRotaryPositionEmbeddingGetWorkspaceSize(const aclTensor* x, const aclTensor* cos, const aclTensor* sin,
+                                                 std::int64_t mode, aclTensor* y, WORKSPACE_AND_EXECUTOR) {
+  std::string broken;
+  if (x != nullptr && cos != nullptr && sin != nullptr && y != nullptr) {
+    const bool four = x->dims.size() == 4;
+    const Dims table = four ? Dims{1, x->dims[1], 1, x->dims[3]} : Dims{};
+    broken = rule(four && cos->dims == table && sin->dims == table && y->dims == x->dims, "shapes do not fit",
+                  mode == 0 || mode == 1, "this chip takes modes 0 and 1 only",
+                  four && x->dims[3] % 2 == 0 && x->dims[3] < 896, "the head dim",
+                  four && x->dims[0] * x->dims[2] < 1000, "batch times heads",
+                  cos->dtype == x->dtype && sin->dtype == x->dtype && y->dtype == x->dtype, "dtypes differ");
+  }
+  return plan("aclnnRotaryPositionEmbedding", workspace_bytes, executor,
+              {in(x, "x"), in(cos, "cos"), in(sin, "sin"), dense(y, "out")}, broken,
+              [x = view_of(x), cos = view_of(cos), sin = view_of(sin), mode, y = view_of(y)] {
+                const std::vector<double> values = x.values();
+                const std::vector<double> c = cos.values();
+                const std::vector<double> s = sin.values();
+                std::vector<double> result(values.size());
+                const auto width = static_cast<std::size_t>(x.dims[3]);
+                const auto heads = static_cast<std::size_t>(x.dims[2]);
+                const auto tokens = static_cast<std::size_t>(x.dims[1]);
+                for (std::size_t i = 0; i < values.size(); ++i) {
+                  const std::size_t element = i % width;
+                  const std::size_t at = i / (width * heads) % tokens * width + element;
+                  const std::size_t half = width / 2;
+                  double turned = 0;
+                  if (mode == 0) turned = element < half ? -values[i + half] : values[i - half];
+                  if (mode == 1) turned = element % 2 == 0 ? -values[i + 1] : values[i - 1];
+                  result[i] = values[i] * c[at] + turned * s[at];
+                }
+                y.store(result);
+              });
+}
+
+}  // extern "C"
+
+SECOND_PHASE(aclnnAdaLayerNorm)
+SECOND_PHASE(aclnnRotaryPositionEmbedding)
