@@ -19,6 +19,7 @@ void add_profile_command(CLI::App& app);
 void add_config_command(CLI::App& app, const std::map<std::string, std::string>& from_file);
 void add_quantize_command(CLI::App& app);
 void add_contact_sheet_command(CLI::App& app);
+void add_doctor_command(CLI::App& app);
 void add_env_command(CLI::App& app);
 void add_launch_command(CLI::App& app);
 void add_plan_command(CLI::App& app);

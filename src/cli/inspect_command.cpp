@@ -9,6 +9,7 @@
 #include "core/text.h"
 #include "graph/buffer_layout.h"
 #include "graph/pass_manager.h"
+#include "graph/placement.h"
 #include "io/safetensors.h"
 #include "pipelines/flux_inspection.h"
 #include "rondo/error.h"
@@ -44,6 +45,16 @@ void print_passes(const std::vector<PassResult>& results, bool near_misses) {
   }
 }
 
+/// What of the graph would run where, on another device than the CPU.
+void print_placement(const InspectedComponent& component) {
+  const PlanTarget& target = component.options.target;
+  if (target.device == nullptr) return;
+  Graph placed = component.graph;
+  const Placement placement = place_on_device(placed, *target.device, target.threads);
+  fmt::print("  placement: {}\n", placement.to_string(target.where()));
+  for (const std::string& missing : placement.missing) fmt::print("    no kernel on {}: {}\n", to_string(target.where()), missing);
+}
+
 void inspect_file(const std::string& path) {
   const Checkpoint checkpoint = Checkpoint::open_file(path);
   fmt::print("{}: {} tensors, {}\n", path, checkpoint.names().size(), human_bytes(checkpoint.stored_bytes()));
@@ -68,8 +79,8 @@ void inspect_folder(const InspectFlags& flags) {
                                  *flags.graph));
   }
 
-  fmt::print("{}: FluxPipeline at {} x {}, would run in {}\n", flags.path, width, height,
-             dtype_name(inspection.dtype()));
+  fmt::print("{}: FluxPipeline at {} x {}, would run in {} on {}\n", flags.path, width, height,
+             dtype_name(inspection.dtype()), to_string(inspection.device()));
   std::uint64_t total = 0;
   for (InspectedComponent& component : components) {
     const std::size_t nodes_before = component.graph.nodes.size();
@@ -85,6 +96,7 @@ void inspect_folder(const InspectFlags& flags) {
     fmt::print("  buffers: {} planned, {} without reuse\n", human_bytes(layout.memory.arena_bytes),
                human_bytes(layout.memory.naive_bytes));
     if (flags.plan || flags.explain_fusion) print_passes(results, flags.explain_fusion);
+    if (flags.plan) print_placement(component);
     component.config.erase("quantization_config");  // a line a layer; what comes of it stands under passes
     fmt::print("  config: {}\n", component.config.dump());
     if (flags.tensors) print_tensors(*component.weights);
@@ -115,7 +127,7 @@ void add_inspect_command(CLI::App& app) {
   auto flags = std::make_shared<InspectFlags>();
   command->add_option("path", flags->path, "model folder, or .safetensors file");
   command->add_flag("--tensors", flags->tensors, "list every tensor");
-  command->add_flag("--plan", flags->plan, "list what each graph pass did");
+  command->add_flag("--plan", flags->plan, "list what each graph pass did and, with --device, what runs where and has no kernel there");
   command->add_flag("--explain-fusion", flags->explain_fusion, "and why it left alone what looks like its pattern");
   command->add_flag("--list-passes", flags->list_passes, "list the graph passes");
   add_value(*command, "--graph", flags->graph, "print the graph of text_encoder, text_encoder_2, transformer or vae");

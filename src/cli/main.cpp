@@ -98,6 +98,7 @@ int run(int argc, char** argv) {
   rondo::cli::add_config_command(app, from_file);
   rondo::cli::add_quantize_command(app);
   rondo::cli::add_contact_sheet_command(app);
+  rondo::cli::add_doctor_command(app);
   rondo::cli::add_env_command(app);
   rondo::cli::add_launch_command(app);
   rondo::cli::add_plan_command(app);

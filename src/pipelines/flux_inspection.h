@@ -29,6 +29,7 @@ class FluxInspection {
   static FluxInspection open(const std::string& folder, const PipelineOptions& options);
 
   DType dtype() const { return dtype_; }
+  Device device() const { return plan_.target.where(); }
   /// The picture's side that the VAE's config names.
   std::int64_t default_side() const { return vae_.sample_size; }
   /// Throws InvalidArgument for a side that the model cannot draw.
