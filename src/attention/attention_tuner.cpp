@@ -8,7 +8,6 @@
 #include <memory>
 
 #include "attention/random_attention.h"
-#include "core/cpu_level.h"
 #include "core/env.h"
 #include "core/log.h"
 #include "core/threads.h"
@@ -18,25 +17,16 @@
 namespace rondo {
 namespace {
 
-/// What a result holds for, beyond the problem.
-std::string file_key(const AttentionProblem& problem, int threads) {
-  return fmt::format("{} | {} | rondo {} | threads={} | {}", cpu_model_name(), cpu_level_name(cpu_level()), version(),
-                     threads, to_string(problem));
-}
-
 class Candidate {
  public:
   Candidate(std::shared_ptr<const AttentionKernel> kernel, const AttentionTiling& tiling,
             const AttentionProblem& problem, int threads)
-      : kernel_(std::move(kernel)),
-        tiling_(tiling),
-        runner_(kernel_->make(problem, tiling, threads)),
-        scratch_(Tensor::empty({static_cast<std::int64_t>(runner_->scratch_bytes())}, DType::u8)) {}
+      : kernel_(std::move(kernel)), tiling_(tiling), runner_(kernel_->make(problem, tiling, threads)) {}
 
   /// Runs once and remembers the best time, in milliseconds.
-  void run(const AttentionCall& call) {
+  void run(AttentionStage& stage) {
     const auto start = std::chrono::steady_clock::now();
-    runner_->run(call, {scratch_.as<std::byte>(), scratch_.bytes()});
+    stage.run(*runner_);
     const std::chrono::duration<double, std::milli> elapsed = std::chrono::steady_clock::now() - start;
     best_ = std::min(best_, elapsed.count());
   }
@@ -50,7 +40,6 @@ class Candidate {
   std::shared_ptr<const AttentionKernel> kernel_;
   AttentionTiling tiling_;
   std::unique_ptr<AttentionRunner> runner_;
-  Tensor scratch_;
   double best_ = std::numeric_limits<double>::infinity();
 };
 
@@ -58,11 +47,11 @@ bool faster(const Candidate& a, const Candidate& b) { return a.best() < b.best()
 
 /// Two runs of each, of which the second counts; then those stay that are at most `factor` times slower than the best.
 /// The first stays always, to compare with.
-void thin_out(std::vector<Candidate>& candidates, const AttentionCall& call, double factor) {
+void thin_out(std::vector<Candidate>& candidates, AttentionStage& stage, double factor) {
   for (int run = 0; run < 2; ++run) {
     for (Candidate& candidate : candidates) {
       candidate.forget();
-      candidate.run(call);
+      candidate.run(stage);
     }
   }
   const double limit = factor * std::min_element(candidates.begin(), candidates.end(), faster)->best();
@@ -72,13 +61,13 @@ void thin_out(std::vector<Candidate>& candidates, const AttentionCall& call, dou
 }
 
 /// Alternating runs, of which the best counts: five, or as few as keep a slow problem within seconds.
-void race(std::vector<Candidate>& candidates, const AttentionCall& call) {
+void race(std::vector<Candidate>& candidates, AttentionStage& stage) {
   constexpr double kBudgetMs = 3000;
   const double best = std::min_element(candidates.begin(), candidates.end(), faster)->best();
   const double round = best * static_cast<double>(candidates.size());
   const int rounds = static_cast<int>(std::clamp(kBudgetMs / round, 1.0, 5.0));
   for (int i = 0; i < rounds; ++i) {
-    for (Candidate& candidate : candidates) candidate.run(call);
+    for (Candidate& candidate : candidates) candidate.run(stage);
   }
 }
 
@@ -128,12 +117,17 @@ TunedAttention AttentionTuner::tune(const AttentionProblem& problem, int threads
   }
 }
 
+std::string AttentionTuner::file_key(const Key& key) const {
+  return fmt::format("{} | rondo {} | threads={} | {}", stages_.fingerprint(key.first.device), version(), key.second,
+                     to_string(key.first));
+}
+
 std::optional<TunedAttention> AttentionTuner::find(const Key& key) {
   const std::lock_guard lock(mutex_);
   const auto known = results_.find(key);
   if (known != results_.end()) return known->second;
   if (!file_) file_ = read_tuning_file();
-  const auto stored = file_->empty() ? file_->end() : file_->find(file_key(key.first, key.second));
+  const auto stored = file_->empty() ? file_->end() : file_->find(file_key(key));
   return results_[key] = stored == file_->end() ? std::nullopt : std::optional(stored->second);
 }
 
@@ -159,9 +153,9 @@ TunedAttention AttentionTuner::measure(const Key& key) const {
       candidates.emplace_back(kernel, AttentionTiling{}, problem, threads);
   }
   if (candidates.empty()) return {std::string(registry_.select(problem, "").kernel->name()), {}, 0, 0};
-  const AttentionCall call = operands.call(threads);
+  const auto stage = stages_.make(operands, threads);
   // A kernel that is far behind with its own tiling is not saved by another one.
-  thin_out(candidates, call, 1.5);
+  thin_out(candidates, *stage, 1.5);
   const std::size_t kernels = candidates.size();
   for (std::size_t i = 0; i < kernels; ++i) {
     const auto kernel = candidates[i].kernel();
@@ -169,8 +163,8 @@ TunedAttention AttentionTuner::measure(const Key& key) const {
       if (tiling != AttentionTiling{}) candidates.emplace_back(kernel, tiling, problem, threads);
     }
   }
-  thin_out(candidates, call, 1.25);
-  race(candidates, call);
+  thin_out(candidates, *stage, 1.25);
+  race(candidates, *stage);
   const Candidate& usual = candidates.front();
   const Candidate* winner = &usual;
   constexpr double kBetter = 0.98;  // less is noise
@@ -190,7 +184,7 @@ void AttentionTuner::keep(const Key& key, const TunedAttention& tuned) {
     results_[key] = tuned;
   }
   try {
-    write_tuning_entry(file_key(key.first, key.second), tuned);
+    write_tuning_entry(file_key(key), tuned);
   } catch (const Error& error) {
     log(LogLevel::warning, "{} (the measured attention kernel is kept for this process only)", error.what());
   }

@@ -12,6 +12,7 @@
 
 #include "attention/attention_registry.h"
 #include "attention/attention_request.h"
+#include "attention/attention_stage.h"
 #include "attention/tuning_file.h"
 
 namespace rondo {
@@ -19,7 +20,8 @@ namespace rondo {
 /// Results are kept in memory and in the tuning file. Safe to use from several threads.
 class AttentionTuner {
  public:
-  explicit AttentionTuner(const AttentionRegistry& registry) : registry_(registry) {}
+  explicit AttentionTuner(const AttentionRegistry& registry, AttentionStages stages = cpu_attention_stages())
+      : registry_(registry), stages_(std::move(stages)) {}
 
   /// A backend by name (the request's, else RONDO_ATTENTION_BACKEND) as AttentionRegistry::select gives it. Otherwise,
   /// in runtime mode: the measured winner, which TuneMode::on measures when there is none. Otherwise the first in the
@@ -33,12 +35,15 @@ class AttentionTuner {
  private:
   using Key = std::pair<AttentionProblem, int>;
 
+  /// What a result holds for.
+  std::string file_key(const Key& key) const;
   std::optional<TunedAttention> find(const Key& key);
   std::optional<AttentionChoice> usable(const TunedAttention& tuned, const AttentionProblem& problem) const;
   TunedAttention measure(const Key& key) const;
   void keep(const Key& key, const TunedAttention& tuned);
 
   const AttentionRegistry& registry_;
+  AttentionStages stages_;
   std::mutex mutex_;
   std::condition_variable measured_;
   std::map<Key, std::optional<TunedAttention>> results_;  // nothing: the file has none either

@@ -4,10 +4,58 @@
 
 #include "attention/reference_attention.h"
 #include "backends/cpu/attention_kernels.h"
+#include "backends/device_work.h"
+#include "backends/devices.h"
 #include "core/env.h"
 #include "rondo/error.h"
 
 namespace rondo {
+namespace {
+
+class DeviceStage final : public AttentionStage {
+ public:
+  DeviceStage(const RandomAttention& operands, int threads)
+      : operands_(on_device(operands)), work_(open_device(operands.problem.device)), call_(operands_.call(threads)) {
+    call_.device = &work_.device();
+    call_.stream = &work_.stream();
+    call_.output = work_.device().upload(call_.output);
+    if (call_.lse.defined()) call_.lse = work_.device().upload(call_.lse);
+  }
+  void run(const AttentionRunner& runner) override {
+    const auto bytes = static_cast<std::int64_t>(runner.scratch_bytes());
+    if (!scratch_.defined() || scratch_.elements() < bytes) scratch_ = work_.device().empty({bytes}, DType::u8);
+    runner.run(call_, {scratch_.as<std::byte>(), scratch_.bytes()});
+    work_.finish();
+  }
+
+ private:
+  RandomAttention operands_;
+  DeviceWork work_;
+  AttentionCall call_;
+  Tensor scratch_;
+};
+
+/// Those of the CPU, and of every device.
+AttentionStages attention_stages() {
+  AttentionStages cpu = cpu_attention_stages();
+  return {[make = cpu.make](const RandomAttention& operands, int threads) -> std::unique_ptr<AttentionStage> {
+            if (operands.problem.device.is_cpu()) return make(operands, threads);
+            return std::make_unique<DeviceStage>(operands, threads);
+          },
+          [fingerprint = cpu.fingerprint](const Device& device) {
+            return device.is_cpu() ? fingerprint(device) : open_device(device)->runtime().info().name;
+          }};
+}
+
+}  // namespace
+
+RandomAttention on_device(RandomAttention operands) {
+  const auto device = open_device(operands.problem.device);
+  if (device == nullptr) return operands;
+  for (Tensor* operand : {&operands.query, &operands.key, &operands.value, &operands.mask})
+    if (operand->defined()) *operand = device->upload_strided(*operand);
+  return operands;
+}
 
 AttentionRegistry& attention_registry() {
   static AttentionRegistry registry;
@@ -46,7 +94,7 @@ KvCachePolicy settle_kv_cache(KvCachePolicy policy, AttentionProblem layer, std:
 }
 
 AttentionTuner& attention_tuner() {
-  static AttentionTuner tuner(attention_registry());
+  static AttentionTuner tuner(attention_registry(), attention_stages());
   return tuner;
 }
 

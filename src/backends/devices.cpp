@@ -80,6 +80,11 @@ std::shared_ptr<ExecutionDevice> open_device(const Device& device) {
   return opened;
 }
 
+Tensor empty_on(const Device& device, const Shape& shape, DType dtype) {
+  const auto opened = open_device(device);
+  return opened == nullptr ? Tensor::empty(shape, dtype) : opened->empty(shape, dtype);
+}
+
 std::vector<DeviceInfo> available_devices() {
   std::vector<DeviceInfo> devices{{{}, cpu_model_name(), total_memory(), available_memory()}};
   for (const DeviceKind kind : {DeviceKind::ascend, DeviceKind::cuda}) {

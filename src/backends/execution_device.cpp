@@ -70,6 +70,18 @@ Tensor ExecutionDevice::upload(const Tensor& host) const {
   return target;
 }
 
+Tensor ExecutionDevice::upload_strided(const Tensor& host) const {
+  std::int64_t last = 0;
+  for (std::size_t axis = 0; axis < host.shape().rank(); ++axis)
+    last += (host.shape()[axis] - 1) * host.strides()[axis];
+  const Tensor target =
+      empty({host.elements() == 0 ? 0 : last + 1}, host.dtype()).restrided(host.shape(), host.strides());
+  const std::unique_ptr<DeviceStream> stream = runtime_->make_stream();
+  copy_tensor(host, target, *runtime_, *stream);
+  stream->synchronize();
+  return target;
+}
+
 Tensor ExecutionDevice::download(const Tensor& tensor) const {
   Tensor target = Tensor::empty(tensor.shape(), tensor.dtype());
   const std::unique_ptr<DeviceStream> stream = runtime_->make_stream();

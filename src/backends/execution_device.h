@@ -30,6 +30,8 @@ class ExecutionDevice {
   /// A dense copy of a CPU tensor on the device, once it is there. Large ones go through two pinned buffers, so that
   /// reading from a mapped file goes on while the copy before is on its way.
   Tensor upload(const Tensor& host) const;
+  /// A copy with the strides of the original; what lies between its elements is not copied.
+  Tensor upload_strided(const Tensor& host) const;
   /// A dense copy on the CPU.
   Tensor download(const Tensor& tensor) const;
 

@@ -8,6 +8,8 @@
 
 #include "attention/merge_states.h"
 #include "backends/attention_backends.h"
+#include "backends/device_work.h"
+#include "backends/devices.h"
 #include "core/threads.h"
 #include "functional/dense_rows.h"
 #include "rondo/error.h"
@@ -46,12 +48,13 @@ struct Result {
   Tensor bsnd;
 };
 
-Result make_output(const Shape& bsnd, AttentionLayout layout, DType dtype) {
+Result make_output(const Shape& bsnd, AttentionLayout layout, const Tensor& query) {
+  const DType dtype = query.dtype();
   if (layout == AttentionLayout::bnsd) {
-    const Tensor stored = Tensor::empty({bsnd[0], bsnd[2], bsnd[1], bsnd[3]}, dtype);
+    const Tensor stored = empty_on(query.device(), {bsnd[0], bsnd[2], bsnd[1], bsnd[3]}, dtype);
     return {stored, stored.transposed(1, 2)};
   }
-  const Tensor dense = Tensor::empty(bsnd, dtype);
+  const Tensor dense = empty_on(query.device(), bsnd, dtype);
   return {layout == AttentionLayout::bsh ? dense.reshaped({bsnd[0], bsnd[1], bsnd[2] * bsnd[3]}) : dense, dense};
 }
 
@@ -68,6 +71,9 @@ void check_operands(const Operands& o) {
         "query is {}; allowed are float32, bfloat16 and float16", dtype_name(dtype));
   check(o.key.dtype() == dtype && o.value.dtype() == dtype, "query is {}, key {} and value {}; they must be alike",
         dtype_name(dtype), dtype_name(o.key.dtype()), dtype_name(o.value.dtype()));
+  check(o.key.device() == o.query.device() && o.value.device() == o.query.device(),
+        "query is on {}, key on {} and value on {}; they must be on one device", to_string(o.query.device()),
+        to_string(o.key.device()), to_string(o.value.device()));
   const Shape& q = o.query.shape();
   const Shape& k = o.key.shape();
   const Shape& v = o.value.shape();
@@ -144,6 +150,8 @@ Operands fixed_operands(const Tensor& query, const Tensor& key, const Tensor& va
   check(options.num_heads == 0 || options.num_heads == o.query.shape()[2], "num_heads: {} is given; query has {} heads",
         options.num_heads, o.query.shape()[2]);
   check_mask(mask, o.query.shape(), o.key.shape()[1]);
+  check(!mask.defined() || mask.device() == o.query.device(), "the mask is on {}, query on {}; allowed is one device",
+        to_string(mask.device()), to_string(o.query.device()));
   if (mask.defined()) o.mask = with_dense_rows(with_all_keys(mask, o.key.shape()[1]));
   return o;
 }
@@ -158,9 +166,17 @@ void run(const AttentionProblem& problem, AttentionCall& call, const Options& op
   const AttentionChoice choice = choose(problem, call.threads, options);
   if (call.output.elements() == 0) return;
   const auto runner = choice.kernel->make(problem, choice.tiling, call.threads);
-  Tensor scratch = Tensor::empty({static_cast<std::int64_t>(runner->scratch_bytes())}, DType::u8);
+  Tensor scratch = empty_on(problem.device, {static_cast<std::int64_t>(runner->scratch_bytes())}, DType::u8);
+  const std::span<std::byte> scratch_bytes(scratch.as<std::byte>(), scratch.bytes());
+  if (!problem.device.is_cpu()) {
+    DeviceWork work(open_device(problem.device));
+    call.device = &work.device();
+    call.stream = &work.stream();
+    runner->run(call, scratch_bytes);
+    return work.finish();
+  }
   const ThreadTeamScope team(call.threads);
-  runner->run(call, {scratch.as<std::byte>(), scratch.bytes()});
+  runner->run(call, scratch_bytes);
 }
 
 /// Checks one list of sequence boundaries.
@@ -178,9 +194,9 @@ AttentionResult attention_forward(const Tensor& query, const Tensor& key, const 
                                   const AttentionOptions& options) {
   const Operands o = fixed_operands(query, key, value, mask, options);
   const Shape& q = o.query.shape();
-  const Result output = make_output({q[0], q[1], q[2], o.value.shape()[3]}, options.layout, o.query.dtype());
+  const Result output = make_output({q[0], q[1], q[2], o.value.shape()[3]}, options.layout, o.query);
   AttentionResult result{output.stored, {}};
-  if (options.return_lse) result.lse = Tensor::empty({q[0], q[2], q[1]}, DType::f32);
+  if (options.return_lse) result.lse = empty_on(o.query.device(), {q[0], q[2], q[1]}, DType::f32);
   std::vector<AttentionSequence> sequences;
   for (std::int64_t b = 0; b < q[0] && result.output.elements() > 0; ++b)
     sequences.push_back({b, 0, q[1], 0, o.key.shape()[1]});
@@ -223,9 +239,9 @@ AttentionResult attention_forward_varlen(const Tensor& query, const Tensor& key,
     sequences.push_back(s);
   }
   const Shape& q = o.query.shape();
-  const Tensor output = Tensor::empty({1, q[1], q[2], o.value.shape()[3]}, o.query.dtype());
+  const Tensor output = empty_on(o.query.device(), {1, q[1], q[2], o.value.shape()[3]}, o.query.dtype());
   Tensor lse;
-  if (options.return_lse) lse = Tensor::empty({1, q[2], q[1]}, DType::f32);
+  if (options.return_lse) lse = empty_on(o.query.device(), {1, q[2], q[1]}, DType::f32);
   AttentionCall call{o.query,        o.key,
                      o.value,        {},
                      output,         lse,

@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "backends/cpu/kernels.h"
+#include "backends/device_work.h"
+#include "backends/devices.h"
 #include "backends/kernel.h"
 #include "core/threads.h"
 #include "functional/dense_rows.h"
@@ -38,6 +40,10 @@ std::vector<TensorType> types_of(std::span<const Tensor> tensors) {
 }
 
 const KernelEntry& choose_kernel(const KernelRequest& request, bool fused) {
+  if (request.device != nullptr) {
+    if (!fused) throw Unsupported(fmt::format("{}: the plain operator runs on the CPU only", request.op.name()));
+    return *select_kernel(request.device->kernels(), request).entry;
+  }
   if (fused) return *select_kernel(cpu::kernels(), request).entry;
   return cpu::kernels().back();  // the reference
 }
@@ -49,8 +55,16 @@ void run(const Operator& op, std::span<const Tensor> inputs, std::span<Tensor> o
   for (const Tensor& input : inputs) known.push_back({input, ""});
   WeightStore no_weights(nullptr);
   const int threads = options.threads > 0 ? options.threads : default_threads();
-  const KernelRequest request{op, known, outputs, threads, no_weights};
+  const auto device = open_device(inputs[0].device());
+  const KernelRequest request{op, known, outputs, threads, no_weights, device.get()};
   const auto kernel = choose_kernel(request, options.fused).make(request);
+  if (device != nullptr) {
+    DeviceWork work(device);
+    Tensor scratch = device->empty({static_cast<std::int64_t>(kernel->scratch_bytes())}, DType::u8);
+    kernel->run(
+        {inputs, outputs, {scratch.as<std::byte>(), scratch.bytes()}, threads, nullptr, device.get(), &work.stream()});
+    return work.finish();
+  }
   const ThreadTeamScope team(threads);
   kernel->run({inputs, outputs, {}, threads});
 }
@@ -60,9 +74,14 @@ std::vector<Tensor> compute(const Operator& op, std::vector<Tensor> inputs, cons
   for (Tensor& input : inputs) {
     check_operand(op, input);
     input = with_dense_rows(input);
+    if (input.device() != inputs[0].device()) {
+      throw InvalidArgument(fmt::format("{}: operands on {} and {} are given; allowed is one device", op.name(),
+                                        to_string(inputs[0].device()), to_string(input.device())));
+    }
   }
   std::vector<Tensor> outputs;
-  for (const TensorType& type : op.infer(types_of(inputs))) outputs.push_back(Tensor::empty(type.shape, type.dtype));
+  for (const TensorType& type : op.infer(types_of(inputs)))
+    outputs.push_back(empty_on(inputs[0].device(), type.shape, type.dtype));
   run(op, inputs, outputs, options);
   return outputs;
 }
@@ -70,7 +89,8 @@ std::vector<Tensor> compute(const Operator& op, std::vector<Tensor> inputs, cons
 /// A norm's weight as its kernel takes it.
 Tensor as_parameter(const Operator& op, const Tensor& parameter) {
   check_operand(op, parameter);
-  return parameter.dtype() == DType::f32 && parameter.is_dense() ? parameter : parameter.to_float32();
+  const bool as_it_is = !parameter.device().is_cpu() || (parameter.dtype() == DType::f32 && parameter.is_dense());
+  return as_it_is ? parameter : parameter.to_float32();
 }
 
 void append_weight(const Operator& op, const Tensor& weight, std::vector<Tensor>& inputs) {
@@ -81,10 +101,14 @@ void append_weight(const Operator& op, const Tensor& weight, std::vector<Tensor>
 void append_affine(const Operator& op, const Tensor& weight, const Tensor& bias, std::vector<Tensor>& inputs) {
   if (!weight.defined() && !bias.defined()) return;
   const Shape& shape = weight.defined() ? weight.shape() : bias.shape();
-  Tensor one = Tensor::zeros(shape, DType::f32);
-  std::fill_n(one.as<float>(), one.elements(), 1.0F);
-  inputs.push_back(weight.defined() ? as_parameter(op, weight) : one);
-  inputs.push_back(bias.defined() ? as_parameter(op, bias) : Tensor::zeros(shape, DType::f32));
+  const Device device = inputs[0].device();
+  const auto constant = [&](float value) {
+    Tensor all = Tensor::empty(shape, DType::f32);
+    std::fill_n(all.as<float>(), all.elements(), value);
+    return device.is_cpu() ? all : all.to(device);
+  };
+  inputs.push_back(weight.defined() ? as_parameter(op, weight) : constant(1));
+  inputs.push_back(bias.defined() ? as_parameter(op, bias) : constant(0));
 }
 
 /// The axis on which x [four axes] has its tokens, as the tables and `head_first` say.
@@ -132,7 +156,7 @@ Tensor rotate(const Operator& op, const Tensor& x, const Tensor& weight, const T
   append_weight(op, weight, inputs);
   if (!options.fused) return arranged(compute(op, inputs, options)[0]).to(x.dtype());
   op.infer(types_of(inputs));
-  Tensor output = Tensor::empty(x.shape(), x.dtype());
+  Tensor output = empty_on(x.device(), x.shape(), x.dtype());
   std::array outputs{arranged(output)};
   run(op, inputs, outputs, options);
   return output;

@@ -54,8 +54,8 @@ void find_views(const Graph& graph, BufferLayout& layout) {
 /// Gives buffers to values and tracks, through views, from which node to which a buffer is in use.
 class BufferAssigner {
  public:
-  BufferAssigner(const Graph& graph, BufferLayout& layout, const std::vector<ValueId>& whole)
-      : graph_(graph), layout_(layout), whole_(whole), placed_(is_placed(graph)), buffer_of_(graph.values.size(), -1) {
+  BufferAssigner(const Graph& graph, BufferLayout& layout, const std::vector<ValueId>& whole, bool for_device)
+      : graph_(graph), layout_(layout), whole_(whole), for_device_(for_device), buffer_of_(graph.values.size(), -1) {
     layout_.buffers.resize(graph.values.size(), -1);
     find_last_readers();
   }
@@ -136,7 +136,7 @@ class BufferAssigner {
 
   /// What looks at a value's memory lies on its device too.
   std::vector<BufferLife>& lives_of(ValueId id) {
-    const bool on_host = placed_ && graph_.values[at(id)].type.device.is_cpu();
+    const bool on_host = for_device_ && graph_.values[at(id)].type.device.is_cpu();
     return lives_[on_host ? 1 : 0];
   }
   void add(ValueId id, int step) {
@@ -155,7 +155,7 @@ class BufferAssigner {
   const Graph& graph_;
   BufferLayout& layout_;
   const std::vector<ValueId>& whole_;
-  bool placed_;
+  bool for_device_;
   std::vector<std::int32_t> buffer_of_;  // views' too
   std::vector<int> last_reader_;         // of a root, through all that look at it
   std::array<std::vector<BufferLife>, 2> lives_;
@@ -197,17 +197,12 @@ std::optional<ConcatPart> concat_part(const Graph& graph, const Node& node, std:
   }
 }
 
-bool is_placed(const Graph& graph) {
-  return std::any_of(graph.values.begin(), graph.values.end(),
-                     [](const Value& value) { return !value.type.device.is_cpu(); });
-}
-
-BufferLayout lay_out_buffers(const Graph& graph) {
+BufferLayout lay_out_buffers(const Graph& graph, bool for_device) {
   BufferLayout layout;
   describe_values(graph, layout);
   const std::vector<ValueId> whole = place_parts(graph, layout);
   find_views(graph, layout);
-  const auto [lives, host_lives] = BufferAssigner(graph, layout, whole).assign();
+  const auto [lives, host_lives] = BufferAssigner(graph, layout, whole, for_device).assign();
   layout.memory = plan_memory(lives);
   layout.host_memory = plan_memory(host_lives);
   return layout;

@@ -28,10 +28,8 @@ struct BufferLayout {
   const MemoryPlan& memory_of(bool on_host) const { return on_host ? host_memory : memory; }
 };
 
-/// True for a graph that was placed on a device, where some values lie on the CPU and others do not.
-bool is_placed(const Graph& graph);
-
-BufferLayout lay_out_buffers(const Graph& graph);
+/// `for_device`: of a graph that was placed on a device, where values on the CPU lie apart.
+BufferLayout lay_out_buffers(const Graph& graph, bool for_device = false);
 
 /// Where a concatenation's input would have to be written for the concatenation to need no copy.
 struct ConcatPart {

@@ -48,7 +48,7 @@ Plan::Plan(Graph graph, std::vector<PassResult> passes, WeightStore& weights, co
       passes_(std::move(passes)),
       target_(target),
       placement_(place(graph_, target_)),
-      layout_(lay_out_buffers(graph_)),
+      layout_(lay_out_buffers(graph_, target_.device != nullptr)),
       resident_(graph_.values.size()) {
   const ThreadTeamScope team(target_.threads);
   for (const Value& value : graph_.values) {

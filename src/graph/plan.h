@@ -50,6 +50,7 @@ class Plan {
   int threads() const { return target_.threads; }
   /// Null: the CPU.
   const ExecutionDevice* device() const { return target_.device.get(); }
+  std::shared_ptr<const ExecutionDevice> shared_device() const { return target_.device; }
   /// What runs where; of a plan for a device.
   const Placement& placement() const { return placement_; }
   /// Bytes of a session's arena, and what it would take without reuse of buffers.

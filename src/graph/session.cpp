@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 
-#include "core/log.h"
 #include "core/threads.h"
 #include "parallel/collective_run.h"
 #include "rondo/error.h"
@@ -13,7 +12,7 @@ namespace rondo {
 Session::Session(std::shared_ptr<const Plan> plan) : plan_(std::move(plan)) {
   const Shape arena_shape{static_cast<std::int64_t>(plan_->arena_bytes())};
   if (const ExecutionDevice* const device = plan_->device()) {
-    stream_ = device->runtime().make_stream();
+    work_ = std::make_unique<DeviceWork>(plan_->shared_device());
     arena_ = device->empty(arena_shape, DType::u8);
     const std::size_t host_bytes = std::max<std::size_t>(plan_->host_bytes(), 1);
     const std::shared_ptr<void> host = device->runtime().allocate_pinned(host_bytes);
@@ -52,15 +51,6 @@ Session::Session(std::shared_ptr<const Plan> plan) : plan_(std::move(plan)) {
   }
 }
 
-Session::~Session() {
-  if (stream_ == nullptr) return;
-  try {
-    stream_->synchronize();  // a run that threw may have left work on the arena
-  } catch (const std::exception& error) {
-    log(LogLevel::warning, "session: {}", error.what());
-  }
-}
-
 void Session::show(const RunContext& context, std::size_t step) const {
   const auto on_cpu = [&](const std::vector<Tensor>& operands) {
     std::vector<Tensor> host;
@@ -90,7 +80,7 @@ void Session::run(const RunContext& context) {
   const std::span<std::byte> scratch(arena_.as<std::byte>() + plan_->layout().memory.arena_bytes,
                                      plan_->scratch_bytes());
   std::span<std::byte> cpu_scratch = scratch;
-  if (stream_ != nullptr) {
+  if (work_ != nullptr) {
     cpu_scratch = {host_arena_.as<std::byte>() + plan_->layout().host_memory.arena_bytes, plan_->host_scratch_bytes()};
   }
   std::optional<CollectiveRun> collectives;
@@ -100,7 +90,7 @@ void Session::run(const RunContext& context) {
   const bool watched = context.step_ms != nullptr || context.recorder != nullptr || context.tap != nullptr;
   bool under_way = false;  // work was given to the stream since it was last waited for
   const auto wait = [&] {
-    if (under_way) stream_->synchronize();
+    if (under_way) work_->finish();
     under_way = false;
   };
   for (std::size_t i = 0; i < steps_.size(); ++i) {
@@ -113,7 +103,7 @@ void Session::run(const RunContext& context) {
     const bool falls_back = step.fallback != nullptr && step.op->falls_back_at(context.step);
     (falls_back ? step.fallback : step.kernel)
         ->run({step.inputs, step.outputs, step.on_cpu ? cpu_scratch : scratch, plan_->threads(), peers, plan_->device(),
-               stream_.get()});
+               work_ == nullptr ? nullptr : &work_->stream()});
     under_way = under_way || !step.on_cpu;
     if (watched) wait();
     if (context.step_ms != nullptr) {

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "backends/device_work.h"
 #include "core/trace.h"
 #include "graph/plan.h"
 #include "parallel/communicator.h"
@@ -51,9 +52,6 @@ struct RunContext {
 class Session {
  public:
   explicit Session(std::shared_ptr<const Plan> plan);
-  ~Session();
-  Session(const Session&) = delete;
-  Session& operator=(const Session&) = delete;
 
   const Plan& plan() const { return *plan_; }
 
@@ -82,9 +80,9 @@ class Session {
   std::shared_ptr<const Plan> plan_;
   Tensor arena_;
   Tensor host_arena_;  // of a plan for a device: what lies on the CPU
-  std::unique_ptr<DeviceStream> stream_;
   std::vector<Tensor> values_;
   std::vector<Bound> steps_;
+  std::unique_ptr<DeviceWork> work_;  // null on the CPU; last: it ends before the memory that it uses goes
 };
 
 }  // namespace rondo

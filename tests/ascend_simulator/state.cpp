@@ -178,6 +178,7 @@ void Stream::run_until(std::uint64_t ticket) {
   while (!tasks.empty() && tasks.front().ticket <= ticket) {
     Task task = std::move(tasks.front());
     tasks.pop_front();
+    state().running = task.what;
     task.run();
     done = task.ticket;
   }

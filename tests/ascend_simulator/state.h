@@ -48,6 +48,7 @@ struct State {
   std::map<int, std::size_t> used;
   std::uint64_t numbers = 0;
   std::uint64_t tickets = 0;
+  std::string running;  // the task's name
   std::map<std::byte*, std::size_t> pinned;
   std::set<Stream*> streams;
   std::set<Event*> events;

@@ -108,7 +108,7 @@ void for_each(const View& view, const Visit& visit) {
 }
 
 const View& require_live(const View& view) {
-  if (!is_live(view.block)) breach("an operator ran on memory that was freed");
+  if (!is_live(view.block)) breach(state().running + " ran on memory that was freed");
   return view;
 }
 

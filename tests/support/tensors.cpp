@@ -4,10 +4,13 @@
 #include <cstdlib>
 
 #include "backends/cpu/kernels.h"
+#include "backends/device_work.h"
+#include "backends/devices.h"
 #include "core/cpu_level.h"
 #include "core/threads.h"
 #include "io/safetensors.h"
 #include "rondo/error.h"
+#include "support/devices.h"
 
 namespace rondo::test {
 namespace {
@@ -74,30 +77,73 @@ Tolerance tolerance_for(DType dtype, double float_error) {
   return {float_error, float_error};
 }
 
+namespace {
+
+const KernelEntry& find_kernel(const KernelRequest& request, const std::string& kernel) {
+  if (request.device != nullptr) return *select_kernel(request.device->kernels(), request).entry;
+  for (const KernelEntry& candidate : cpu::kernels()) {
+    if ((candidate.op != request.op.name() && candidate.op != "*") || candidate.name != kernel) continue;
+    if (const Refusal refusal = candidate.supports(request))
+      throw Unsupported(std::string(request.op.name()) + ": " + *refusal);
+    return candidate;
+  }
+  throw Error("no kernel '" + kernel + "' for " + std::string(request.op.name()));
+}
+
+/// The problem's operands on the device, with the strides that they have.
+void move_to(const ExecutionDevice& device, Problem& problem) {
+  for (KernelInput& input : problem.inputs) input.prototype = device.upload_strided(input.prototype);
+  for (Tensor& output : problem.outputs) output = device.upload_strided(output);
+}
+
+/// How far a device's kernels may be: they round parameters (a bias of about 1) to the dtype and what they keep between
+/// their steps.
+Tolerance on_device(Tolerance tolerance, DType dtype) {
+  constexpr double kSteps = 4;
+  const double unit = dtype == DType::bf16 ? 1.0 / 256 : dtype == DType::f16 ? 1.0 / 2048 : 0;
+  return {kSteps * (tolerance.absolute + unit), kSteps * tolerance.relative};
+}
+
+}  // namespace
+
 std::vector<Tensor> run_kernel(const Operator& op, const std::vector<Operand>& operands, const std::string& kernel,
                                int threads, RowGaps gaps) {
   Problem problem(op, operands, gaps);
+  const auto device = open_device(test_device());
+  if (device != nullptr) move_to(*device, problem);
   const ThreadTeamScope team(threads);
-  const KernelRequest request{op, problem.inputs, problem.outputs, threads, problem.store};
-  const KernelEntry* entry = nullptr;
-  for (const KernelEntry& candidate : cpu::kernels()) {
-    if ((candidate.op == op.name() || candidate.op == "*") && candidate.name == kernel) entry = &candidate;
-  }
-  if (entry == nullptr) throw Error("no kernel '" + kernel + "' for " + std::string(op.name()));
-  if (const Refusal refusal = entry->supports(request)) throw Error(std::string(op.name()) + ": " + *refusal);
-
-  const std::unique_ptr<Kernel> prepared = entry->make(request);
+  const KernelRequest request{op, problem.inputs, problem.outputs, threads, problem.store, device.get()};
+  const KernelEntry& entry = find_kernel(request, kernel);
+  const std::unique_ptr<Kernel> prepared = entry.make(request);
   std::vector<Tensor> inputs;
-  for (const Operand& operand : operands)
-    inputs.push_back(operand.is_weight && entry->packs_weights ? Tensor() : operand.tensor);
-  Tensor scratch = Tensor::zeros({static_cast<std::int64_t>(prepared->scratch_bytes())}, DType::u8);
-  prepared->run({inputs, problem.outputs, {scratch.as<std::byte>(), prepared->scratch_bytes()}, threads});
-  return problem.outputs;
+  for (std::size_t i = 0; i < operands.size(); ++i)
+    inputs.push_back(operands[i].is_weight && entry.packs_weights ? Tensor() : problem.inputs[i].prototype);
+  Tensor scratch = empty_on(test_device(), {static_cast<std::int64_t>(prepared->scratch_bytes())}, DType::u8);
+  const std::span<std::byte> scratch_bytes(scratch.as<std::byte>(), prepared->scratch_bytes());
+  if (device == nullptr) {
+    prepared->run({inputs, problem.outputs, scratch_bytes, threads});
+    return problem.outputs;
+  }
+  DeviceWork work(device);
+  prepared->run({inputs, problem.outputs, scratch_bytes, threads, nullptr, device.get(), &work.stream()});
+  work.finish();
+  note_device_operator(op.name());
+  std::vector<Tensor> results;
+  for (const Tensor& output : problem.outputs) results.push_back(output.to(Device{}));
+  return results;
 }
 
 void expect_kernel_matches_reference(const Operator& op, const std::vector<Operand>& operands,
                                      const std::string& kernel, int threads, Tolerance tolerance) {
-  std::vector<Tensor> outputs = run_kernel(op, operands, kernel, threads);
+  const bool elsewhere = !test_device().is_cpu();
+  if (elsewhere) tolerance = on_device(tolerance, operands[0].tensor.dtype());
+  std::vector<Tensor> outputs;
+  try {
+    outputs = run_kernel(op, operands, kernel, threads);
+  } catch (const Unsupported&) {
+    if (!elsewhere) throw;
+    return;  // what a device has no kernel for is its own to say
+  }
   std::vector<RefTensor> reference_inputs;
   for (const Operand& operand : operands) reference_inputs.push_back(to_reference(operand.tensor));
   std::vector<RefTensor> expected;

@@ -40,13 +40,13 @@ struct Tolerance {
 /// For float32 results about `float_error`; for narrower results that plus half a unit in the last place.
 Tolerance tolerance_for(DType dtype, double float_error);
 
-/// Runs the kernel `kernel` with `threads` threads; with such gaps between the outputs' rows. Throws Error when it is
-/// not registered or refuses the problem.
+/// Runs the kernel `kernel` with `threads` threads, on a device the first that takes the problem; with such gaps
+/// between the outputs' rows. Throws Error when it is not registered, Unsupported when it refuses the problem.
 std::vector<Tensor> run_kernel(const Operator& op, const std::vector<Operand>& operands, const std::string& kernel,
                                int threads, RowGaps gaps = RowGaps::none);
 
 /// Runs the kernel likewise, also with the gaps between rows that the operator takes, and compares every output with
-/// the operator's reference.
+/// the operator's reference. Passes where a device refuses the problem.
 void expect_kernel_matches_reference(const Operator& op, const std::vector<Operand>& operands,
                                      const std::string& kernel, int threads, Tolerance tolerance);
 

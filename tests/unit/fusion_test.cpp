@@ -18,6 +18,7 @@
 #include "ops/modulation.h"
 #include "ops/norms.h"
 #include "ops/rope.h"
+#include "support/devices.h"
 #include "support/tensors.h"
 
 namespace rondo::test {
@@ -35,7 +36,7 @@ Graph graph_of(const Build& build) {
 Tensor run(const Build& build, const PassSelection& passes) {
   Model model(std::make_shared<RandomWeights>(graph_of(build)));
   PlanOptions options;
-  options.target.threads = 2;
+  options.target = test_target(2);
   options.passes = passes;
   Session session(model.plan("test", options, [&] { return graph_of(build); }));
   std::uint32_t seed = 1;

@@ -15,6 +15,7 @@
 #include "ops/layout.h"
 #include "ops/linear.h"
 #include "rondo/error.h"
+#include "support/devices.h"
 
 namespace rondo::test {
 namespace {
@@ -60,6 +61,7 @@ Graph small_graph() {
 std::vector<float> run_graph(Graph graph, const PassSelection& passes) {
   Model model(std::make_shared<const RandomWeights>(graph));
   PlanOptions options;
+  options.target = test_target(1);
   options.passes = passes;
   Session session(model.plan("test", options, [&] { return graph; }));
   Tensor x = session.input("x");

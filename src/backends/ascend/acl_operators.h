@@ -33,8 +33,8 @@ inline constexpr AclOperator<In, In, double, In, In> kRmsNorm{"aclnnRmsNorm"};
 inline constexpr AclOperator<In, Ints, In, In, double, Out, Out, Out> kLayerNorm{"aclnnLayerNorm"};
 inline constexpr AclOperator<In, In, In, std::int64_t, std::int64_t, std::int64_t, std::int64_t, double, Out, Out, Out>
     kGroupNorm{"aclnnGroupNorm"};
-// x, scale, shift, weight, bias, epsilon, y; newer than 8.1
-inline constexpr AclOperator<In, In, In, In, In, double, Out> kAdaLayerNorm{"aclnnAdaLayerNorm"};
+// x, scale, shift, weight, bias, epsilon, y, moments; newer than 8.1
+inline constexpr AclOperator<In, In, In, In, In, double, Out, Out, Out> kAdaLayerNorm{"aclnnAdaLayerNormV2"};
 
 // Elements
 inline constexpr AclOperator<In, std::int64_t, Out> kGelu{"aclnnGeluV2"};
@@ -48,6 +48,7 @@ inline constexpr AclOperator<In, Out> kExp{"aclnnExp"};
 inline constexpr AclOperator<In, Out> kLog{"aclnnLog"};
 inline constexpr AclOperator<In, Out> kLogicalNot{"aclnnLogicalNot"};
 inline constexpr AclOperator<In, Scalar, Out> kClampMin{"aclnnClampMin"};
+inline constexpr AclOperator<In, Scalar, Scalar, Out> kClamp{"aclnnClamp"};
 // x, axes, whether they stay as 1, (dtype of the sum,) y
 inline constexpr AclOperator<In, Ints, bool, Out> kAmax{"aclnnAmax"};
 inline constexpr AclOperator<In, Ints, bool, AclDtype, Out> kReduceSum{"aclnnReduceSum"};

@@ -83,6 +83,19 @@ int aclnnClampMinGetWorkspaceSize(const aclTensor* x, const aclScalar* least, ac
   return unary("aclnnClampMin", x, y, workspace_bytes, executor,
                [least = least->value](double v) { return std::isnan(v) ? v : std::max(v, least); });
 }
+int aclnnClampGetWorkspaceSize(const aclTensor* x, const aclScalar* least, const aclScalar* most, aclTensor* y,
+                               WORKSPACE_AND_EXECUTOR) {
+  if (least == nullptr || most == nullptr) return kNullPointer;
+  const std::string broken = x != nullptr && y != nullptr
+                                 ? rule(x->dims == y->dims, "shapes differ", x->dtype == y->dtype, "dtypes differ")
+                                 : "";
+  return plan("aclnnClamp", workspace_bytes, executor, {in(x, "self", {}), in(y, "out", {})}, broken,
+              [x = view_of(x), y = view_of(y), least = least->value, most = most->value] {
+                std::vector<double> values = x.values();
+                for (double& value : values) value = std::clamp(value, least, most);
+                y.store(values);
+              });
+}
 int aclnnMulsGetWorkspaceSize(const aclTensor* x, const aclScalar* factor, aclTensor* y, WORKSPACE_AND_EXECUTOR) {
   if (factor == nullptr) return kNullPointer;
   return unary("aclnnMuls", x, y, workspace_bytes, executor, [factor = factor->value](double v) { return v * factor; });
@@ -217,6 +230,7 @@ SECOND_PHASE(aclnnSin)
 SECOND_PHASE(aclnnExp)
 SECOND_PHASE(aclnnLog)
 SECOND_PHASE(aclnnClampMin)
+SECOND_PHASE(aclnnClamp)
 SECOND_PHASE(aclnnMuls)
 SECOND_PHASE(aclnnAdds)
 SECOND_PHASE(aclnnAdd)

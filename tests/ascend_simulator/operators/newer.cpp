@@ -3,11 +3,12 @@
 
 extern "C" {
 
-int aclnnAdaLayerNormGetWorkspaceSize(const aclTensor* x, const aclTensor* scale, const aclTensor* shift,
-                                      const aclTensor* weight, const aclTensor* bias, double epsilon, aclTensor* y,
-                                      WORKSPACE_AND_EXECUTOR) {
-  std::string broken = rule(soc_name().rfind("Ascend950", 0) != 0, "this chip has no AdaLayerNorm",
-                            weight == nullptr && bias == nullptr, "this simulator takes no weight and bias");
+int aclnnAdaLayerNormV2GetWorkspaceSize(const aclTensor* x, const aclTensor* scale, const aclTensor* shift,
+                                        const aclTensor* weight, const aclTensor* bias, double epsilon, aclTensor* y,
+                                        aclTensor* mean_out, aclTensor* rstd_out, WORKSPACE_AND_EXECUTOR) {
+  std::string broken = rule(soc_has_bfloat16(), "this chip has no AdaLayerNorm", weight == nullptr && bias == nullptr,
+                            "this simulator takes no weight and bias", mean_out == nullptr && rstd_out == nullptr,
+                            "this simulator gives no moments");
   if (broken.empty() && x != nullptr && scale != nullptr && shift != nullptr && y != nullptr) {
     const bool three = x->dims.size() == 3;
     const Dims one = three ? Dims{x->dims[0], 1, x->dims[2]} : Dims{};
@@ -17,7 +18,7 @@ int aclnnAdaLayerNormGetWorkspaceSize(const aclTensor* x, const aclTensor* scale
                   "empty tensors are not taken",
                   scale->dtype == x->dtype && shift->dtype == x->dtype && y->dtype == x->dtype, "dtypes differ");
   }
-  return plan("aclnnAdaLayerNorm", workspace_bytes, executor,
+  return plan("aclnnAdaLayerNormV2", workspace_bytes, executor,
               {in(x, "x"), dense(scale, "scale"), dense(shift, "shift"), dense(y, "out")}, broken,
               [x = view_of(x), scale = view_of(scale), shift = view_of(shift), epsilon, y = view_of(y)] {
                 std::vector<double> values = x.values();
@@ -78,5 +79,5 @@ int aclnnRotaryPositionEmbeddingGetWorkspaceSize(const aclTensor* x, const aclTe
 
 }  // extern "C"
 
-SECOND_PHASE(aclnnAdaLayerNorm)
+SECOND_PHASE(aclnnAdaLayerNormV2)
 SECOND_PHASE(aclnnRotaryPositionEmbedding)

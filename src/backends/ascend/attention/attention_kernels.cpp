@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 
 namespace rondo::ascend {
 
@@ -24,39 +25,57 @@ std::vector<std::shared_ptr<const AttentionKernel>> attention_kernels(const Atte
           prompt_flash_attention_kernel(support), math_attention_kernel(support)};
 }
 
+namespace {
+
+/// Part of the call: one sequence, with a view of everything.
+AttentionCall part_of(const AttentionCall& call, const AttentionSequence& s) {
+  const auto part = [&](const Tensor& x, std::int64_t begin, std::int64_t count) {
+    return x.sliced(0, s.batch, s.batch + 1).sliced(1, begin, begin + count);
+  };
+  AttentionCall one = call;
+  one.query = part(call.query, s.query_begin, s.queries);
+  one.key = part(call.key, s.key_begin, s.keys);
+  one.value = part(call.value, s.key_begin, s.keys);
+  one.output = part(call.output, s.query_begin, s.queries);
+  if (call.lse.defined())
+    one.lse = call.lse.sliced(0, s.batch, s.batch + 1).sliced(2, s.query_begin, s.query_begin + s.queries);
+  return one;
+}
+
+}  // namespace
+
 void AclAttentionRunner::run(const AttentionCall& call, std::span<std::byte> /*scratch*/) const {
   AclCaller acl(*call.device, *call.stream);
+  const auto run_one = [&](const AttentionCall& one) {
+    if (one.output.elements() == 0) return;
+    if (one.key.elements() > 0) return function_(acl, one);
+    acl.call(kFill, acl.tensor(one.output), acl.scalar(0));  // nobody sees anything
+    if (one.lse.defined()) acl.call(kFill, acl.tensor(one.lse), acl.scalar(-std::numeric_limits<double>::infinity()));
+  };
   const Shape& q = call.query.shape();
   const std::int64_t keys = call.key.shape()[1];
   const bool whole = static_cast<std::int64_t>(call.sequences.size()) == q[0] &&
                      std::all_of(call.sequences.begin(), call.sequences.end(), [&](const AttentionSequence& s) {
                        return s.query_begin == 0 && s.queries == q[1] && s.key_begin == 0 && s.keys == keys;
                      });
-  if (whole) {
-    if (call.output.elements() > 0) function_(acl, call);
-    return;
-  }
-  for (const AttentionSequence& s : call.sequences) {
-    if (s.queries == 0) continue;
-    const auto part = [&](const Tensor& x, std::int64_t begin, std::int64_t count) {
-      return x.sliced(0, s.batch, s.batch + 1).sliced(1, begin, begin + count);
-    };
-    AttentionCall one = call;
-    one.query = part(call.query, s.query_begin, s.queries);
-    one.key = part(call.key, s.key_begin, s.keys);
-    one.value = part(call.value, s.key_begin, s.keys);
-    one.output = part(call.output, s.query_begin, s.queries);
-    if (call.lse.defined())
-      one.lse = call.lse.sliced(0, s.batch, s.batch + 1).sliced(2, s.query_begin, s.query_begin + s.queries);
-    function_(acl, one);
-  }
+  if (whole) return run_one(call);
+  for (const AttentionSequence& s : call.sequences) run_one(part_of(call, s));
 }
 
-AttentionRefusal refuse_fused(const AttentionProblem& p) {
+/// Runs a fused operator into y: a dense tensor of the operands' dtype.
+void into_fused(AclCaller& acl, const AttentionCall& call, const std::function<void(const Tensor& y)>& compute) {
+  if (call.output.is_dense() && call.output.dtype() == call.query.dtype()) return compute(call.output);
+  const Tensor whole = acl.temporary(call.output.shape(), call.query.dtype());
+  compute(whole);
+  acl.copy(whole, call.output);
+}
+
+AttentionRefusal refuse_fused(const AttentionProblem& p, const SocCapabilities& chip) {
   constexpr std::int64_t kWidest = 512;
   constexpr std::int64_t kMostHeads = 256;
   constexpr std::int64_t kWidestRow = 65535;
   if (p.dtype == DType::f32) return "takes bfloat16 and float16 only";
+  if (p.dtype == DType::bf16 && !chip.bf16) return fmt::format("{} has no bfloat16", chip.name);
   if (p.value_dim != p.head_dim) return "takes values as wide as keys only";
   if (p.head_dim % 16 != 0 || p.head_dim > kWidest) return "takes head dims that are multiples of 16 up to 512 only";
   if (p.heads > kMostHeads || p.heads * p.head_dim >= kWidestRow)
@@ -64,7 +83,6 @@ AttentionRefusal refuse_fused(const AttentionProblem& p) {
   if (p.mask == MaskKind::additive) return "does not take a mask that is added: it would be rounded to the dtype";
   if (p.mask != MaskKind::none && p.mask_heads) return "takes masks that all heads share only";
   if (p.mask != MaskKind::none && p.causal) return "takes a mask or causality, not both";
-  if (p.keys == 0) return "takes at least one key";
   if (p.varlen && p.lse) return "returns no LSE of packed sequences, of which some may be empty";
   if (p.varlen && p.causal) return "takes causal sequences of one length only";
   if (p.lse && (p.mask != MaskKind::none || (p.causal && p.queries > p.keys)))

@@ -32,7 +32,8 @@ std::shared_ptr<const AttentionKernel> prompt_flash_attention_kernel(const Atten
 std::shared_ptr<const AttentionKernel> laser_attention_kernel(const AttentionSupport& support);
 std::shared_ptr<const AttentionKernel> math_attention_kernel(const AttentionSupport& support);
 
-/// A runner made of one function, which is called for a batch whose sequences are alike, or for each sequence.
+/// A runner made of one function, which is called for a batch whose sequences are alike, or for each sequence,
+/// always with keys.
 class AclAttentionRunner final : public AttentionRunner {
  public:
   using Function = std::function<void(AclCaller& acl, const AttentionCall& call)>;
@@ -44,9 +45,14 @@ class AclAttentionRunner final : public AttentionRunner {
   Function function_;
 };
 
-/// What the fused operators refuse alike: float32, masks that are added or differ between heads, causality with a mask,
-/// values of another width than keys, an LSE of rows that may see nothing, heads that they do not take.
-AttentionRefusal refuse_fused(const AttentionProblem& problem);
+/// Runs a fused operator into memory that it takes: dense, of the operands' dtype. A partial result in float32 has been
+/// rounded to it.
+void into_fused(AclCaller& acl, const AttentionCall& call, const std::function<void(const Tensor& y)>& compute);
+
+/// What the fused operators refuse alike: float32, bfloat16 where the chip has none, masks that are added or differ
+/// between heads, causality with a mask, values of another width than keys, an LSE of rows that may see nothing, heads
+/// that they do not take.
+AttentionRefusal refuse_fused(const AttentionProblem& problem, const SocCapabilities& chip);
 
 /// A mask (boolean, true = keep) as the fused operators take it: [B or 1, 1, Sq, Sk], true = hidden.
 Tensor hidden_mask(AclCaller& acl, const Tensor& mask, std::int64_t queries, std::int64_t keys);

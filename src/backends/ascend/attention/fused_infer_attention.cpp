@@ -36,7 +36,9 @@ class FusedInferAttention final : public AttentionKernel {
     if (!support_.has(operator_name())) return fmt::format("this version of CANN has no {}", operator_name());
     return std::nullopt;
   }
-  AttentionRefusal supports(const AttentionProblem& problem) const override { return refuse_fused(problem); }
+  AttentionRefusal supports(const AttentionProblem& problem) const override {
+    return refuse_fused(problem, support_.capabilities());
+  }
 
   std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, const AttentionTiling& /*tiling*/,
                                         int /*threads*/) const override {
@@ -70,7 +72,7 @@ class FusedInferAttention final : public AttentionKernel {
     const bool wants_lse = call.lse.defined();
     const Tensor lse = wants_lse ? acl.temporary({q[0], q[2], q[1], 1}, DType::f32) : Tensor();
     std::string layout = o.layout;
-    acl.into(call.output, [&](const Tensor& y) {
+    into_fused(acl, call, [&](const Tensor& y) {
       aclTensor* const query = acl.tensor(o.query);
       aclTensorList* const key = acl.list({&o.key, 1});
       aclTensorList* const value = acl.list({&o.value, 1});

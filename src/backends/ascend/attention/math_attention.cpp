@@ -68,11 +68,6 @@ class MathAttention final : public AttentionKernel {
   static void run(AclCaller& acl, const AttentionCall& call, const Tensor& triangle, std::int8_t math) {
     const Shape& q = call.query.shape();
     const Shape& k = call.key.shape();
-    if (k[1] == 0 || k[2] == 0) {
-      acl.call(kFill, acl.tensor(call.output), acl.scalar(0));
-      if (call.lse.defined()) acl.call(kFill, acl.tensor(call.lse), acl.scalar(-kInfinity));
-      return;
-    }
     const std::int64_t group = q[2] / k[2];
     const std::int64_t score_bytes = group * q[1] * k[1] * static_cast<std::int64_t>(sizeof(float));
     const std::int64_t at_once =

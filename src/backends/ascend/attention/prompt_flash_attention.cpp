@@ -32,7 +32,7 @@ class PromptFlashAttention final : public AttentionKernel {
   }
 
   AttentionRefusal supports(const AttentionProblem& p) const override {
-    if (auto refusal = refuse_fused(p)) return refusal;
+    if (auto refusal = refuse_fused(p, support_.capabilities())) return refusal;
     if (p.lse) return "returns no LSE";
     if (p.causal) return "takes no causal attention";
     if (support_.capabilities().generation == SocGeneration::ascend310p) {
@@ -58,7 +58,7 @@ class PromptFlashAttention final : public AttentionKernel {
     const std::int64_t precise = call.mask.defined() && q[1] > 1 ? kHighPrecisionEmptyRows : kHighPrecision;
     const std::int64_t key_heads = k[2] == q[2] ? 0 : k[2];  // 0: as many as of the query
     std::string layout = o.layout;
-    acl.into(call.output, [&](const Tensor& y) {
+    into_fused(acl, call, [&](const Tensor& y) {
       acl.call(kPromptFlashAttention, acl.tensor(o.query), acl.tensor(o.key), acl.tensor(o.value), nullptr,
                acl.tensor(mask), nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, q[2], call.scale,
                kNoWindow, kNoWindow, layout.data(), key_heads, kWholeMask, precise, acl.tensor(y));

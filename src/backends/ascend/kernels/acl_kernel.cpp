@@ -6,12 +6,15 @@ namespace rondo::ascend {
 
 Refusal refuse_unless(const KernelRequest& request, std::size_t data_inputs, std::initializer_list<const char*> calls) {
   const auto& runtime = static_cast<const AscendRuntime&>(request.device->runtime());
+  bool has_bf16 = false;  // stored weights are converted before they come here
+  for (const KernelInput& input : request.inputs)
+    has_bf16 = has_bf16 || (input.weight.empty() && input.prototype.dtype() == DType::bf16);
+  for (const Tensor& output : request.outputs) has_bf16 = has_bf16 || output.dtype() == DType::bf16;
+  if (has_bf16 && !runtime.has_bf16()) return fmt::format("{} has no bfloat16", runtime.capabilities().name);
   for (std::size_t i = 0; i < data_inputs; ++i) {
     const DType dtype = request.inputs[i].prototype.dtype();
     if (dtype != DType::f32 && dtype != DType::bf16 && dtype != DType::f16)
       return "takes float32, bfloat16 and float16 only";
-    if (dtype == DType::bf16 && !runtime.has_bf16())
-      return fmt::format("{} has no bfloat16", runtime.capabilities().name);
     if (dtype != request.inputs[0].prototype.dtype()) return "takes inputs of one dtype only";
   }
   for (const char* call : calls) {

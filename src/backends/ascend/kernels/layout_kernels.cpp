@@ -7,11 +7,7 @@
 namespace rondo::ascend {
 namespace {
 
-Refusal supports(const KernelRequest& request) {
-  const auto& runtime = static_cast<const AscendRuntime&>(request.device->runtime());
-  if (runtime.library().find(kCopy.name) == nullptr) return "this version of CANN has no aclnnInplaceCopy";
-  return std::nullopt;
-}
+Refusal supports(const KernelRequest& request) { return refuse_unless(request, 0, {kCopy.name}); }
 
 /// Of an input whose strides allow no view.
 std::unique_ptr<Kernel> make_reshape(const KernelRequest& /*request*/) {

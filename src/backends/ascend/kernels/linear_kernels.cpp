@@ -13,14 +13,17 @@ const LinearOp& op_of(const KernelRequest& request) { return static_cast<const L
 
 Tensor as_rows(const Tensor& x) { return x.reshaped({x.shape().rows(), x.shape().back()}); }
 
-/// What follows a product [M, N]: activation, or gate and residual.
-void finish(AclCaller& acl, const LinearOp& op, const Tensor& product, std::span<const Tensor> inputs,
-            const Tensor& y) {
-  if (op.gated()) {
-    return acl.multiply_add(inputs[LinearOp::kResidual], with_token_axis(inputs[LinearOp::kGate]), product, y);
+/// What follows a product: activation, gate and residual, gaps between y's rows.
+void finish(AclCaller& acl, const LinearOp& op, Tensor product, std::span<const Tensor> inputs, const Tensor& y) {
+  if (op.activation() && !op.gated()) return activate(acl, *op.activation(), product, y);
+  if (op.activation()) {
+    const Tensor activated = acl.temporary(product.shape(), product.dtype());
+    activate(acl, *op.activation(), product, activated);
+    product = activated;
   }
-  if (op.activation()) return activate(acl, *op.activation(), product, y);
-  acl.copy(product, y);
+  if (!op.gated()) return acl.copy(product, y);
+  const Tensor gate = parameter_in(acl, {}, with_token_axis(inputs[LinearOp::kGate]), product.dtype());
+  acl.multiply_add(inputs[LinearOp::kResidual], gate, product, y);
 }
 
 /// Whether y itself can take the product.

@@ -8,31 +8,42 @@
 namespace rondo::ascend {
 namespace {
 
+/// Indices within [0, count): CANN does not look, and reads whatever lies there.
+Tensor clamped(AclCaller& acl, const Tensor& indices, std::int64_t count) {
+  const Tensor safe = acl.temporary(indices.shape(), indices.dtype());
+  acl.call(kClamp, acl.tensor(indices), acl.scalar(0, DType::s64),
+           acl.scalar(static_cast<double>(count - 1), DType::s64), acl.tensor(safe));
+  return safe;
+}
+
 Refusal supports_embedding(const KernelRequest& request) {
   const Tensor& table = request.inputs[1].prototype;
   if (table.dtype() != DType::f32 && table.dtype() != DType::bf16 && table.dtype() != DType::f16)
     return "takes float32, bfloat16 and float16 tables only";
-  return refuse_unless(request, 0, {kEmbedding.name, kCopy.name});
+  return refuse_unless(request, 0, {kEmbedding.name, kClamp.name, kCopy.name});
 }
 
 std::unique_ptr<Kernel> make_embedding(const KernelRequest& request) {
   const Tensor table = parameter(request, 1, request.outputs[0].dtype());
   return make_acl_kernel([table](AclCaller& acl, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
     const Tensor rows = parameter_in(acl, table, inputs[1], outputs[0].dtype());
-    const Tensor ids = acl.dense(inputs[0]);
+    const Tensor ids = clamped(acl, inputs[0], rows.shape()[0]);
     acl.into(outputs[0],
              [&](const Tensor& y) { acl.call(kEmbedding, acl.tensor(rows), acl.tensor(ids), acl.tensor(y)); });
   });
 }
 
-Refusal supports_select(const KernelRequest& request) { return refuse_unless(request, 1, {kIndexSelect.name}); }
+Refusal supports_select(const KernelRequest& request) {
+  return refuse_unless(request, 1, {kIndexSelect.name, kClamp.name});
+}
 
 std::unique_ptr<Kernel> make_select_row(const KernelRequest& /*request*/) {
   return make_acl_kernel([](AclCaller& acl, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
     const Shape& s = inputs[0].shape();
+    const Tensor index = clamped(acl, inputs[1], s[1]);
     for (std::int64_t b = 0; b < s[0]; ++b) {
       const Tensor rows = acl.dense(inputs[0].sliced(0, b, b + 1)).reshaped({s[1], s[2]});
-      acl.call(kIndexSelect, acl.tensor(rows), 0, acl.tensor(inputs[1].sliced(0, b, b + 1)),
+      acl.call(kIndexSelect, acl.tensor(rows), 0, acl.tensor(index.sliced(0, b, b + 1)),
                acl.tensor(outputs[0].sliced(0, b, b + 1)));
     }
   });

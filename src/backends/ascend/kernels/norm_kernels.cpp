@@ -1,5 +1,7 @@
 // Norms, alone and with what comes before or after them, rotary embedding, modulation and gates.
+#include <algorithm>
 #include <array>
+#include <optional>
 
 #include "backends/ascend/kernels/acl_kernel.h"
 #include "ops/fused_norms.h"
@@ -10,8 +12,10 @@
 namespace rondo::ascend {
 namespace {
 
-/// Weights of norms: float32 beside any dtype, which RmsNorm and LayerNorm take so.
-constexpr DType kNormParameter = DType::f32;
+/// Weights of norms stay float32 beside any dtype where the chip's norms take them so.
+DType parameter_dtype(const KernelRequest& request) {
+  return capabilities_of(request).bf16 ? DType::f32 : request.inputs[0].prototype.dtype();
+}
 
 bool overlaps(const Tensor& x, const Tensor& y) { return x.data() == y.data(); }
 
@@ -24,11 +28,47 @@ void into_apart(AclCaller& acl, const Tensor& x, const Tensor& y, const Compute&
   acl.copy(whole, y);
 }
 
-Tensor ones(const KernelRequest& request, std::int64_t width) {
-  Tensor one = Tensor::empty({width}, kNormParameter);
+/// The weight of a norm that has none.
+Tensor ones(const KernelRequest& request, DType dtype) {
+  const std::int64_t width = request.inputs[0].prototype.shape().back();
+  Tensor one = Tensor::empty({width}, DType::f32);
   std::fill_n(one.as<float>(), width, 1.0F);
-  return request.device->upload(one);
+  return request.device->upload(one.to(dtype));
 }
+
+/// A norm's parameter: input `index` of the request, or of a run.
+class NormParameter {
+ public:
+  NormParameter(const KernelRequest& request, std::size_t index, DType dtype)
+      : index_(index), dtype_(dtype), known_(parameter(request, index, dtype)) {}
+  Tensor in(AclCaller& acl, std::span<const Tensor> inputs) const {
+    return parameter_in(acl, known_, inputs[index_], dtype_);
+  }
+
+ private:
+  std::size_t index_;
+  DType dtype_;
+  Tensor known_;
+};
+
+/// The RMSNorm's weight, ones where input `index` is not there.
+class RmsWeight {
+ public:
+  RmsWeight(const KernelRequest& request, std::size_t index, DType dtype) {
+    if (request.inputs.size() > index) {
+      given_.emplace(request, index, dtype);
+    } else {
+      ones_ = ones(request, dtype);
+    }
+  }
+  Tensor in(AclCaller& acl, std::span<const Tensor> inputs) const { return given_ ? given_->in(acl, inputs) : ones_; }
+
+ private:
+  std::optional<NormParameter> given_;
+  Tensor ones_;
+};
+
+Tensor in_dtype(AclCaller& acl, const Tensor& tensor, DType dtype) { return parameter_in(acl, {}, tensor, dtype); }
 
 void rms_norm(AclCaller& acl, const Tensor& x, const Tensor& weight, double eps, const Tensor& y) {
   Shape rows = x.shape();
@@ -44,12 +84,16 @@ void layer_norm(AclCaller& acl, const Tensor& x, const Tensor& weight, const Ten
            nullptr, nullptr);
 }
 
-/// x * (1 + scale) + shift
+/// x * (1 + scale) + shift; y may be narrower than x.
 void modulate(AclCaller& acl, const Tensor& x, const Tensor& scale, const Tensor& shift, const Tensor& y) {
-  const Tensor wide_scale = with_token_axis(scale);
-  const Tensor factor = acl.temporary(wide_scale.shape(), x.dtype());
-  acl.add_scalar(wide_scale, 1, factor);
-  acl.multiply_add(with_token_axis(shift), x, factor, y);
+  if (y.dtype() != x.dtype()) {
+    const Tensor wide = acl.temporary(x.shape(), x.dtype());
+    modulate(acl, x, scale, shift, wide);
+    return acl.copy(wide, y);
+  }
+  const Tensor factor = acl.temporary(with_token_axis(scale).shape(), x.dtype());
+  acl.add_scalar(in_dtype(acl, with_token_axis(scale), x.dtype()), 1, factor);
+  acl.multiply_add(in_dtype(acl, with_token_axis(shift), x.dtype()), x, factor, y);
 }
 
 /// The tables [S, D] or [S, D / 2] as [1, S, 1, D] in x's dtype: each value stands where its element is.
@@ -70,7 +114,13 @@ Tensor full_table(AclCaller& acl, const Tensor& table, std::int64_t head_dim, Ro
   return full;
 }
 
+/// In float32: tables rounded to bfloat16 would cost half of its digits. y may be narrower.
 void rotate(AclCaller& acl, const Tensor& x, const Tensor& cos, const Tensor& sin, RotaryMode mode, const Tensor& y) {
+  if (y.dtype() != x.dtype()) {
+    const Tensor wide = acl.temporary(x.shape(), x.dtype());
+    rotate(acl, x, cos, sin, mode, wide);
+    return acl.copy(wide, y);
+  }
   const std::int64_t head_dim = x.shape().back();
   const Tensor c = full_table(acl, cos, head_dim, mode, x.dtype());
   const Tensor s = full_table(acl, sin, head_dim, mode, x.dtype());
@@ -107,82 +157,83 @@ Refusal supports_rotation(const KernelRequest& request) {
 }
 
 std::unique_ptr<Kernel> make_rms_norm(const KernelRequest& request) {
-  const double eps = static_cast<const RmsNormOp&>(request.op).eps();
-  const bool has_weight = request.inputs.size() > 1;
-  const Tensor weight =
-      has_weight ? parameter(request, 1, kNormParameter) : ones(request, request.inputs[0].prototype.shape().back());
-  return make_acl_kernel([=](AclCaller& acl, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
-    const Tensor w = has_weight ? parameter_in(acl, weight, inputs[1], kNormParameter) : weight;
-    into_apart(acl, inputs[0], outputs[0], [&](const Tensor& y) { rms_norm(acl, inputs[0], w, eps, y); });
-  });
+  return make_acl_kernel(
+      [eps = static_cast<const RmsNormOp&>(request.op).eps(), weight = RmsWeight(request, 1, parameter_dtype(request))](
+          AclCaller& acl, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
+        const Tensor w = weight.in(acl, inputs);
+        into_apart(acl, inputs[0], outputs[0], [&](const Tensor& y) { rms_norm(acl, inputs[0], w, eps, y); });
+      });
 }
 
 std::unique_ptr<Kernel> make_add_rms_norm(const KernelRequest& request) {
-  const double eps = static_cast<const AddRmsNormOp&>(request.op).eps();
-  const bool has_weight = request.inputs.size() > 2;
-  const Tensor weight =
-      has_weight ? parameter(request, 2, kNormParameter) : ones(request, request.inputs[0].prototype.shape().back());
-  return make_acl_kernel([=](AclCaller& acl, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
+  return make_acl_kernel([eps = static_cast<const AddRmsNormOp&>(request.op).eps(),
+                          weight = RmsWeight(request, 2, parameter_dtype(request))](
+                             AclCaller& acl, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
     acl.add(inputs[0], inputs[1], outputs[1]);
-    const Tensor w = has_weight ? parameter_in(acl, weight, inputs[2], kNormParameter) : weight;
+    const Tensor w = weight.in(acl, inputs);
     into_apart(acl, outputs[1], outputs[0], [&](const Tensor& y) { rms_norm(acl, outputs[1], w, eps, y); });
   });
 }
 
 std::unique_ptr<Kernel> make_rms_norm_rope(const KernelRequest& request) {
   const auto& op = static_cast<const RmsNormRopeOp&>(request.op);
-  const bool has_weight = request.inputs.size() > 3;
-  const Tensor weight =
-      has_weight ? parameter(request, 3, kNormParameter) : ones(request, request.inputs[0].prototype.shape().back());
-  return make_acl_kernel(
-      [=, eps = op.eps(), mode = op.mode()](AclCaller& acl, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
-        const Tensor w = has_weight ? parameter_in(acl, weight, inputs[3], kNormParameter) : weight;
-        const Tensor normed = acl.temporary(inputs[0].shape(), inputs[0].dtype());
-        rms_norm(acl, inputs[0], w, eps, normed);
-        rotate(acl, normed, inputs[1], inputs[2], mode, outputs[0]);
-      });
+  return make_acl_kernel([eps = op.eps(), mode = op.mode(), weight = RmsWeight(request, 3, DType::f32)](
+                             AclCaller& acl, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
+    const Tensor x = in_dtype(acl, inputs[0], DType::f32);
+    const Tensor normed = acl.temporary(x.shape(), DType::f32);
+    rms_norm(acl, x, weight.in(acl, inputs), eps, normed);
+    rotate(acl, normed, inputs[1], inputs[2], mode, outputs[0]);
+  });
 }
 
 std::unique_ptr<Kernel> make_rope(const KernelRequest& request) {
   return make_acl_kernel([mode = static_cast<const RopeOp&>(request.op).mode()](
                              AclCaller& acl, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
-    rotate(acl, inputs[0], inputs[1], inputs[2], mode, outputs[0]);
+    rotate(acl, in_dtype(acl, inputs[0], DType::f32), inputs[1], inputs[2], mode, outputs[0]);
   });
 }
+
+/// Weight and bias of a LayerNorm from input `first` on, or neither.
+struct AffineParameters {
+  AffineParameters(const KernelRequest& request, std::size_t first, DType dtype) {
+    if (request.inputs.size() <= first) return;
+    weight.emplace(request, first, dtype);
+    bias.emplace(request, first + 1, dtype);
+  }
+  void norm(AclCaller& acl, const Tensor& x, std::span<const Tensor> inputs, double eps, const Tensor& y) const {
+    layer_norm(acl, x, weight ? weight->in(acl, inputs) : Tensor(), bias ? bias->in(acl, inputs) : Tensor(), eps, y);
+  }
+  std::optional<NormParameter> weight;
+  std::optional<NormParameter> bias;
+};
 
 std::unique_ptr<Kernel> make_layer_norm(const KernelRequest& request) {
-  const double eps = static_cast<const LayerNormOp&>(request.op).eps();
-  const bool affine = request.inputs.size() > 1;
-  const Tensor weight = affine ? parameter(request, 1, kNormParameter) : Tensor();
-  const Tensor bias = affine ? parameter(request, 2, kNormParameter) : Tensor();
-  return make_acl_kernel([=](AclCaller& acl, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
-    const Tensor w = affine ? parameter_in(acl, weight, inputs[1], kNormParameter) : Tensor();
-    const Tensor b = affine ? parameter_in(acl, bias, inputs[2], kNormParameter) : Tensor();
-    into_apart(acl, inputs[0], outputs[0], [&](const Tensor& y) { layer_norm(acl, inputs[0], w, b, eps, y); });
+  return make_acl_kernel([eps = static_cast<const LayerNormOp&>(request.op).eps(),
+                          affine = AffineParameters(request, 1, parameter_dtype(request))](
+                             AclCaller& acl, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
+    into_apart(acl, inputs[0], outputs[0], [&](const Tensor& y) { affine.norm(acl, inputs[0], inputs, eps, y); });
   });
 }
 
-/// By AdaLayerNorm where this CANN has it and the shapes are its own, else LayerNorm and a modulation.
+/// By AdaLayerNorm where this CANN has it and the shapes are its own, else LayerNorm and a modulation in float32.
 std::unique_ptr<Kernel> make_adaptive_norm(const KernelRequest& request) {
-  const double eps = static_cast<const LayerNormScaleShiftOp&>(request.op).eps();
-  const bool affine = request.inputs.size() > 3;
-  const Tensor weight = affine ? parameter(request, 3, kNormParameter) : Tensor();
-  const Tensor bias = affine ? parameter(request, 4, kNormParameter) : Tensor();
-  return make_acl_kernel([=](AclCaller& acl, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
+  const bool fused = capabilities_of(request).bf16 && request.inputs.size() <= 3;
+  return make_acl_kernel([eps = static_cast<const LayerNormScaleShiftOp&>(request.op).eps(), fused,
+                          affine = AffineParameters(request, 3, DType::f32)](
+                             AclCaller& acl, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
     const Tensor& x = inputs[0];
     const bool one_a_batch = with_token_axis(inputs[1]).shape()[1] == 1 && with_token_axis(inputs[2]).shape()[1] == 1;
-    if (!affine && one_a_batch && acl.has(kAdaLayerNorm.name)) {
-      const Tensor scale = acl.dense(with_token_axis(inputs[1]));
-      const Tensor shift = acl.dense(with_token_axis(inputs[2]));
+    if (fused && one_a_batch && acl.has(kAdaLayerNorm.name)) {
+      const Tensor scale = in_dtype(acl, acl.dense(with_token_axis(inputs[1])), x.dtype());
+      const Tensor shift = in_dtype(acl, acl.dense(with_token_axis(inputs[2])), x.dtype());
       return into_apart(acl, x, outputs[0], [&](const Tensor& y) {
         acl.call(kAdaLayerNorm, acl.tensor(x), acl.tensor(scale), acl.tensor(shift), nullptr, nullptr, eps,
-                 acl.tensor(y));
+                 acl.tensor(y), nullptr, nullptr);
       });
     }
-    const Tensor w = affine ? parameter_in(acl, weight, inputs[3], kNormParameter) : Tensor();
-    const Tensor b = affine ? parameter_in(acl, bias, inputs[4], kNormParameter) : Tensor();
-    const Tensor normed = acl.temporary(x.shape(), x.dtype());
-    layer_norm(acl, x, w, b, eps, normed);
+    const Tensor wide = in_dtype(acl, x, DType::f32);
+    const Tensor normed = acl.temporary(x.shape(), DType::f32);
+    affine.norm(acl, wide, inputs, eps, normed);
     modulate(acl, normed, inputs[1], inputs[2], outputs[0]);
   });
 }
@@ -195,7 +246,8 @@ std::unique_ptr<Kernel> make_modulate(const KernelRequest& /*request*/) {
 
 std::unique_ptr<Kernel> make_gated_add(const KernelRequest& /*request*/) {
   return make_acl_kernel([](AclCaller& acl, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
-    acl.multiply_add(inputs[0], with_token_axis(inputs[1]), inputs[2], outputs[0]);
+    const Tensor gate = in_dtype(acl, with_token_axis(inputs[1]), inputs[0].dtype());
+    acl.multiply_add(inputs[0], gate, inputs[2], outputs[0]);
   });
 }
 
@@ -210,7 +262,7 @@ Refusal supports_rms_norm_rope(const KernelRequest& request) {
   return norm ? norm : supports_rotation(request);
 }
 Refusal supports_gate(const KernelRequest& request) {
-  return refuse_unless(request, 3, {kAddcmul.name, kAddScalar.name});
+  return refuse_unless(request, 1, {kAddcmul.name, kAddScalar.name, kCopy.name});
 }
 
 constexpr std::array kEntries{

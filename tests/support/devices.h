@@ -1,0 +1,30 @@
+// The device that tests run on: the CPU, or what RONDO_TEST_DEVICE names.
+#pragma once
+
+#include <string>
+
+#include "attention/random_attention.h"
+#include "graph/plan.h"
+#include "rondo/attention.h"
+#include "rondo/device.h"
+
+namespace rondo::test {
+
+Device test_device();
+
+/// Why it is not there; empty when it is.
+std::string missing_test_device();
+
+/// A plan's target on it.
+PlanTarget test_target(int threads);
+
+/// The operands there, and a result from there.
+RandomAttention on_test_device(RandomAttention operands);
+AttentionResult on_cpu(const AttentionResult& result);
+
+/// Notes that a kernel of the device ran this operator, and says at the end which operators of the device none ran,
+/// where any did.
+void note_device_operator(std::string_view op);
+std::vector<std::string> device_operators_without_test();
+
+}  // namespace rondo::test
