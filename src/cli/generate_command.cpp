@@ -130,6 +130,8 @@ json component_to_json(const RunReport::Component& c) {
           {"dtype", c.dtype},
           {"weight_bytes", c.weight_bytes},
           {"resident_bytes", c.resident_bytes},
+          {"device", c.device},
+          {"placement", c.placement},
           {"arena_bytes", c.arena_bytes},
           {"naive_bytes", c.naive_bytes},
           {"kernels", c.kernels},

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "attention/attention_request.h"
+#include "core/device_name.h"
 #include "core/text.h"
 #include "rondo/error.h"
 
@@ -131,6 +132,11 @@ void RunFlags::add_to(CLI::App& app) {
 PipelineOptions RunFlags::options(const std::optional<std::string>& stored_dtype) const {
   PipelineOptions options;
   options.device = device_.value_or("");
+  try {
+    if (device_ && *device_ != "auto") parse_device(*device_, "--device");
+  } catch (const InvalidArgument& error) {
+    throw UsageError(error.what());
+  }
   options.allow_cpu_fallback = allow_cpu_fallback_;
   const std::string dtype = dtype_ ? *dtype_ : stored_dtype.value_or("auto");
   if (dtype != "auto") {

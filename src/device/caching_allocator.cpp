@@ -58,6 +58,7 @@ void* CachingAllocator::allocate_new(std::size_t bytes) {
   const auto fits = [&] { return limit_ == 0 || statistics_.used_bytes + statistics_.cached_bytes + bytes <= limit_; };
   void* memory = fits() ? runtime_->allocate(bytes) : nullptr;
   if (memory != nullptr) return memory;
+  runtime_->synchronize();  // work may still use what its stream's cache holds
   for (auto& [stream, cache] : cached_) release(cache);
   memory = fits() ? runtime_->allocate(bytes) : nullptr;
   if (memory != nullptr) return memory;

@@ -26,7 +26,7 @@ class CachingAllocator : public std::enable_shared_from_this<CachingAllocator> {
 
   /// Throws DeviceError, with what is in use, where there is not enough once the cache is empty. Nothing is a null.
   std::shared_ptr<void> allocate(std::size_t bytes, const DeviceStream* stream = nullptr);
-  /// Gives the cached blocks back to the device.
+  /// Gives the cached blocks back to the device; no work may be under way on it.
   void release_cached();
   /// The same for those of a stream, which must be done with them: it ends.
   void release_cached(const DeviceStream& stream);

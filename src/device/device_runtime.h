@@ -57,6 +57,8 @@ class DeviceRuntime {
   /// Host memory that copies run from and to without waiting.
   virtual std::shared_ptr<void> allocate_pinned(std::size_t bytes) = 0;
 
+  /// Waits for the work of all streams.
+  virtual void synchronize() = 0;
   virtual std::unique_ptr<DeviceStream> make_stream() = 0;
   virtual std::unique_ptr<DeviceEvent> make_event() = 0;
 

@@ -186,6 +186,15 @@ int aclrtDestroyStream(void* stream) {
   return kSuccess;
 }
 
+int aclrtSynchronizeDevice() {
+  const std::lock_guard guard(lock());
+  const int code = begin("aclrtSynchronizeDevice");
+  for (Stream* stream : state().streams) {
+    if (stream->device == current_device()) stream->run_until(state().tickets);
+  }
+  return code;
+}
+
 int aclrtSynchronizeStream(void* stream) {
   const std::lock_guard guard(lock());
   Stream& waited = state().stream(stream, "aclrtSynchronizeStream");

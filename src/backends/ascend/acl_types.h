@@ -88,6 +88,7 @@ struct HcclMessage {
   X(aclrtMemcpyAsync, AclStatus(void*, std::size_t, const void*, std::size_t, AclCopyKind, AclStream))         \
   X(aclrtMemcpy2dAsync,                                                                                        \
     AclStatus(void*, std::size_t, const void*, std::size_t, std::size_t, std::size_t, AclCopyKind, AclStream)) \
+  X(aclrtSynchronizeDevice, AclStatus())                                                                       \
   X(aclrtCreateStream, AclStatus(AclStream*))                                                                  \
   X(aclrtDestroyStream, AclStatus(AclStream))                                                                  \
   X(aclrtSynchronizeStream, AclStatus(AclStream))                                                              \

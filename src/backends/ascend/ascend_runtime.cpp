@@ -109,6 +109,11 @@ std::shared_ptr<void> AscendRuntime::allocate_pinned(std::size_t bytes) {
           }};
 }
 
+void AscendRuntime::synchronize() {
+  use();
+  library_->check(library_->aclrtSynchronizeDevice(), "aclrtSynchronizeDevice", index_);
+}
+
 std::unique_ptr<DeviceStream> AscendRuntime::make_stream() { return std::make_unique<AscendStream>(*this); }
 
 std::unique_ptr<DeviceEvent> AscendRuntime::make_event() { return std::make_unique<AscendEvent>(*this); }

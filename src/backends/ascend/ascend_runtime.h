@@ -22,6 +22,7 @@ class AscendRuntime final : public DeviceRuntime {
   void* allocate(std::size_t bytes) override;
   void release(void* memory) noexcept override;
   std::shared_ptr<void> allocate_pinned(std::size_t bytes) override;
+  void synchronize() override;
   std::unique_ptr<DeviceStream> make_stream() override;
   std::unique_ptr<DeviceEvent> make_event() override;
   void copy(const RowCopy& rows, CopyKind kind, DeviceStream& stream) override;

@@ -60,6 +60,13 @@ inline Dims broadcast_dims(const Dims& a, const Dims& b) {
   return wide;
 }
 
+/// cubeMathType: float32 keeps its precision with 0 where the chip multiplies it; elsewhere 1 allows less.
+inline std::string math_rule(const aclTensor* x, std::int8_t math) {
+  const bool f32 = x != nullptr && x->dtype == Dtype::float32;
+  return rule(math >= 0 && math <= 3, "cubeMathType", !f32 || soc_has_bfloat16() || math == 1,
+              "this chip takes float32 with cubeMathType 1 only", f32 || math <= 1, "cubeMathType is for float32 only");
+}
+
 /// c [m, n] = a [m, k] b [k, n], row-major floats, sums in float.
 void multiply_matrices(const float* a, const float* b, float* c, std::int64_t m, std::int64_t k, std::int64_t n);
 

@@ -1,0 +1,167 @@
+"""Devices as a person meets them: found, missing, forced, disabled, failing. Ascend is played by its simulator, which
+ends the process with 97 where CANN's rules are broken or something is left over: an exit status of 0 says more here."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from support import EMOJI, CommandTest, pixels, rondo
+
+LIBRARIES = Path(os.environ["RONDO_TEST_LIBRARIES"])
+SIMULATOR = LIBRARIES / "ascend_simulator"
+ASCEND = ["--device", "ascend", "--dtype", "float32"]
+
+
+def with_ascend(folder=None, **more):
+    """The environment in which there is an Ascend device; `folder`: a variant of its operators' library."""
+    path = ([str(SIMULATOR / folder)] if folder else []) + [str(SIMULATOR)]
+    return {"env": {**os.environ, "LD_LIBRARY_PATH": ":".join(path), **more}}
+
+
+def without_ascend(**more):
+    return {"env": {**{k: v for k, v in os.environ.items() if k != "LD_LIBRARY_PATH"}, **more}}
+
+
+class DevicesTest(CommandTest):
+    def draw(self, *flags, env=None, name="a.png"):
+        path = self.folder / name
+        result = self.generate("-o", path, *flags, **(env or with_ascend()))
+        self.assertEqual(result.returncode, 0, result.stderr.decode())
+        return [value for row in pixels(path) for value in row]
+
+    def assert_same_picture(self, one, other, most=1):
+        self.assertLessEqual(max(abs(a - b) for a, b in zip(one, other)), most)
+
+    def test_ascend_draws_the_cpus_picture(self):
+        cpu = self.draw("--device", "cpu", "--dtype", "float32")
+        for flags in ([], ["--no-compile"], ["--lanes", 2]):
+            with self.subTest(flags):
+                report = self.folder / "report.json"
+                self.assert_same_picture(self.draw(*ASCEND, *flags, "--report", report), cpu)
+                for component in json.loads(report.read_text())["components"]:
+                    self.assertEqual(component["device"], "ascend:0")
+                    self.assertIn(" 0 on the CPU", component["placement"])
+        # Guidance in one run of two prompts, tiles, on an older CANN.
+        more = ["--true-cfg-scale", 3, "--width", 128, "--height", 160, "--vae-tiling", "on", "--cfg-fusion", "on"]
+        cpu = self.draw("--device", "cpu", "--dtype", "float32", *more)
+        self.assert_same_picture(self.draw(*ASCEND, *more, env=with_ascend("cann80")), cpu)
+
+    def test_bfloat16_and_w8a8_stay_close(self):
+        cpu = self.draw("--device", "cpu", "--dtype", "float32")
+        for flags in (["--dtype", "bfloat16"], ["--dtype", "bfloat16", "--quantize", "w8a8"]):
+            with self.subTest(flags):
+                report = self.folder / "report.json"
+                picture = self.draw("--device", "ascend", *flags, "--report", report)
+                self.assertGreater(40, sum(abs(a - b) for a, b in zip(picture, cpu)) / len(cpu))
+                kernels = " ".join(json.loads(report.read_text())["components"][2]["kernels"])
+                self.assertIn("attention: ascend-fia", kernels)
+                self.assertEqual("quant-matmul" in kernels, "w8a8" in flags)
+
+    def test_chips_say_what_they_lack(self):
+        old = with_ascend(ASCEND_SIMULATOR_SOC="Ascend310P3")
+        self.assert_same_picture(self.draw(*ASCEND, env=old), self.draw("--device", "cpu", "--dtype", "float32"))
+        self.assert_fails(self.generate("--device", "ascend", "--dtype", "bfloat16", "-o", "/dev/null", **old), 1,
+                          "dtype: bfloat16 is given, but Ascend310P3 has no bfloat16")
+        self.assertIn("has no FusedInferAttentionScore", rondo("backends", **old).stdout.decode())
+
+    def test_auto_takes_the_best_that_is_there(self):
+        for env, flags, device in ((with_ascend(), [], "ascend:0"), (with_ascend(RONDO_DEVICE="cpu"), [], "cpu"),
+                                   (with_ascend(RONDO_DEVICE="cpu"), ["--device", "auto"], "ascend:0"),
+                                   (with_ascend(RONDO_DISABLE_BACKENDS="ascend"), [], "cpu"), (without_ascend(), [], "cpu")):
+            with self.subTest(env["env"].get("RONDO_DEVICE"), flags=flags, device=device):
+                result = rondo("inspect", EMOJI, "--dtype", "float32", *flags, **env)
+                self.assertIn(f"would run in float32 on {device}\n", result.stdout.decode(), result.stderr)
+
+    def test_what_is_not_there_is_refused_with_the_reason(self):
+        refuse = lambda part, *flags, env: self.assert_fails(rondo("inspect", EMOJI, *flags, **env), 1, part)
+        refuse("ascend:0 is given, but it is not there", "--device", "ascend", env=without_ascend())
+        refuse("libascendcl.so cannot be opened", "--device", "ascend", env=without_ascend())
+        refuse("disabled by RONDO_DISABLE_BACKENDS", "--device", "ascend", env=with_ascend(RONDO_DISABLE_BACKENDS="ascend"))
+        refuse("there are 1: 0 to 0", "--device", "ascend:1", env=with_ascend())
+        self.assert_fails(rondo("inspect", EMOJI, **with_ascend(RONDO_DEVICE="npu")), 2, "RONDO_DEVICE: 'npu' is given")
+        self.assert_fails(rondo("inspect", EMOJI, "--device", "ascend:x", **with_ascend()), 2, "--device: 'ascend:x' is given")
+        refuse("the driver finds no device", "--device", "ascend", env=with_ascend(ASCEND_SIMULATOR_DEVICES="0"))
+        refuse("aclrtGetDeviceCount failed with 507008", "--device", "ascend",
+               env=with_ascend(ASCEND_SIMULATOR_FAULT="aclrtGetDeviceCount=507008"))
+
+    def test_forced_attention_must_be_able_to(self):
+        forced = lambda name, *flags: self.generate("--attention-backend", name, *flags, "-o", "/dev/null", **with_ascend())
+        self.assert_fails(forced("ascend-fia", *ASCEND), 1, "ascend-fia", "takes bfloat16 and float16 only")
+        self.assert_fails(forced("flash", *ASCEND), 1, "flash", "runs on cpu; the operands are on ascend:0")
+        self.assert_fails(forced("ascend-laser", *ASCEND), 1, "comes with MindIE's custom operators")
+        self.assertEqual(forced("ascend-pfa", "--device", "ascend", "--dtype", "bfloat16").returncode, 0)
+        without = with_ascend(RONDO_DISABLE_BACKENDS="ascend-fia")
+        explained = rondo("backends", "--explain", "q=1x3x80x64 dtype=bf16 device=ascend", **without).stdout.decode()
+        self.assertIn("disabled by RONDO_DISABLE_BACKENDS", explained)
+        self.assertIn("selected: ascend-pfa (first that supports it)", explained)
+
+    def test_doctor_and_backends(self):
+        text = rondo("doctor", **with_ascend(ASCEND_SIMULATOR_DEVICES="2")).stdout.decode()
+        for part in ("librondo_ascend.so", "AscendCL           1.17.0", "ascend:1", "--device auto would take ascend:0"):
+            self.assertIn(part, text)
+        text = rondo("doctor", **without_ascend()).stdout.decode()
+        self.assertIn("libascendcl.so cannot be opened", text)
+        self.assertIn("CANN", text)
+        self.assertIn("--device auto would take cpu", text)
+        backends = rondo("backends", **without_ascend()).stdout.decode()
+        self.assertRegex(backends, r"ascend +plug-in +not used +.*libascendcl.so cannot be opened")
+        quiet = rondo("inspect", EMOJI, **without_ascend(RONDO_LOG="info"))
+        self.assertIn("librondo_ascend.so: not used: libascendcl.so cannot be opened", quiet.stderr.decode())
+
+    def test_plugins_that_do_not_fit(self):
+        for misfit, reason in (("NO_SYMBOL", "it has no symbol rondo_plugin"), ("OTHER_VERSION", "its interface is version 2"),
+                               ("OTHER_BUILD", "it was built with another library (0123456789abcdef"),
+                               ("OLD_DRIVER", "the driver is version 1; 2 is needed")):
+            with self.subTest(misfit):
+                env = without_ascend(RONDO_PLUGIN_PATH=str(LIBRARIES / "plugins" / misfit))
+                backends = rondo("backends", **env)
+                self.assertEqual(backends.returncode, 0)
+                self.assertIn(reason, backends.stdout.decode())
+                self.assert_fails(rondo("inspect", EMOJI, "--device", "cuda", **env), 1, "cuda:0 is given", reason)
+        (self.folder / "librondo_cuda.so").write_text("this is no library")
+        self.assertIn("it cannot be opened", rondo("backends", **without_ascend(RONDO_PLUGIN_PATH=str(self.folder))).stdout.decode())
+
+    def test_of_two_plugins_the_first_is_used(self):
+        plugin = Path(os.environ["RONDO"]).parent / "librondo_ascend.so"
+        shutil.copy(plugin, self.folder)
+        backends = rondo("backends", **with_ascend(RONDO_PLUGIN_PATH=f"{self.folder}:{self.folder}/none")).stdout.decode()
+        self.assertIn(f"in use         {plugin}", backends)
+        self.assertIn(f"not used       {self.folder}/librondo_ascend.so: {plugin} is used", backends)
+
+    def test_what_has_no_kernel_is_named_and_may_run_on_the_cpu(self):
+        env = with_ascend("partial")
+        plan = rondo("inspect", EMOJI, "--plan", *ASCEND, **env).stdout.decode()
+        self.assertRegex(plan, r"no kernel on ascend:0: conv2d \(.*this version of CANN has no aclnnConvolution")
+        refused = self.generate(*ASCEND, "-o", self.folder / "a.png", **env)
+        self.assert_fails(refused, 1, "ascend:0: has no kernel for conv2d", "--allow-cpu-fallback")
+        report = self.folder / "report.json"
+        picture = self.draw(*ASCEND, "--allow-cpu-fallback", "--report", report, env=env)
+        self.assert_same_picture(picture, self.draw("--device", "cpu", "--dtype", "float32"))
+        vae = json.loads(report.read_text())["components"][3]
+        self.assertRegex(vae["placement"], r"copies a run: \d+ to the device \(.* back \(")
+        self.assertNotIn(" 0 on the CPU", vae["placement"])
+
+    def test_failures_of_the_device_are_told(self):
+        def fails(fault, *parts):
+            result = self.generate(*ASCEND, "-o", self.folder / "a.png", **with_ascend(ASCEND_SIMULATOR_FAULT=fault))
+            self.assert_fails(result, 1, *parts)
+            self.assertFalse((self.folder / "a.png").exists())
+
+        fails("aclrtMalloc=207001:40", "ascend:0: out of memory: ", "are in use")
+        fails("aclrtMalloc=507899:40", "ascend:0: aclrtMalloc failed with 507899: a fault that was asked for")
+        fails("aclnnAddmm=561003:5", "ascend:0: aclnnAddmmGetWorkspaceSize failed with 561003")
+        fails("aclnnAddmm.run=361001:30", "ascend:0: aclnnAddmm failed with 361001")
+        fails("aclrtSynchronizeStream=507018:60", "ascend:0: aclrtSynchronizeStream failed with 507018")
+        fails("aclrtMemcpyAsync=507899:30", "aclrtMemcpyAsync failed with 507899")
+        fails("aclrtMallocHost=207001", "aclrtMallocHost failed with 207001")
+        fails("aclrtCreateStream=207008:3", "aclrtCreateStream failed with 207008")
+        fails("aclCreateTensor=1:9", "aclCreateTensor failed")
+
+    def test_memory_limits(self):
+        small = with_ascend(ASCEND_SIMULATOR_MEMORY="3000000")
+        self.assert_fails(self.generate(*ASCEND, "-o", "/dev/null", **small), 1, "needs about", "are available")
+        limited = with_ascend(RONDO_DEVICE_MEMORY_LIMIT="2MB")
+        result = self.generate(*ASCEND, "-o", "/dev/null", **limited)
+        self.assertNotEqual(result.returncode, 0)
+        self.assertIn("rondo: ", result.stderr.decode())
