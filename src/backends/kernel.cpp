@@ -31,6 +31,11 @@ bool wants_reference(std::span<const KernelEntry> entries, std::string_view op) 
 
 }  // namespace
 
+Tensor stored_parameter(const KernelRequest& request, std::size_t index, DType dtype) {
+  const KernelInput& input = request.inputs[index];
+  return input.weight.empty() ? Tensor() : request.weights.get(input.weight, dtype, request.device);
+}
+
 KernelChoice select_kernel(std::span<const KernelEntry> entries, const KernelRequest& request) {
   KernelChoice choice;
   const bool reference_only = request.device == nullptr && wants_reference(entries, request.op.name());

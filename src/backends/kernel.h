@@ -70,6 +70,10 @@ struct KernelEntry {
   std::unique_ptr<Kernel> (*make)(const KernelRequest& request);
 };
 
+/// The request's input `index` in `dtype` on its device, where it is a stored weight: made once, shared. Undefined where
+/// the value is computed: then it is the run's.
+Tensor stored_parameter(const KernelRequest& request, std::size_t index, DType dtype);
+
 /// The entry that takes the request, and the reasons of those that stood before it.
 struct KernelChoice {
   const KernelEntry* entry = nullptr;

@@ -82,6 +82,26 @@ void RelativePositionBiasOp::reference(std::span<const RefTensor> inputs, std::s
   }
 }
 
+Tensor RelativePositionBiasOp::bucket_table(std::int64_t buckets) const {
+  Tensor table = Tensor::empty({length_ * length_}, DType::s32);
+  auto* bucket = table.as<std::int32_t>();
+  for (std::int64_t query = 0; query < length_; ++query) {
+    for (std::int64_t key = 0; key < length_; ++key)
+      *bucket++ = static_cast<std::int32_t>(t5_bucket(key - query, buckets, max_distance_));
+  }
+  return table;
+}
+
+Tensor TimestepSinusoidOp::frequencies(std::int64_t width) {
+  const std::int64_t half = width / 2;
+  Tensor all = Tensor::empty({1, half}, DType::f32);
+  for (std::int64_t i = 0; i < half; ++i) {
+    all.as<float>()[i] =
+        std::exp(static_cast<float>(-std::log(10000.0)) * static_cast<float>(i) / static_cast<float>(half));
+  }
+  return all;
+}
+
 std::vector<TensorType> TimestepSinusoidOp::infer(std::span<const TensorType> inputs) const {
   check_count(inputs, 1, 1);
   check(inputs[0].shape.rank() == 1 && inputs[0].dtype == DType::f32 && width_ % 2 == 0,
@@ -95,12 +115,10 @@ std::vector<TensorType> TimestepSinusoidOp::infer(std::span<const TensorType> in
 
 void TimestepSinusoidOp::reference(std::span<const RefTensor> inputs, std::span<RefTensor> outputs) const {
   const std::int64_t half = width_ / 2;
+  const Tensor each = frequencies(width_);
   for (std::int64_t b = 0; b < inputs[0].shape[0]; ++b) {
     for (std::int64_t i = 0; i < half; ++i) {
-      // The frequency and the angle are rounded to float32, as diffusers computes them: at t = 1000 a float64 angle
-      // would differ by 6e-5.
-      const float exponent = static_cast<float>(-std::log(10000.0)) * static_cast<float>(i) / static_cast<float>(half);
-      const float angle = static_cast<float>(inputs[0].values[b]) * std::exp(exponent);
+      const float angle = static_cast<float>(inputs[0].values[b]) * each.as<float>()[i];  // in float32, too
       outputs[0].values[b * width_ + i] = std::cos(static_cast<double>(angle));
       outputs[0].values[b * width_ + half + i] = std::sin(static_cast<double>(angle));
     }

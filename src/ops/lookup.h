@@ -35,6 +35,8 @@ class RelativePositionBiasOp final : public Operator {
   RelativePositionBiasOp(std::int64_t length, std::int64_t max_distance)
       : length_(length), max_distance_(max_distance) {}
   std::int64_t max_distance() const { return max_distance_; }
+  /// [length * length] int32: the bucket of every query and key.
+  Tensor bucket_table(std::int64_t buckets) const;
   std::string_view name() const override { return "relative_position_bias"; }
   std::string attributes() const override { return fmt::format("length={} max_distance={}", length_, max_distance_); }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;
@@ -52,6 +54,8 @@ std::int64_t t5_bucket(std::int64_t distance, std::int64_t buckets, std::int64_t
 class TimestepSinusoidOp final : public Operator {
  public:
   TimestepSinusoidOp(std::int64_t width, DType dtype) : width_(width), dtype_(dtype) {}
+  /// [1, width / 2] float32, rounded as diffusers rounds them: at t = 1000 a float64 angle would differ by 6e-5.
+  static Tensor frequencies(std::int64_t width);
   std::string_view name() const override { return "timestep_sinusoid"; }
   std::string attributes() const override { return fmt::format("width={} {}", width_, dtype_name(dtype_)); }
   std::vector<TensorType> infer(std::span<const TensorType> inputs) const override;

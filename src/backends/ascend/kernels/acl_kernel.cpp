@@ -23,11 +23,6 @@ Refusal refuse_unless(const KernelRequest& request, std::size_t data_inputs, std
   return std::nullopt;
 }
 
-Tensor parameter(const KernelRequest& request, std::size_t index, DType dtype) {
-  const KernelInput& input = request.inputs[index];
-  return input.weight.empty() ? Tensor() : request.weights.get(input.weight, dtype, request.device);
-}
-
 Tensor parameter_in(AclCaller& acl, const Tensor& known, const Tensor& given, DType dtype) {
   if (known.defined()) return known;
   if (given.dtype() == dtype) return given;

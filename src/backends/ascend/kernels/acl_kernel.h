@@ -36,11 +36,7 @@ inline const SocCapabilities& capabilities_of(const KernelRequest& request) {
 /// The refusal that all share: dtypes that the chip does not compute in, operators that this CANN lacks.
 Refusal refuse_unless(const KernelRequest& request, std::size_t data_inputs, std::initializer_list<const char*> calls);
 
-/// A parameter of the request's input `index` in `dtype`, on the device: a weight's copy there, made once. Undefined
-/// where the value is computed: then it is the run's.
-Tensor parameter(const KernelRequest& request, std::size_t index, DType dtype);
-
-/// The same parameter in a run, in `dtype`.
+/// A parameter in a run, in `dtype`: `known` as stored_parameter() gave it, else as it is given.
 Tensor parameter_in(AclCaller& acl, const Tensor& known, const Tensor& given, DType dtype);
 
 /// A modulation [B, D], [B, 1, D] or [B, S, D] beside x [B, S, D], with three axes.

@@ -38,8 +38,8 @@ std::unique_ptr<Kernel> make(const KernelRequest& request) {
   const LinearOp& op = op_of(request);
   const DType dtype = request.inputs[0].prototype.dtype();
   const bool has_bias = request.inputs.size() > 2;
-  const Tensor weight = parameter(request, 1, dtype);
-  const Tensor bias = has_bias ? parameter(request, 2, dtype) : Tensor();
+  const Tensor weight = stored_parameter(request, 1, dtype);
+  const Tensor bias = has_bias ? stored_parameter(request, 2, dtype) : Tensor();
   return make_acl_kernel(
       [&op, dtype, has_bias, weight, bias](AclCaller& acl, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
         const Tensor x = as_rows(acl.dense(inputs[0]));
@@ -84,7 +84,7 @@ std::unique_ptr<Kernel> make_int8(const KernelRequest& request) {
                            device.upload(quantized.scales.reshaped({quantized.scales.elements()}))};
       });
   const bool has_bias = request.inputs.size() > 2;
-  const Tensor bias = has_bias ? parameter(request, 2, DType::f32) : Tensor();
+  const Tensor bias = has_bias ? stored_parameter(request, 2, DType::f32) : Tensor();
   const Tensor smooth =
       quantization.smooth.defined() ? device.upload(reciprocals(quantization.smooth, dtype)) : Tensor();
   return make_acl_kernel([&op, dtype, has_bias, weight, bias, smooth](AclCaller& acl, std::span<const Tensor> inputs,

@@ -1,6 +1,5 @@
 // Rows by index or position.
 #include <array>
-#include <cmath>
 
 #include "backends/ascend/kernels/acl_kernel.h"
 #include "ops/lookup.h"
@@ -24,7 +23,7 @@ Refusal supports_embedding(const KernelRequest& request) {
 }
 
 std::unique_ptr<Kernel> make_embedding(const KernelRequest& request) {
-  const Tensor table = parameter(request, 1, request.outputs[0].dtype());
+  const Tensor table = stored_parameter(request, 1, request.outputs[0].dtype());
   return make_acl_kernel([table](AclCaller& acl, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
     const Tensor rows = parameter_in(acl, table, inputs[1], outputs[0].dtype());
     const Tensor ids = clamped(acl, inputs[0], rows.shape()[0]);
@@ -58,14 +57,8 @@ std::unique_ptr<Kernel> make_position_bias(const KernelRequest& request) {
   const auto& op = static_cast<const RelativePositionBiasOp&>(request.op);
   const Shape& table_shape = request.inputs[0].prototype.shape();
   const std::int64_t length = request.outputs[0].shape()[2];
-  Tensor buckets = Tensor::empty({length * length}, DType::s32);
-  for (std::int64_t query = 0; query < length; ++query) {
-    for (std::int64_t key = 0; key < length; ++key) {
-      buckets.as<std::int32_t>()[query * length + key] =
-          static_cast<std::int32_t>(t5_bucket(key - query, table_shape[0], op.max_distance()));
-    }
-  }
-  const Tensor table = parameter(request, 0, DType::f32);
+  const Tensor buckets = op.bucket_table(table_shape[0]);
+  const Tensor table = stored_parameter(request, 0, DType::f32);
   return make_acl_kernel([table, length, heads = table_shape[1], index = request.device->upload(buckets)](
                              AclCaller& acl, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
     const Tensor rows = parameter_in(acl, table, inputs[0], DType::f32);
@@ -81,12 +74,7 @@ Refusal supports_sinusoid(const KernelRequest& request) {
 
 std::unique_ptr<Kernel> make_sinusoid(const KernelRequest& request) {
   const std::int64_t half = request.outputs[0].shape().back() / 2;
-  Tensor frequencies = Tensor::empty({1, half}, DType::f32);
-  for (std::int64_t i = 0; i < half; ++i) {  // rounded to float32 as the operator's reference says
-    frequencies.as<float>()[i] =
-        std::exp(static_cast<float>(-std::log(10000.0)) * static_cast<float>(i) / static_cast<float>(half));
-  }
-  return make_acl_kernel([half, frequency = request.device->upload(frequencies)](
+  return make_acl_kernel([half, frequency = request.device->upload(TimestepSinusoidOp::frequencies(2 * half))](
                              AclCaller& acl, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
     const std::int64_t batch = inputs[0].shape()[0];
     const Tensor angle = acl.temporary({batch, half}, DType::f32);

@@ -40,7 +40,7 @@ Tensor ones(const KernelRequest& request, DType dtype) {
 class NormParameter {
  public:
   NormParameter(const KernelRequest& request, std::size_t index, DType dtype)
-      : index_(index), dtype_(dtype), known_(parameter(request, index, dtype)) {}
+      : index_(index), dtype_(dtype), known_(stored_parameter(request, index, dtype)) {}
   Tensor in(AclCaller& acl, std::span<const Tensor> inputs) const {
     return parameter_in(acl, known_, inputs[index_], dtype_);
   }

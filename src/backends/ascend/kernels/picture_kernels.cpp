@@ -24,8 +24,8 @@ std::unique_ptr<Kernel> make_conv2d(const KernelRequest& request) {
   const auto& op = static_cast<const Conv2dOp&>(request.op);
   const DType dtype = request.inputs[0].prototype.dtype();
   const bool has_bias = request.inputs.size() > 2;
-  const Tensor weight = parameter(request, 1, dtype);
-  const Tensor bias = has_bias ? parameter(request, 2, dtype) : Tensor();
+  const Tensor weight = stored_parameter(request, 1, dtype);
+  const Tensor bias = has_bias ? stored_parameter(request, 2, dtype) : Tensor();
   const std::int8_t math = capabilities_of(request).f32_products ? 0 : 1;
   return make_acl_kernel([&op, dtype, has_bias, weight, bias, math](AclCaller& acl, std::span<const Tensor> inputs,
                                                                     std::span<Tensor> outputs) {
@@ -55,8 +55,8 @@ Refusal supports_group_norm(const KernelRequest& request) {
 std::unique_ptr<Kernel> make_group_norm(const KernelRequest& request) {
   const auto& op = static_cast<const GroupNormOp&>(request.op);
   const DType dtype = request.inputs[0].prototype.dtype();
-  const Tensor weight = parameter(request, 1, dtype);
-  const Tensor bias = parameter(request, 2, dtype);
+  const Tensor weight = stored_parameter(request, 1, dtype);
+  const Tensor bias = stored_parameter(request, 2, dtype);
   return make_acl_kernel(
       [&op, dtype, weight, bias](AclCaller& acl, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
         const Tensor w = parameter_in(acl, weight, inputs[1], dtype);

@@ -1,0 +1,227 @@
+// Chooses for each call how wide its loads are and how many threads a row gets, and launches.
+#include "backends/cuda/device/attention.cuh"
+#include "backends/cuda/device/elements.cuh"
+#include "backends/cuda/device/launch.cuh"
+#include "backends/cuda/device/norms.cuh"
+#include "backends/cuda/device/pictures.cuh"
+
+namespace rondo::cuda {
+namespace {
+
+constexpr std::int64_t kMostBlocks = std::int64_t{1} << 20;
+
+unsigned blocks_for(std::int64_t elements) {
+  const std::int64_t blocks = (elements + kBlock - 1) / kBlock;
+  return static_cast<unsigned>(blocks < kMostBlocks ? blocks : kMostBlocks);
+}
+
+std::int64_t count_of(const View& view) {
+  std::int64_t count = 1;
+  for (const std::int64_t extent : view.extent) count *= extent;
+  return count;
+}
+
+int bytes_of(Number number) {
+  switch (number) {
+    case Number::f32:
+    case Number::s32: return 4;
+    case Number::f16:
+    case Number::bf16: return 2;
+    case Number::s64: return 8;
+    default: return 1;
+  }
+}
+
+/// Whether every row begins on 16 bytes and holds whole loads of them.
+bool takes_packs(const RowView& view) {
+  if (view.data == nullptr) return true;
+  const int size = bytes_of(view.number);
+  const std::int64_t pack = 16 / size;
+  bool fits = view.width % pack == 0 && reinterpret_cast<std::uintptr_t>(view.data) % 16 == 0;
+  for (int axis = 0; axis < RowView::kAxes; ++axis)
+    fits = fits && (view.extent[axis] == 1 || view.stride[axis] % pack == 0);
+  return fits;
+}
+
+template <int value>
+struct Constant {
+  static constexpr int kValue = value;
+};
+
+/// Calls visit(pack, packs, threads) for rows of `width`, so that a thread's part fits into its registers.
+template <typename T, typename Visit>
+void with_row_shape(std::int64_t width, bool packed, const Visit& visit) {
+  constexpr int kPack = 16 / sizeof(T);
+  const auto with_packs = [&](auto pack, auto threads) {
+    const std::int64_t once = static_cast<std::int64_t>(decltype(pack)::kValue) * decltype(threads)::kValue;
+    if (width <= once) return visit(pack, Constant<1>{}, threads);
+    if (width <= 2 * once) return visit(pack, Constant<2>{}, threads);
+    if (width <= 4 * once) return visit(pack, Constant<4>{}, threads);
+    if (width <= 8 * once || decltype(pack)::kValue > 1) return visit(pack, Constant<8>{}, threads);
+    return visit(pack, Constant<32>{}, threads);  // kWidestNorm, one by one
+  };
+  constexpr std::int64_t kWarpWidth = 1024;
+  if (packed && width <= kWarpWidth) return with_packs(Constant<kPack>{}, Constant<kWarp>{});
+  if (packed) return with_packs(Constant<kPack>{}, Constant<kBlock>{});
+  if (width <= kWarpWidth) return with_packs(Constant<1>{}, Constant<kWarp>{});
+  with_packs(Constant<1>{}, Constant<kBlock>{});
+}
+
+template <int threads>
+unsigned row_blocks(std::int64_t rows) {
+  return static_cast<unsigned>(threads == kWarp ? (rows + kWarpRows - 1) / kWarpRows : rows);
+}
+constexpr unsigned row_threads(int threads) { return static_cast<unsigned>(threads == kWarp ? kWarp * kWarpRows : threads); }
+
+}  // namespace
+
+void rms_norm(const RowView& x, const RowView& residual, const Vector& weight, float eps, const RowView& y,
+              const RowView& sum, StreamHandle stream) {
+  const bool packed = takes_packs(x) && takes_packs(residual) && takes_packs(y) && takes_packs(sum);
+  with_float_type(x.number, [&](auto type) {
+    using T = decltype(type);
+    with_row_shape<T>(x.width, packed, [&](auto pack, auto packs, auto threads) {
+      constexpr int kThreads = decltype(threads)::kValue;
+      launch(rms_norm_kernel<T, decltype(pack)::kValue, decltype(packs)::kValue, kThreads>,
+             row_blocks<kThreads>(x.rows()), row_threads(kThreads), 0, stream, x, residual, weight, eps, y, sum);
+    });
+  });
+}
+
+void layer_norm(const RowView& x, const Vector& weight, const Vector& bias, const Modulation& scale,
+                const Modulation& shift, std::int64_t tokens, float eps, const RowView& y, StreamHandle stream) {
+  with_float_type(x.number, [&](auto type) {
+    using T = decltype(type);
+    with_row_shape<T>(x.width, takes_packs(x) && takes_packs(y), [&](auto pack, auto packs, auto threads) {
+      constexpr int kThreads = decltype(threads)::kValue;
+      launch(layer_norm_kernel<T, decltype(pack)::kValue, decltype(packs)::kValue, kThreads>,
+             row_blocks<kThreads>(x.rows()), row_threads(kThreads), 0, stream, x, weight, bias, scale, shift, tokens,
+             eps, y);
+    });
+  });
+}
+
+void rotate(const RowView& x, const RotaryTables& tables, bool norms, const Vector& weight, float eps,
+            const RowView& y, StreamHandle stream) {
+  with_float_type(x.number, [&](auto type) {
+    launch(rotate_kernel<decltype(type)>, row_blocks<kWarp>(x.rows()), row_threads(kWarp), 0, stream, x, tables, norms,
+           weight, eps, y);
+  });
+}
+
+void modulate(const RowView& x, const Modulation& scale, const Modulation& shift, std::int64_t tokens,
+              const RowView& y, StreamHandle stream) {
+  with_float_type(x.number, [&](auto type) {
+    launch(modulate_kernel<decltype(type)>, blocks_for(x.rows() * x.width), kBlock, 0, stream, x, scale, shift, tokens,
+           y);
+  });
+}
+
+void gated_add(const RowView& x, const Modulation& gate, const RowView& more, std::int64_t tokens, const RowView& y,
+               StreamHandle stream) {
+  with_float_type(x.number, [&](auto type) {
+    launch(gated_add_kernel<decltype(type)>, blocks_for(x.rows() * x.width), kBlock, 0, stream, x, gate, more, tokens,
+           y);
+  });
+}
+
+void activate(Activation kind, const RowView& x, const RowView& y, StreamHandle stream) {
+  with_float_type(x.number, [&](auto type) {
+    using T = decltype(type);
+    constexpr int kPack = 16 / sizeof(T);
+    if (takes_packs(x) && takes_packs(y)) {
+      launch(activate_kernel<T, kPack>, blocks_for(x.rows() * x.width / kPack), kBlock, 0, stream, kind, x, y);
+    } else {
+      launch(activate_kernel<T, 1>, blocks_for(x.rows() * x.width), kBlock, 0, stream, kind, x, y);
+    }
+  });
+}
+
+void swiglu(const RowView& x, const RowView& y, StreamHandle stream) {
+  with_float_type(x.number, [&](auto type) {
+    launch(swiglu_kernel<decltype(type)>, blocks_for(y.rows() * y.width), kBlock, 0, stream, x, y);
+  });
+}
+
+void combine(Binary kind, const View& a, const View& b, const View& y, StreamHandle stream) {
+  with_float_type(y.number, [&](auto type) {
+    launch(combine_kernel<decltype(type)>, blocks_for(count_of(y)), kBlock, 0, stream, kind, a, b, y);
+  });
+}
+
+void copy(const View& from, const View& to, StreamHandle stream) {
+  const unsigned blocks = blocks_for(count_of(to));
+  if (from.number == to.number) {
+    switch (bytes_of(to.number)) {
+      case 1: return launch(copy_kernel<std::uint8_t>, blocks, kBlock, 0, stream, from, to);
+      case 2: return launch(copy_kernel<std::uint16_t>, blocks, kBlock, 0, stream, from, to);
+      case 4: return launch(copy_kernel<std::uint32_t>, blocks, kBlock, 0, stream, from, to);
+      default: return launch(copy_kernel<std::uint64_t>, blocks, kBlock, 0, stream, from, to);
+    }
+  }
+  with_type(from.number, [&](auto source) {
+    with_float_type(to.number, [&](auto target) {
+      launch(convert_kernel<decltype(source), decltype(target)>, blocks, kBlock, 0, stream, from, to);
+    });
+  });
+}
+
+void fill(const View& to, float value, StreamHandle stream) {
+  with_type(to.number, [&](auto type) {
+    launch(fill_kernel<decltype(type)>, blocks_for(count_of(to)), kBlock, 0, stream, to, value);
+  });
+}
+
+void embed(const View& ids, const RowView& table, const RowView& y, StreamHandle stream) {
+  with_float_type(y.number, [&](auto type) {
+    launch(embed_kernel<decltype(type)>, blocks_for(y.rows() * y.width), kBlock, 0, stream, ids, table, y);
+  });
+}
+
+void select_rows(const View& x, const View& index, const RowView& y, StreamHandle stream) {
+  with_float_type(y.number, [&](auto type) {
+    launch(select_rows_kernel<decltype(type)>, blocks_for(y.rows() * y.width), kBlock, 0, stream, x, index, y);
+  });
+}
+
+void position_bias(const RowView& table, const std::int32_t* buckets, std::int64_t length, const View& y,
+                   StreamHandle stream) {
+  with_float_type(table.number, [&](auto type) {
+    launch(position_bias_kernel<decltype(type)>, blocks_for(count_of(y)), kBlock, 0, stream, table, buckets, length, y);
+  });
+}
+
+void sinusoid(const float* t, const float* frequencies, std::int64_t half, const RowView& y, StreamHandle stream) {
+  with_float_type(y.number, [&](auto type) {
+    launch(sinusoid_kernel<decltype(type)>, blocks_for(y.rows() * half), kBlock, 0, stream, t, frequencies, half, y);
+  });
+}
+
+void group_norm(const RowView& x, std::int64_t groups, const Vector& weight, const Vector& bias, float eps,
+                const RowView& y, float* moments, StreamHandle stream) {
+  // The outermost axis that x uses is its batch.
+  const std::int64_t positions = x.rows() / x.extent[0];
+  with_float_type(x.number, [&](auto type) {
+    using T = decltype(type);
+    launch(group_moments_kernel<T>, static_cast<unsigned>(x.extent[0] * groups), kBlock, 0, stream, x, positions,
+           groups, eps, moments);
+    launch(group_norm_kernel<T>, blocks_for(x.rows() * x.width), kBlock, 0, stream, x, positions, groups, weight, bias,
+           static_cast<const float*>(moments), y);
+  });
+}
+
+void attend(const AttentionLaunch& call, StreamHandle stream) {
+  constexpr int kAxis = View::kAxes - 4;
+  const auto& q = call.query.extent;
+  const std::int64_t width = q[kAxis + 3];
+  const std::int64_t value_width = call.value.extent[kAxis + 3];
+  const std::int64_t pitch = (width > value_width ? width : value_width) + 1;
+  const std::size_t shared = static_cast<std::size_t>(kQueries + 2 * kKeys) * pitch * sizeof(float);
+  const dim3 grid(static_cast<unsigned>((q[kAxis + 1] + kQueries - 1) / kQueries),
+                  static_cast<unsigned>(q[kAxis] * q[kAxis + 2]));
+  with_float_type(call.query.number, [&](auto type) {
+    launch(attention_kernel<decltype(type)>, grid, kAttentionWarps * kWarp, shared, stream, call);
+  });
+}
+
+}  // namespace rondo::cuda

@@ -1,0 +1,126 @@
+// What the host asks of CUDA kernels: plain structures and one function a kernel. All work is given to a stream
+// (a cudaStream_t). Sizes and strides are in elements unless it says bytes.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+namespace rondo::cuda {
+
+using StreamHandle = void*;
+
+enum class Number : std::int32_t { f32, f16, bf16, s8, u8, s32, s64, boolean };
+
+/// Up to six axes, outermost first; those that are not there have an extent of 1.
+struct View {
+  static constexpr int kAxes = 6;
+  void* data = nullptr;
+  Number number = Number::f32;
+  std::array<std::int64_t, kAxes> extent{1, 1, 1, 1, 1, 1};
+  std::array<std::int64_t, kAxes> stride{};
+};
+
+/// A tensor's rows: its last axis, dense, and where each begins.
+struct RowView {
+  static constexpr int kAxes = 4;  // before the last
+  void* data = nullptr;
+  Number number = Number::f32;
+  std::int64_t width = 0;
+  std::array<std::int64_t, kAxes> extent{1, 1, 1, 1};
+  std::array<std::int64_t, kAxes> stride{};
+
+  constexpr std::int64_t rows() const { return extent[0] * extent[1] * extent[2] * extent[3]; }
+};
+
+/// A vector of parameters, or null.
+struct Vector {
+  const void* data = nullptr;
+  Number number = Number::f32;
+};
+
+/// A modulation of x [B, S, D]: its row for batch b and token s begins at b * batch_stride + s * token_stride.
+struct Modulation {
+  const void* data = nullptr;
+  Number number = Number::f32;
+  std::int64_t batch_stride = 0;
+  std::int64_t token_stride = 0;
+};
+
+/// The longest row that a norm keeps in registers.
+constexpr std::int64_t kWidestNorm = 8192;
+
+/// x / sqrt(mean(x^2) + eps) * weight. With `residual` (data not null) of x + residual, which goes to `sum`.
+void rms_norm(const RowView& x, const RowView& residual, const Vector& weight, float eps, const RowView& y,
+              const RowView& sum, StreamHandle stream);
+
+/// (x - mean) / sqrt(variance + eps) * weight + bias, then * (1 + scale) + shift where they are given. Rows are
+/// [B, S], tokens innermost, `tokens` of them a batch.
+void layer_norm(const RowView& x, const Vector& weight, const Vector& bias, const Modulation& scale,
+                const Modulation& shift, std::int64_t tokens, float eps, const RowView& y, StreamHandle stream);
+
+/// x * (1 + scale) + shift, or, with `gate`, x + gate * more.
+void modulate(const RowView& x, const Modulation& scale, const Modulation& shift, std::int64_t tokens,
+              const RowView& y, StreamHandle stream);
+void gated_add(const RowView& x, const Modulation& gate, const RowView& more, std::int64_t tokens, const RowView& y,
+               StreamHandle stream);
+
+/// Tables of cosines and sines for S tokens, of `width` D or D / 2.
+struct RotaryTables {
+  Vector cos;
+  Vector sin;
+  std::int64_t width = 0;
+  std::int64_t stride = 0;  // between tokens
+  bool interleaved = true;
+};
+
+/// x [B, S, N, D], rotated; with `norms`, RMS-normed first.
+void rotate(const RowView& x, const RotaryTables& tables, bool norms, const Vector& weight, float eps,
+            const RowView& y, StreamHandle stream);
+
+enum class Activation : std::int32_t { gelu_tanh, gelu_erf, quick_gelu, silu, mish, relu };
+
+void activate(Activation kind, const RowView& x, const RowView& y, StreamHandle stream);
+/// [hidden, gate] -> hidden * silu(gate)
+void swiglu(const RowView& x, const RowView& y, StreamHandle stream);
+
+enum class Binary : std::int32_t { add, multiply };
+
+/// b repeats along a's leading axes, which its view says by strides of 0.
+void combine(Binary kind, const View& a, const View& b, const View& y, StreamHandle stream);
+
+/// Also to another dtype; `from` repeats where its strides are 0.
+void copy(const View& from, const View& to, StreamHandle stream);
+void fill(const View& to, float value, StreamHandle stream);
+
+/// y [count, width] = table[ids], ids clamped to [0, rows).
+void embed(const View& ids, const RowView& table, const RowView& y, StreamHandle stream);
+/// y [B, D] = x [B, index[b], D], clamped.
+void select_rows(const View& x, const View& index, const RowView& y, StreamHandle stream);
+/// y [1, H, S, S] float32 = table[bucket[query, key], head]
+void position_bias(const RowView& table, const std::int32_t* buckets, std::int64_t length, const View& y,
+                   StreamHandle stream);
+/// y [B, 2 half] = cos(t * f), sin(t * f)
+void sinusoid(const float* t, const float* frequencies, std::int64_t half, const RowView& y, StreamHandle stream);
+
+/// Channels-last pictures [B, P, C], in groups of channels.
+void group_norm(const RowView& x, std::int64_t groups, const Vector& weight, const Vector& bias, float eps,
+                const RowView& y, float* moments, StreamHandle stream);
+
+struct AttentionLaunch {
+  View query;  // [B, Sq, N, D], dense in D
+  View key;    // [B, Sk, Nk, D]
+  View value;  // [B, Sk, Nk, Dv]
+  View mask;   // [B, N, Sq, Sk] with strides of 0 where it repeats; data null: none
+  View output;
+  float* lse = nullptr;  // [B, N, Sq] by these strides, or null
+  std::int64_t lse_batch_stride = 0;
+  std::int64_t lse_head_stride = 0;
+  float scale = 1;
+  bool causal = false;
+};
+
+/// Head dims up to kWidestHead. A query that sees nothing gives 0 and -infinity.
+constexpr std::int64_t kWidestHead = 256;
+void attend(const AttentionLaunch& call, StreamHandle stream);
+
+}  // namespace rondo::cuda

@@ -1,0 +1,80 @@
+// librondo_cuda.so with the GPU taken out: the kernels' own code on fibers, "device" memory on the heap, streams that are
+// done at once. Products, convolutions and cuDNN's attention are libraries' and are not there.
+#include <cstdlib>
+#include <cstring>
+
+#include "backends/cuda/kernels/cuda_kernel.h"
+#include "backends/plugins/plugin.h"
+
+namespace rondo::cuda {
+
+StreamHandle handle_of(DeviceStream& /*stream*/) { return nullptr; }
+
+namespace {
+
+class EmulatedStream final : public DeviceStream {
+ public:
+  void synchronize() override {}
+};
+
+class EmulatedEvent final : public DeviceEvent {
+ public:
+  void record(DeviceStream& /*stream*/) override {}
+  void hold_back(DeviceStream& /*stream*/) override {}
+  void synchronize() override {}
+};
+
+class EmulatedRuntime final : public DeviceRuntime {
+ public:
+  DeviceInfo info() const override {
+    constexpr std::uint64_t kBytes = std::uint64_t{4} << 30;
+    return {{DeviceKind::cuda, 0}, "emulated GPU", kBytes, kBytes};
+  }
+  bool has_bf16() const override { return true; }
+  void* allocate(std::size_t bytes) override {
+    void* const memory = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+    std::memset(memory, 0xFF, bytes);  // NaN in every floating dtype
+    return memory;
+  }
+  void release(void* memory) noexcept override { std::free(memory); }
+  std::shared_ptr<void> allocate_pinned(std::size_t bytes) override { return {allocate(bytes), std::free}; }
+  void synchronize() override {}
+  std::unique_ptr<DeviceStream> make_stream() override { return std::make_unique<EmulatedStream>(); }
+  std::unique_ptr<DeviceEvent> make_event() override { return std::make_unique<EmulatedEvent>(); }
+  void copy(const RowCopy& rows, CopyKind /*kind*/, DeviceStream& /*stream*/) override {
+    for (std::size_t row = 0; row < rows.rows; ++row) {
+      std::memcpy(static_cast<std::byte*>(rows.to) + row * rows.to_pitch,
+                  static_cast<const std::byte*>(rows.from) + row * rows.from_pitch, rows.width);
+    }
+  }
+};
+
+class EmulatedBackend final : public DeviceBackend {
+ public:
+  EmulatedBackend() {
+    for (const auto part :
+         {norm_kernels(), element_kernels(), layout_kernels(), lookup_kernels(), group_norm_kernels()})
+      kernels_.insert(kernels_.end(), part.begin(), part.end());
+  }
+  DeviceKind kind() const override { return DeviceKind::cuda; }
+  std::vector<ComponentVersion> versions() const override { return {{"emulation", "CPU"}}; }
+  int device_count() const override { return 1; }
+  std::shared_ptr<DeviceRuntime> open(int /*index*/) const override { return std::make_shared<EmulatedRuntime>(); }
+  std::span<const KernelEntry> kernels() const override { return kernels_; }
+  std::vector<std::shared_ptr<const AttentionKernel>> attention_kernels() const override {
+    return {flash_attention_kernel()};
+  }
+
+ private:
+  std::vector<KernelEntry> kernels_;
+};
+
+std::unique_ptr<DeviceBackend> open(const PluginHost& /*host*/) { return std::make_unique<EmulatedBackend>(); }
+
+}  // namespace
+}  // namespace rondo::cuda
+
+const rondo::PluginInterface* rondo_plugin() {
+  static const rondo::PluginInterface plugin{rondo::kPluginAbiVersion, rondo::build_fingerprint(), rondo::cuda::open};
+  return &plugin;
+}

@@ -1,0 +1,2 @@
+// The device code, compiled for the CPU.
+#include "backends/cuda/device/launches.cu"
