@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 BUILD := build/release
 
 .DEFAULT_GOAL := build
-.PHONY: setup configure build demo test test-asan test-python test-tsan test-torch lint format bench install clean
+.PHONY: setup configure build cuda demo test test-asan test-python test-tsan test-torch lint format bench install clean
 
 setup:
 	@tools/setup/install-packages.sh
@@ -14,6 +14,12 @@ configure: setup
 
 build: configure
 	@cmake --build $(BUILD) --parallel $(JOBS)
+
+# The plug-in for NVIDIA GPUs, for every architecture, with the command that opens it; needs the CUDA toolkit.
+cuda: setup
+	@tools/setup/install-cudnn-frontend.sh build/cudnn-frontend
+	@cmake --preset cuda
+	@cmake --build build/cuda --parallel $(JOBS) --target rondo_command rondo_cuda
 
 # Only the command, so that a first picture comes sooner.
 demo: configure

@@ -103,8 +103,9 @@ struct PipelineOptions {
   /// the same options and makes the same requests; what differs is found and named.
   ParallelOptions parallel;
   std::shared_ptr<ParallelWorld> world;
-  /// Bytes that the process may take in all. A request that needs more is refused before any work; what is automatic
-  /// (fusion, tiling, releasing text encoders) heeds it. Unset: what the system has available.
+  /// Bytes that the process may take in all, on a device of its memory. A request that needs more is refused before any
+  /// work; what is automatic (fusion, tiling, releasing text encoders) heeds it. Unset: what the system, or the device,
+  /// has available.
   std::optional<std::uint64_t> memory_limit;
   /// Whether reports have every operator's times.
   bool trace = false;

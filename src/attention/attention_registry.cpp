@@ -29,7 +29,8 @@ std::vector<std::string> AttentionRegistry::disabled() const {
   if (!listed) return {};
   std::vector<std::string> names = split_list(*listed);
   for (const std::string& name : names) {
-    if (!find_device_kind(name)) find(name, "RONDO_DISABLE_BACKENDS");  // a plug-in is disabled as a whole
+    const auto plugin = find_device_kind(name);  // disabled as a whole
+    if (!plugin || *plugin == DeviceKind::cpu) find(name, "RONDO_DISABLE_BACKENDS");
   }
   return names;
 }
@@ -59,11 +60,18 @@ std::vector<AttentionBackendAnswer> AttentionRegistry::answers(const AttentionPr
 
 std::shared_ptr<const AttentionKernel> AttentionRegistry::find(const std::string& name,
                                                                const std::string& source) const {
+  const auto known = [&]() -> std::shared_ptr<const AttentionKernel> {
+    for (const auto& kernel : kernels()) {
+      if (kernel->name() == name) return kernel;
+    }
+    return nullptr;
+  };
+  if (auto kernel = known()) return kernel;
+  if (load_more_) load_more_();  // it may be a plug-in's
+  if (auto kernel = known()) return kernel;
   std::vector<std::string_view> names;
-  for (const auto& kernel : kernels()) {
-    if (kernel->name() == name) return kernel;
-    names.push_back(kernel->name());
-  }
+  const auto all = kernels();
+  for (const auto& kernel : all) names.push_back(kernel->name());
   throw InvalidArgument(fmt::format("attention: backend '{}' ({}) is not known; allowed are {}", printable(name),
                                     source, fmt::join(names, ", ")));
 }

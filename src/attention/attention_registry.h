@@ -1,6 +1,7 @@
 // The attention kernels in order, best first, and which of them takes a problem.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -26,6 +27,9 @@ class AttentionRegistry {
   void add(std::shared_ptr<const AttentionKernel> kernel);
   std::vector<std::shared_ptr<const AttentionKernel>> kernels() const;
 
+  /// What adds further kernels when a name is not known: plug-ins open late.
+  void set_loader(std::function<void()> load_more) { load_more_ = std::move(load_more); }
+
   /// The kernel of that name. Throws InvalidArgument, naming `source` and the known ones.
   std::shared_ptr<const AttentionKernel> find(const std::string& name, const std::string& source) const;
 
@@ -48,6 +52,7 @@ class AttentionRegistry {
   /// What RONDO_DISABLE_BACKENDS names. Throws InvalidArgument for names that are not known.
   std::vector<std::string> disabled() const;
 
+  std::function<void()> load_more_;
   mutable std::mutex mutex_;
   std::vector<std::shared_ptr<const AttentionKernel>> kernels_;
 };

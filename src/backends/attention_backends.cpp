@@ -6,6 +6,7 @@
 #include "backends/cpu/attention_kernels.h"
 #include "backends/device_work.h"
 #include "backends/devices.h"
+#include "backends/plugins/plugin_loader.h"
 #include "core/env.h"
 #include "rondo/error.h"
 
@@ -15,7 +16,7 @@ namespace {
 class DeviceStage final : public AttentionStage {
  public:
   DeviceStage(const RandomAttention& operands, int threads)
-      : operands_(on_device(operands)), work_(open_device(operands.problem.device)), call_(operands_.call(threads)) {
+      : operands_(on_device(operands)), call_(operands_.call(threads)), work_(open_device(operands.problem.device)) {
     call_.device = &work_.device();
     call_.stream = &work_.stream();
     call_.output = work_.device().upload(call_.output);
@@ -30,9 +31,9 @@ class DeviceStage final : public AttentionStage {
 
  private:
   RandomAttention operands_;
-  DeviceWork work_;
   AttentionCall call_;
   Tensor scratch_;
+  DeviceWork work_;  // last: it ends before the memory that it uses goes
 };
 
 /// Those of the CPU, and of every device.
@@ -62,6 +63,7 @@ AttentionRegistry& attention_registry() {
   static const bool filled = [] {
     for (auto& kernel : cpu::attention_kernels()) registry.add(std::move(kernel));
     registry.add(reference_attention_kernel());
+    registry.set_loader([] { loaded_plugins(); });
     return true;
   }();
   static_cast<void>(filled);

@@ -6,6 +6,7 @@
 #include "attention/attention_op.h"
 #include "backends/attention_backends.h"
 #include "backends/generic_kernels.h"
+#include "rondo/error.h"
 
 namespace rondo {
 namespace {
@@ -71,6 +72,12 @@ Refusal supports(const KernelRequest& request) {
   for (const KernelInput& input : request.inputs) {
     const Tensor& operand = input.prototype;
     if (operand.strides()[3] != 1 && operand.shape()[3] != 1) return "takes dense rows only";
+  }
+  if (request.device == nullptr) return std::nullopt;  // where the reference takes everything
+  try {
+    attention_registry().select(problem_of(request), op_of(request).request().backend);
+  } catch (const Unsupported& refusal) {
+    return refusal.what();
   }
   return std::nullopt;
 }

@@ -8,6 +8,7 @@
 
 #include "backends/generic_kernels.h"
 #include "core/env.h"
+#include "core/log.h"
 #include "core/text.h"
 #include "device/copy_tensor.h"
 #include "rondo/error.h"
@@ -41,32 +42,66 @@ std::uint64_t ExecutionDevice::available_memory() const {
 Tensor ExecutionDevice::empty(const Shape& shape, DType dtype, const DeviceStream* stream) const {
   const std::size_t bytes = Tensor::borrow(nullptr, shape, dtype).bytes();
   const std::shared_ptr<void> memory = memory_->allocate(std::max<std::size_t>(bytes, 1), stream);
-  return Tensor::share(memory, memory.get(), shape, dtype, device_);
+  // Who holds the tensor holds the device, so that all tensors of a process count in one place.
+  struct Owner {
+    std::shared_ptr<const ExecutionDevice> device;
+    std::shared_ptr<void> memory;
+  };
+  const auto owner = std::make_shared<Owner>(Owner{shared_from_this(), memory});
+  return Tensor::share(owner, memory.get(), shape, dtype, device_);
 }
+
+namespace {
+
+/// A stream for copies that are waited for, whatever happens: what they read and write may go then.
+class CopyStream {
+ public:
+  explicit CopyStream(DeviceRuntime& runtime) : runtime_(runtime), stream_(runtime.make_stream()) {}
+  ~CopyStream() {
+    try {
+      stream_->synchronize();
+    } catch (const std::exception& error) {
+      log(LogLevel::info, "{}", error.what());  // who copies was told
+    }
+  }
+  CopyStream(const CopyStream&) = delete;
+  CopyStream& operator=(const CopyStream&) = delete;
+
+  void copy(const Tensor& from, const Tensor& to) { copy_tensor(from, to, runtime_, *stream_); }
+  void copy_bytes(std::byte* to, const void* from, std::size_t bytes) {
+    runtime_.copy({to, bytes, from, bytes, bytes, 1}, CopyKind::to_device, *stream_);
+  }
+  void record(DeviceEvent& event) { event.record(*stream_); }
+  void finish() { stream_->synchronize(); }
+
+ private:
+  DeviceRuntime& runtime_;
+  std::unique_ptr<DeviceStream> stream_;
+};
+
+}  // namespace
 
 Tensor ExecutionDevice::upload(const Tensor& host) const {
   Tensor target = empty(host.shape(), host.dtype());
-  const std::unique_ptr<DeviceStream> stream = runtime_->make_stream();
-  const std::size_t bytes = host.bytes();
-  if (!host.is_dense() || bytes <= kStagingBytes) {
-    copy_tensor(host, target, *runtime_, *stream);
-    stream->synchronize();
-    return target;
-  }
   std::array<std::shared_ptr<void>, 2> staging;
   std::array<std::unique_ptr<DeviceEvent>, 2> done;
-  for (auto& buffer : staging) buffer = runtime_->allocate_pinned(kStagingBytes);
-  for (auto& event : done) event = runtime_->make_event();
+  const std::size_t bytes = host.bytes();
+  const bool staged = host.is_dense() && bytes > kStagingBytes;
+  for (std::size_t i = 0; staged && i < staging.size(); ++i) {
+    staging[i] = runtime_->allocate_pinned(kStagingBytes);
+    done[i] = runtime_->make_event();
+  }
+  CopyStream stream(*runtime_);  // after what it copies from
   std::size_t turn = 0;
-  for (std::size_t begin = 0; begin < bytes; begin += kStagingBytes, turn = 1 - turn) {
+  for (std::size_t begin = 0; staged && begin < bytes; begin += kStagingBytes, turn = 1 - turn) {
     const std::size_t count = std::min(kStagingBytes, bytes - begin);
     done[turn]->synchronize();
     std::memcpy(staging[turn].get(), host.as<std::byte>() + begin, count);
-    runtime_->copy({target.as<std::byte>() + begin, count, staging[turn].get(), count, count, 1}, CopyKind::to_device,
-                   *stream);
-    done[turn]->record(*stream);
+    stream.copy_bytes(target.as<std::byte>() + begin, staging[turn].get(), count);
+    stream.record(*done[turn]);
   }
-  stream->synchronize();
+  if (!staged) stream.copy(host, target);
+  stream.finish();
   return target;
 }
 
@@ -76,17 +111,17 @@ Tensor ExecutionDevice::upload_strided(const Tensor& host) const {
     last += (host.shape()[axis] - 1) * host.strides()[axis];
   const Tensor target =
       empty({host.elements() == 0 ? 0 : last + 1}, host.dtype()).restrided(host.shape(), host.strides());
-  const std::unique_ptr<DeviceStream> stream = runtime_->make_stream();
-  copy_tensor(host, target, *runtime_, *stream);
-  stream->synchronize();
+  CopyStream stream(*runtime_);
+  stream.copy(host, target);
+  stream.finish();
   return target;
 }
 
 Tensor ExecutionDevice::download(const Tensor& tensor) const {
-  Tensor target = Tensor::empty(tensor.shape(), tensor.dtype());
-  const std::unique_ptr<DeviceStream> stream = runtime_->make_stream();
-  copy_tensor(tensor, target, *runtime_, *stream);
-  stream->synchronize();
+  const Tensor target = Tensor::empty(tensor.shape(), tensor.dtype());
+  CopyStream stream(*runtime_);
+  stream.copy(tensor, target);
+  stream.finish();
   return target;
 }
 

@@ -13,7 +13,7 @@ namespace rondo {
 
 /// Shared by all that work on the device; memory goes back to it when the last lets go. Safe to use from several
 /// threads.
-class ExecutionDevice {
+class ExecutionDevice : public std::enable_shared_from_this<ExecutionDevice> {
  public:
   ExecutionDevice(Device device, const DeviceBackend& backend);
 

@@ -38,7 +38,9 @@ Tensor stored_parameter(const KernelRequest& request, std::size_t index, DType d
 
 KernelChoice select_kernel(std::span<const KernelEntry> entries, const KernelRequest& request) {
   KernelChoice choice;
-  const bool reference_only = request.device == nullptr && wants_reference(entries, request.op.name());
+  if (request.device != nullptr && env_value("RONDO_REFERENCE_KERNELS"))
+    throw InvalidArgument("RONDO_REFERENCE_KERNELS: it is set, and references run on the CPU only; allowed is --device cpu");
+  const bool reference_only = wants_reference(entries, request.op.name());
   for (const KernelEntry& entry : entries) {
     if (entry.op != request.op.name() && entry.op != "*") continue;
     Refusal refusal = reference_only && entry.name != "reference"

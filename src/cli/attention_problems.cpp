@@ -5,6 +5,7 @@
 #include <array>
 #include <fstream>
 
+#include "backends/devices.h"
 #include "cli/run_flags.h"
 #include "core/threads.h"
 #include "pipelines/kv_cache_options.h"
@@ -28,6 +29,7 @@ void AttentionProblemFlags::add_to(CLI::App& app) {
   app.add_option("--problem", problems_, "such as \"q=1x24x4608x128 kv=4608\" (may be repeated)")->type_name("");
   add_value(app, "--shapes", shapes_, "a file with one problem a line");
   add_value(app, "--dtype", dtype_, "float32, bfloat16 or float16, for every problem");
+  add_value(app, "--device", device_, "cpu (default), auto, cuda[:N] or ascend[:N], for every problem");
   kv_cache_.add_to(app);
   add_value(app, "--threads", threads_, "threads (default: physical cores within affinity and cgroup quota)");
 }
@@ -47,6 +49,8 @@ std::vector<AttentionProblem> AttentionProblemFlags::problems() const {
   for (const std::string& text : texts) {
     AttentionProblem problem = parse_attention_problem(text);
     if (dtype_) problem.dtype = parse_dtype(*dtype_);
+    if (device_) problem.device = find_device(*device_);
+    open_device(problem.device);  // its kernels are known from here on, or it is refused
     KvCacheOptions own;  // what the problem says itself
     if (problem.quantization.active()) {
       own.dtype = problem.quantization.dtype;

@@ -11,7 +11,7 @@
 
 namespace rondo::cli {
 
-/// --problem, --shapes, --dtype, --threads.
+/// --problem, --shapes, --dtype, --device, --threads.
 class AttentionProblemFlags {
  public:
   void add_to(CLI::App& app);
@@ -23,6 +23,7 @@ class AttentionProblemFlags {
   std::vector<std::string> problems_;
   std::optional<std::string> shapes_;
   std::optional<std::string> dtype_;
+  std::optional<std::string> device_;
   KvCacheFlags kv_cache_;
   std::optional<std::string> threads_;
 };

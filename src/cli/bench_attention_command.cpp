@@ -52,11 +52,15 @@ AttentionDifference check(const RandomAttention& operands, const AttentionOption
   const auto kernel = attention_registry().find(options.backend, "--backend");
   const AttentionTolerance tolerance = attention_tolerance(operands.problem.dtype, operands.problem.quantization.dtype,
                                                            kernel->rounds_weights(), operands.largest_score());
-  return compare_attention(forward(operands, options), reference_forward(operands), tolerance);
+  AttentionResult result = forward(operands, options);
+  result.output = result.output.to(Device{});
+  if (result.lse.defined()) result.lse = result.lse.to(Device{});
+  return compare_attention(result, reference_forward(operands), tolerance);
 }
 
 json measure(const Entry& entry, const Settings& settings, double peak) {
-  const RandomAttention operands(entry.problem, settings.sample);
+  const RandomAttention drawn(entry.problem, settings.sample);
+  const RandomAttention operands = on_device(drawn);
   AttentionOptions options;
   options.threads = settings.threads;
   options.tune = settings.tune;
@@ -78,15 +82,16 @@ json measure(const Entry& entry, const Settings& settings, double peak) {
            {"dtype", dtype_name(entry.problem.dtype)},
            {"threads", settings.threads},
            {"cpu_level", cpu_level_name(cpu_level())},
+           {"device", to_string(entry.problem.device)},
            {"runs", settings.runs},
            {"ms", spread.median},
            {"ms_min", spread.least},
            {"ms_max", spread.most},
-           {"gflops", gflops},
-           {"peak_share", gflops / peak}};
+           {"gflops", gflops}};
+  if (peak > 0) row["peak_share"] = gflops / peak;
   if (settings.check) {
     options.backend = entry.backend;
-    const AttentionDifference difference = check(operands, options);
+    const AttentionDifference difference = check(drawn, options);
     row["error"] = difference.worst;
     row["failure"] = difference.failure;
   }
@@ -111,9 +116,11 @@ std::vector<Entry> entries_of(const std::vector<AttentionProblem>& problems, con
 
 void print_row(const json& row) {
   const std::string error = row.contains("error") ? fmt::format(" {:>9.1e}", row["error"].get<double>()) : "";
-  fmt::print("{:<56} {:<12} {:>9.3f} {:>9.3f} {:>9.3f} {:>9.1f} {:>7.0f}{}\n", row["problem"].get<std::string>(),
+  const std::string share =
+      row.contains("peak_share") ? fmt::format("{:.0f}", 100 * row["peak_share"].get<double>()) : "-";
+  fmt::print("{:<56} {:<12} {:>9.3f} {:>9.3f} {:>9.3f} {:>9.1f} {:>7}{}\n", row["problem"].get<std::string>(),
              row["kernel"].get<std::string>(), row["ms"].get<double>(), row["ms_min"].get<double>(),
-             row["ms_max"].get<double>(), row["gflops"].get<double>(), 100 * row["peak_share"].get<double>(), error);
+             row["ms_max"].get<double>(), row["gflops"].get<double>(), share, error);
 }
 
 AttentionSample sample_of(const BenchAttentionFlags& flags) {
@@ -133,7 +140,7 @@ void run_attention(const BenchAttentionFlags& flags) {
   const std::vector<Entry> entries = entries_of(problems, settings);
   std::map<DType, double> peaks;
   for (const Entry& entry : entries) {
-    if (!peaks.contains(entry.problem.dtype))
+    if (entry.problem.device.is_cpu() && !peaks.contains(entry.problem.dtype))
       peaks[entry.problem.dtype] = cpu::measure_peak(entry.problem.dtype, settings.threads);
   }
   if (!flags.as_json) {

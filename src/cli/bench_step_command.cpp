@@ -160,6 +160,7 @@ void run_step(const BenchStepFlags& flags) {
                       {"branches", shape.batch},
                       {"tokens", shape.text_tokens + shape.image_tokens()},
                       {"cpu_level", cpu_level_name(cpu_level())},
+                      {"device", to_string(plan_options.target.where())},
                       {"runs", runs},
                       {"ms", ms},
                       {"ms_min", spread.least},

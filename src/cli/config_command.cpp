@@ -16,11 +16,11 @@ namespace rondo::cli {
 namespace {
 
 /// What holds when nobody says anything.
-std::string default_of(const std::string& flag) {
+std::string default_of(const std::string& flag, const PlanOptions& plan) {
   const std::map<std::string, std::string> defaults{
       {"device", fmt::format("auto ({})", to_string(find_device("auto")))},
       {"allow-cpu-fallback", "false"},
-      {"dtype", fmt::format("auto ({})", dtype_name(resolve_compute_dtype(std::nullopt)))},
+      {"dtype", fmt::format("auto ({})", dtype_name(resolve_compute_dtype(std::nullopt, plan.target.device.get())))},
       {"threads", std::to_string(default_threads())},
       {"attention-backend", "the best"},
       {"tune", "cached"},
@@ -51,6 +51,7 @@ std::string default_of(const std::string& flag) {
 
 /// The environment variable that stands in for a flag.
 std::string variable_of(const std::string& flag) {
+  if (flag == "device") return "RONDO_DEVICE";
   if (flag == "threads") return "RONDO_THREADS";
   if (flag == "attention-backend") return "RONDO_ATTENTION_BACKEND";
   if (flag == "tune") return "RONDO_TUNE";
@@ -62,7 +63,7 @@ std::string variable_of(const std::string& flag) {
 void show(const CLI::App& command, const RunFlags& flags, const std::map<std::string, std::string>& from_file) {
   // Refuses what no run would take.
   const PipelineOptions options = flags.options();
-  plan_options(options);
+  const PlanOptions plan = plan_options(options);
   kv_cache_policy(options.kv_cache);
   for (const CLI::Option* option : command.get_options()) {
     const std::string& flag = option->get_lnames().front();
@@ -78,7 +79,7 @@ void show(const CLI::App& command, const RunFlags& flags, const std::map<std::st
       value = flag == "compile" ? (*variable == "1" ? "false" : "true") : *variable;
       source = variable_of(flag);
     } else {
-      value = default_of(flag);
+      value = default_of(flag, plan);
     }
     fmt::print("{:<28} {:<36} {}\n", flag, value, source);
   }

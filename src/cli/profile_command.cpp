@@ -33,6 +33,8 @@ struct Peaks {
   double gflops;  // in the compute dtype
   double gops_int8;
   double gbytes;
+
+  bool known() const { return gflops > 0; }
 };
 
 Peaks measure_peaks(DType dtype, int threads) {
@@ -64,6 +66,7 @@ struct Row {
   /// "compute", "memory", "cache" (faster than memory could be), "latency" (far from every peak: short calls, threads
   /// that meet, sums that wait) or "dispatch" (calls of microseconds).
   std::string_view bound(const Peaks& peaks) const {
+    if (!peaks.known()) return "";
     constexpr double kShortMs = 0.005;
     if (ms / calls < kShortMs) return "dispatch";
     constexpr double kFar = 0.25;
@@ -107,7 +110,9 @@ void run(const ProfileFlags& flags) {
   const auto ignore = [](GeneratedImage&&) {};
   pipeline.generate(resolved, ignore, observer);  // loads weights and warms up
   const RunReport report = pipeline.generate(resolved, ignore, observer);
-  const Peaks peaks = measure_peaks(pipeline.dtype(), pipeline.threads());
+  // Only the CPU's are measured.
+  const bool on_cpu = pipeline.device().is_cpu();
+  const Peaks peaks = on_cpu ? measure_peaks(pipeline.dtype(), pipeline.threads()) : Peaks{0, 0, 0};
   const std::vector<Row> rows = rows_of(report);
   double total = 0;
   for (const Row& row : rows) total += row.ms;
@@ -121,12 +126,14 @@ void run(const ProfileFlags& flags) {
                        {"calls", row.calls},
                        {"ms", row.ms},
                        {"gflops", row.gflops()},
-                       {"gbytes_per_second", row.gbytes()},
-                       {"share_of_compute_peak", row.compute_share(peaks)},
-                       {"share_of_memory_peak", row.memory_share(peaks)},
-                       {"bound", row.bound(peaks)}});
+                       {"gbytes_per_second", row.gbytes()}});
+      if (!peaks.known()) continue;
+      table.back()["share_of_compute_peak"] = row.compute_share(peaks);
+      table.back()["share_of_memory_peak"] = row.memory_share(peaks);
+      table.back()["bound"] = row.bound(peaks);
     }
     fmt::print("{}\n", json{{"schema_version", 1},
+                            {"device", to_string(pipeline.device())},
                             {"dtype", dtype_name(pipeline.dtype())},
                             {"threads", pipeline.threads()},
                             {"cpu_level", cpu_level_name(cpu_level())},
@@ -137,20 +144,22 @@ void run(const ProfileFlags& flags) {
                            .dump());
     return;
   }
-  fmt::print("{} x {}, {} steps, {}, {} threads, CPU level {}\n", resolved.width, resolved.height,
-             resolved.num_inference_steps, dtype_name(pipeline.dtype()), pipeline.threads(),
-             cpu_level_name(cpu_level()));
-  fmt::print("peaks measured here: {:.0f} GFLOP/s in {}, {:.1f} GB/s read\n", peaks.gflops,
+  fmt::print("{} x {}, {} steps, {} on {}, {} threads, CPU level {}\n", resolved.width, resolved.height,
+             resolved.num_inference_steps, dtype_name(pipeline.dtype()), to_string(pipeline.device()),
+             pipeline.threads(), cpu_level_name(cpu_level()));
+  if (peaks.known())
+    fmt::print("peaks measured here: {:.0f} GFLOP/s in {}, {:.1f} GB/s read\n", peaks.gflops,
              dtype_name(pipeline.dtype()), peaks.gbytes);
   fmt::print("{:<16} {:<36} {:>7} {:>9} {:>6} {:>9} {:>8} {:>8} {:>7}  {}\n", "component", "operator (kernel)", "calls",
              "ms", "%", "GFLOP/s", "of peak", "GB/s", "of peak", "bound by");
   for (const Row& row : rows) {
     const bool counts = row.operations > 0;
-    fmt::print("{:<16} {:<36} {:>7} {:>9.2f} {:>6.1f} {:>9} {:>8} {:>8.1f} {:>6.0f}%  {}\n", row.component,
+    const auto share = [&](double part) { return peaks.known() ? fmt::format("{:.0f}%", 100 * part) : std::string(); };
+    fmt::print("{:<16} {:<36} {:>7} {:>9.2f} {:>6.1f} {:>9} {:>8} {:>8.1f} {:>7}  {}\n", row.component,
                fmt::format("{} ({})", row.op, row.kernel), row.calls, row.ms, 100 * row.ms / total,
                counts ? fmt::format("{:.1f}", row.gflops()) : "",
-               counts ? fmt::format("{:.0f}%", 100 * row.compute_share(peaks)) : "", row.gbytes(),
-               100 * row.memory_share(peaks), row.bound(peaks));
+               counts ? share(row.compute_share(peaks)) : "", row.gbytes(), share(row.memory_share(peaks)),
+               row.bound(peaks));
   }
   fmt::print("operators {:.1f} ms of {:.1f} ms\n", total, [&] {
     double stages = 0;

@@ -50,6 +50,8 @@ class DeviceRuntime {
   virtual DeviceInfo info() const = 0;
   /// Whether it multiplies bfloat16.
   virtual bool has_bf16() const = 0;
+  /// Whether products of float32 keep it, or are rounded to a narrower format.
+  virtual bool keeps_f32() const = 0;
 
   /// Of the device's memory, aligned to at least 64 bytes. Null where there is not enough.
   virtual void* allocate(std::size_t bytes) = 0;

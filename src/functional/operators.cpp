@@ -59,8 +59,8 @@ void run(const Operator& op, std::span<const Tensor> inputs, std::span<Tensor> o
   const KernelRequest request{op, known, outputs, threads, no_weights, device.get()};
   const auto kernel = choose_kernel(request, options.fused).make(request);
   if (device != nullptr) {
-    DeviceWork work(device);
     Tensor scratch = device->empty({static_cast<std::int64_t>(kernel->scratch_bytes())}, DType::u8);
+    DeviceWork work(device);  // ends before its scratch goes
     kernel->run(
         {inputs, outputs, {scratch.as<std::byte>(), scratch.bytes()}, threads, nullptr, device.get(), &work.stream()});
     return work.finish();
@@ -150,7 +150,14 @@ Tensor rotate(const Operator& op, const Tensor& x, const Tensor& weight, const T
   const std::size_t axis = token_axis(op, x.shape(), cos.shape(), head_first);
   const auto arranged = [&](const Tensor& tensor) { return axis == 1 ? tensor : tensor.transposed(1, axis); };
   const auto table = [&](const Tensor& given) {
-    return as_parameter(op, given).reshaped({x.shape()[axis], given.shape().back()});
+    const Shape rows{x.shape()[axis], given.shape().back()};
+    if (given.device().is_cpu()) return as_parameter(op, given).reshaped(rows);
+    // The axis that runs along the tokens is the only one before the last that is longer than 1.
+    std::int64_t stride = given.shape().back();
+    for (std::size_t i = 0; i + 1 < given.shape().rank(); ++i) {
+      if (given.shape()[i] != 1) stride = given.strides()[i];
+    }
+    return given.restrided(rows, {stride, given.strides()[given.shape().rank() - 1]});
   };
   std::vector<Tensor> inputs{arranged(with_dense_rows(x)), table(cos), table(sin)};
   append_weight(op, weight, inputs);

@@ -29,6 +29,7 @@ void check(bool holds, fmt::format_string<Args...> message, Args&&... args) {
 void check_operand(const char* name, const Tensor& tensor, DType dtype) {
   check(tensor.defined() && tensor.shape().rank() == 4, "{} {} has not 4 axes", name,
         tensor.defined() ? tensor.shape().to_string() : "is missing:");
+  check(tensor.device().is_cpu(), "{} is on {}; allowed is the CPU", name, to_string(tensor.device()));
   check(tensor.dtype() == dtype && is_floating(dtype) && dtype != DType::f8_e4m3,
         "{} is {}; allowed are float32, bfloat16 and float16, all alike", name, dtype_name(tensor.dtype()));
 }
@@ -136,7 +137,7 @@ class ParallelAttention::Implementation {
       if (!tensor.defined()) return std::string("none");
       Shape shape = tensor.shape();
       if (shape.rank() > 1) shape[1] = 0;
-      return fmt::format("{} {}", dtype_name(tensor.dtype()), shape.to_string());
+      return fmt::format("{} {} on {}", dtype_name(tensor.dtype()), shape.to_string(), to_string(tensor.device()));
     };
     std::string all = fmt::format("query {} key {} value {} mask {} scale {} causal {}{}", text(query), text(key),
                                   text(value), mask.defined() ? mask.shape().to_string() : "none", call.scale,

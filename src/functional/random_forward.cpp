@@ -1,8 +1,14 @@
 #include "functional/random_forward.h"
 
+#include <utility>
+
+#include "backends/attention_backends.h"
+
 namespace rondo {
 
 AttentionResult forward(const RandomAttention& operands, AttentionOptions options) {
+  // Operands are drawn on the CPU; who measures moves them first.
+  if (operands.query.device() != operands.problem.device) return forward(on_device(operands), std::move(options));
   options.scale = operands.scale;
   options.causal = operands.problem.causal;
   options.return_lse = operands.problem.lse;
@@ -35,7 +41,10 @@ AttentionResult forward(const RandomAttention& operands, AttentionOptions option
 AttentionResult reference_forward(const RandomAttention& operands) {
   AttentionOptions options;
   options.backend = "reference";
-  return forward(operands, options);
+  if (operands.problem.device.is_cpu()) return forward(operands, options);
+  RandomAttention on_cpu = operands;
+  on_cpu.problem.device = {};
+  return forward(on_cpu, options);
 }
 
 }  // namespace rondo

@@ -88,7 +88,8 @@ void Session::run(const RunContext& context) {
   CollectiveRun* const peers = collectives ? &*collectives : nullptr;
   if (context.step_ms != nullptr) context.step_ms->resize(steps_.size());
   const bool watched = context.step_ms != nullptr || context.recorder != nullptr || context.tap != nullptr;
-  bool under_way = false;  // work was given to the stream since it was last waited for
+  // Work was given to the stream since it was last waited for: also what a run that threw left.
+  bool under_way = work_ != nullptr;
   const auto wait = [&] {
     if (under_way) work_->finish();
     under_way = false;

@@ -339,7 +339,11 @@ double FluxPipeline::step_flops(const ResolvedTextToImageRequest& request) const
 }
 
 std::uint64_t FluxPipeline::memory_left() const {
-  if (device_ != nullptr) return device_->available_memory();
+  if (device_ != nullptr) {
+    const std::uint64_t left = device_->available_memory() / static_cast<std::uint64_t>(ranks_.on_this_host());
+    const std::uint64_t used = device_->memory().statistics().used_bytes;
+    return memory_limit_ ? std::min(left, *memory_limit_ - std::min(*memory_limit_, used)) : left;
+  }
   const std::uint64_t available = available_memory() / static_cast<std::uint64_t>(ranks_.on_this_host());
   if (!memory_limit_) return available;
   const std::uint64_t taken = resident_memory();
@@ -348,8 +352,10 @@ std::uint64_t FluxPipeline::memory_left() const {
 
 std::uint64_t FluxPipeline::memory_for_buffers() const {
   if (agreed_memory_) return *agreed_memory_;
-  const std::uint64_t left = memory_left();
-  if (!memory_limit_) return left;
+  // Of a device's memory, what this pipeline's sessions hold is theirs to use again.
+  const std::uint64_t held = device_ == nullptr ? 0 : transformer_.runner().held_bytes() + vae_.runner().held_bytes();
+  const std::uint64_t left = memory_left() + held;
+  if (device_ == nullptr && !memory_limit_) return left;
   const std::uint64_t weights = transformer_.runner().bytes_to_load() + vae_.runner().bytes_to_load();
   return left > weights ? left - weights : 0;
 }

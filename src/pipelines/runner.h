@@ -73,6 +73,8 @@ class Runner {
   /// Bytes that the first session will add: weights in the dtype they run in. 0 once there is one, here or in another
   /// instance.
   std::uint64_t bytes_to_load() const;
+  /// Bytes of the buffers that it has now.
+  std::uint64_t held_bytes() const { return session_ == nullptr ? 0 : session_->plan().arena_bytes(); }
   /// What this rank's buffers for a graph would take.
   std::uint64_t buffer_bytes(Graph graph) const;
   /// Gives back buffers and, once every instance did, plans and packed weights. The next session makes them anew.

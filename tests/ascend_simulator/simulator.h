@@ -5,7 +5,7 @@
 //
 // Environment: ASCEND_SIMULATOR_SOC (default Ascend910B2), ASCEND_SIMULATOR_DEVICES (1), ASCEND_SIMULATOR_MEMORY
 // (bytes a device, default 4 GiB), ASCEND_SIMULATOR_FAULT ("aclrtMalloc=207001:5": from the fifth call on it returns
-// that code).
+// that code; with a ! behind it, the fifth alone does).
 #pragma once
 
 #include <cstddef>

@@ -59,8 +59,10 @@ int fault(const char* call) {
   if (equals == std::string::npos || wanted.substr(0, equals) != call) return 0;
   const std::size_t colon = wanted.find(':', equals);
   const long from = colon == std::string::npos ? 1 : std::strtol(wanted.c_str() + colon + 1, nullptr, 10);
+  const bool once = wanted.back() == '!';
   const std::lock_guard guard(lock());
-  if (++state().calls[wanted] < from) return 0;
+  const long count = ++state().calls[wanted];
+  if (count < from || (once && count > from)) return 0;
   return fail(static_cast<int>(std::strtol(wanted.c_str() + equals + 1, nullptr, 10)), "a fault that was asked for");
 }
 

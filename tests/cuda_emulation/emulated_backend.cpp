@@ -31,6 +31,7 @@ class EmulatedRuntime final : public DeviceRuntime {
     return {{DeviceKind::cuda, 0}, "emulated GPU", kBytes, kBytes};
   }
   bool has_bf16() const override { return true; }
+  bool keeps_f32() const override { return true; }
   void* allocate(std::size_t bytes) override {
     void* const memory = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
     std::memset(memory, 0xFF, bytes);  // NaN in every floating dtype

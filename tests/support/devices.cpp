@@ -24,6 +24,11 @@ std::set<std::string>& ran() {
 
 Device test_device() { return find_device(wanted()); }
 
+bool test_device_keeps_f32() {
+  const auto device = open_device(test_device());
+  return device == nullptr || device->runtime().keeps_f32();
+}
+
 std::string missing_test_device() {
   try {
     open_device(test_device());

@@ -11,6 +11,8 @@
 namespace rondo::test {
 
 Device test_device();
+/// Whether its products of float32 keep it.
+bool test_device_keeps_f32();
 
 /// Why it is not there; empty when it is.
 std::string missing_test_device();

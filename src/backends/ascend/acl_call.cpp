@@ -64,12 +64,10 @@ aclTensor* AclCaller::tensor(const Tensor& tensor, AclFormat format) {
 
 aclTensorList* AclCaller::list(std::span<const Tensor> tensors) {
   std::vector<const aclTensor*> members;
-  for (const Tensor& member : tensors) {
-    members.push_back(tensor(member));
-    tensors_.pop_back();  // the list destroys its members
-  }
+  for (const Tensor& member : tensors) members.push_back(tensor(member));
   aclTensorList* const described = library_.aclCreateTensorList(members.data(), members.size());
   if (described == nullptr) throw DeviceError("ascend: aclCreateTensorList failed");
+  tensors_.resize(tensors_.size() - members.size());  // the list destroys its members
   lists_.push_back(described);
   return described;
 }

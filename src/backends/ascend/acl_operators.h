@@ -46,6 +46,7 @@ inline constexpr AclOperator<In, Out> kCos{"aclnnCos"};
 inline constexpr AclOperator<In, Out> kSin{"aclnnSin"};
 inline constexpr AclOperator<In, Out> kExp{"aclnnExp"};
 inline constexpr AclOperator<In, Out> kLog{"aclnnLog"};
+inline constexpr AclOperator<In, Out> kRsqrt{"aclnnRsqrt"};
 inline constexpr AclOperator<In, Out> kLogicalNot{"aclnnLogicalNot"};
 inline constexpr AclOperator<In, Scalar, Out> kClampMin{"aclnnClampMin"};
 inline constexpr AclOperator<In, Scalar, Scalar, Out> kClamp{"aclnnClamp"};

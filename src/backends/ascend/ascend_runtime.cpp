@@ -146,6 +146,8 @@ AscendStream::AscendStream(const AscendRuntime& runtime) : runtime_(runtime) {
 
 AscendStream::~AscendStream() {
   note(runtime_.library(), runtime_.library().aclrtSetDevice(runtime_.index()), "aclrtSetDevice", runtime_.index());
+  // What an earlier failure left: the stream may not go with work in it. Who gave it the work was told.
+  static_cast<void>(runtime_.library().aclrtSynchronizeStream(handle_));
   note(runtime_.library(), runtime_.library().aclrtDestroyStream(handle_), "aclrtDestroyStream", runtime_.index());
 }
 

@@ -19,6 +19,7 @@ class AscendRuntime final : public DeviceRuntime {
 
   DeviceInfo info() const override;
   bool has_bf16() const override { return capabilities_.bf16; }
+  bool keeps_f32() const override { return capabilities_.f32_products; }
   void* allocate(std::size_t bytes) override;
   void release(void* memory) noexcept override;
   std::shared_ptr<void> allocate_pinned(std::size_t bytes) override;

@@ -22,6 +22,9 @@ struct SocCapabilities {
   bool bf16;
   /// Products of float32 without rounding to a narrower format.
   bool f32_products;
+  bool rms_norm;
+  /// RotaryPositionEmbedding of pairs side by side; elsewhere it is put together from other operators.
+  bool rotary;
   /// FusedInferAttentionScore: 0 for none, else the version to call (2 where 3 is missing).
   int fused_infer_attention;
   bool prompt_flash_attention;

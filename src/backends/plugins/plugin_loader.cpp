@@ -44,7 +44,11 @@ std::vector<fs::path> plugin_folders() {
   if (listed) rest = *listed;
   while (!rest.empty()) {
     const std::size_t end = rest.find(':');
-    if (end != 0) folders.emplace_back(rest.substr(0, end));
+    const fs::path folder(rest.substr(0, end));
+    std::error_code error;
+    const bool known = std::any_of(folders.begin(), folders.end(),
+                                   [&](const fs::path& other) { return fs::equivalent(folder, other, error); });
+    if (end != 0 && !known) folders.push_back(folder);
     rest = end == std::string_view::npos ? std::string_view() : rest.substr(end + 1);
   }
   return folders;

@@ -32,7 +32,8 @@ std::string mask_rule(const FusedCall& c, std::int64_t batch, std::int64_t queri
   }
   if (c.mask == nullptr) return rule(c.sparse == 0, "sparseMode");
   const Dims& m = c.mask->dims;
-  const bool fits = m.size() == 4 && (m[0] == 1 || m[0] == batch) && m[1] == 1 && m[2] == queries && m[3] == keys;
+  const bool shared = m[0] == 1 && queries > 1;  // for one query the documents name no mask that all share
+  const bool fits = m.size() == 4 && (shared || m[0] == batch) && m[1] == 1 && m[2] == queries && m[3] == keys;
   return rule(c.sparse == 0, "sparseMode", fits, "attenMask's shape", c.before == kNoWindow && c.after == kNoWindow,
               "a window beside the mask", queries == 1 || c.precise == 2, "rows that see nothing need innerPrecise 2");
 }

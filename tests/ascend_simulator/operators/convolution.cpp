@@ -31,8 +31,8 @@ int aclnnConvolutionGetWorkspaceSize(const aclTensor* x, const aclTensor* weight
               {in(x, "input"), in(weight, "weight"), optional_in(bias, "bias"), dense(y, "output")}, broken,
               [x = view_of(x), weight = view_of(weight), has_bias = bias != nullptr, bias = view_of(bias),
                y = view_of(y), stride = stride->values, padding = padding->values] {
-                const std::vector<float> source = x.floats();
-                const std::vector<float> filter = weight.floats();
+                const std::vector<float> source = product_operand(x);
+                const std::vector<float> filter = product_operand(weight);
                 const std::vector<float> more = has_bias ? bias.floats() : std::vector<float>();
                 std::vector<float> result(static_cast<std::size_t>(y.elements()));
                 const std::int64_t channels = x.dims[1];

@@ -78,6 +78,9 @@ int aclnnExpGetWorkspaceSize(const aclTensor* x, aclTensor* y, WORKSPACE_AND_EXE
 int aclnnLogGetWorkspaceSize(const aclTensor* x, aclTensor* y, WORKSPACE_AND_EXECUTOR) {
   return unary("aclnnLog", x, y, workspace_bytes, executor, [](double v) { return std::log(v); });
 }
+int aclnnRsqrtGetWorkspaceSize(const aclTensor* x, aclTensor* y, WORKSPACE_AND_EXECUTOR) {
+  return unary("aclnnRsqrt", x, y, workspace_bytes, executor, [](double v) { return 1 / std::sqrt(v); });
+}
 int aclnnClampMinGetWorkspaceSize(const aclTensor* x, const aclScalar* least, aclTensor* y, WORKSPACE_AND_EXECUTOR) {
   if (least == nullptr) return kNullPointer;
   return unary("aclnnClampMin", x, y, workspace_bytes, executor,
@@ -229,6 +232,7 @@ SECOND_PHASE(aclnnCos)
 SECOND_PHASE(aclnnSin)
 SECOND_PHASE(aclnnExp)
 SECOND_PHASE(aclnnLog)
+SECOND_PHASE(aclnnRsqrt)
 SECOND_PHASE(aclnnClampMin)
 SECOND_PHASE(aclnnClamp)
 SECOND_PHASE(aclnnMuls)

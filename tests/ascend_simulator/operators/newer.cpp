@@ -44,8 +44,8 @@ int aclnnAdaLayerNormV2GetWorkspaceSize(const aclTensor* x, const aclTensor* sca
 
 int aclnnRotaryPositionEmbeddingGetWorkspaceSize(const aclTensor* x, const aclTensor* cos, const aclTensor* sin,
                                                  std::int64_t mode, aclTensor* y, WORKSPACE_AND_EXECUTOR) {
-  std::string broken;
-  if (x != nullptr && cos != nullptr && sin != nullptr && y != nullptr) {
+  std::string broken = rule(soc_has_bfloat16(), "this chip rotates halves of narrow heads only, or nothing");
+  if (broken.empty() && x != nullptr && cos != nullptr && sin != nullptr && y != nullptr) {
     const bool four = x->dims.size() == 4;
     const Dims table = four ? Dims{1, x->dims[1], 1, x->dims[3]} : Dims{};
     broken = rule(four && cos->dims == table && sin->dims == table && y->dims == x->dims, "shapes do not fit",

@@ -26,8 +26,10 @@ extern "C" {
 
 int aclnnRmsNormGetWorkspaceSize(const aclTensor* x, const aclTensor* gamma, double epsilon, const aclTensor* y,
                                  const aclTensor* rstd, WORKSPACE_AND_EXECUTOR) {
-  std::string broken;
-  if (x != nullptr && gamma != nullptr && y != nullptr && rstd != nullptr) {
+  const std::string chip = soc_name();
+  const bool inference = chip.rfind("Ascend310P", 0) == 0;
+  std::string broken = rule(soc_has_bfloat16() || inference, "this chip has no RmsNorm");
+  if (broken.empty() && x != nullptr && gamma != nullptr && y != nullptr && rstd != nullptr) {
     Dims rows = x->dims;
     rows.back() = 1;
     broken = rule(gamma->dims == Dims{x->dims.back()}, "gamma's shape", y->dims == x->dims, "y's shape",

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <string>
 
+#include "../formats.h"
 #include "../tensors.h"
 
 using namespace ascend_simulator;
@@ -65,6 +66,14 @@ inline std::string math_rule(const aclTensor* x, std::int8_t math) {
   const bool f32 = x != nullptr && x->dtype == Dtype::float32;
   return rule(math >= 0 && math <= 3, "cubeMathType", !f32 || soc_has_bfloat16() || math == 1,
               "this chip takes float32 with cubeMathType 1 only", f32 || math <= 1, "cubeMathType is for float32 only");
+}
+
+/// Chips whose products know no float32 round its operands to float16.
+inline std::vector<float> product_operand(const View& view) {
+  std::vector<float> values = view.floats();
+  if (view.dtype != Dtype::float32 || soc_has_bfloat16()) return values;
+  for (float& value : values) value = SmallFloat<5, 10, false>::decode(SmallFloat<5, 10, false>::encode(value));
+  return values;
 }
 
 /// c [m, n] = a [m, k] b [k, n], row-major floats, sums in float.

@@ -34,8 +34,8 @@ int batched(const char* name, const aclTensor* a, const aclTensor* b, const aclT
   }
   return plan(name, workspace_bytes, executor, {in(a, "self"), in(b, "mat2"), dense(y, "out")}, broken,
               [a = view_of(a), b = view_of(b), y = view_of(y), rank] {
-                const std::vector<float> left = a.floats();
-                const std::vector<float> right = b.floats();
+                const std::vector<float> left = product_operand(a);
+                const std::vector<float> right = product_operand(b);
                 std::vector<float> result(static_cast<std::size_t>(y.elements()));
                 const std::int64_t m = a.dims[rank - 2];
                 const std::int64_t k = a.dims[rank - 1];
@@ -76,7 +76,7 @@ int aclnnAddmmGetWorkspaceSize(const aclTensor* bias, const aclTensor* a, const 
       broken,
       [bias = view_of(bias), a = view_of(a), b = view_of(b), y = view_of(y), beta = beta->value, alpha = alpha->value] {
         std::vector<float> result(static_cast<std::size_t>(y.elements()));
-        multiply_matrices(a.floats().data(), b.floats().data(), result.data(), a.dims[0], a.dims[1], b.dims[1]);
+        multiply_matrices(product_operand(a).data(), product_operand(b).data(), result.data(), a.dims[0], a.dims[1], b.dims[1]);
         const std::vector<float> more = bias.broadcast(y.dims).floats();
         for (std::size_t i = 0; i < result.size(); ++i)
           result[i] = static_cast<float>(alpha) * result[i] + static_cast<float>(beta) * more[i];

@@ -90,8 +90,8 @@ AttentionRefusal refuse_fused(const AttentionProblem& p, const SocCapabilities& 
   return std::nullopt;
 }
 
-Tensor hidden_mask(AclCaller& acl, const Tensor& mask, std::int64_t queries, std::int64_t keys) {
-  const Tensor kept = acl.temporary({mask.shape()[0], 1, queries, keys}, DType::boolean);
+Tensor hidden_mask(AclCaller& acl, const Tensor& mask, std::int64_t batch, std::int64_t queries, std::int64_t keys) {
+  const Tensor kept = acl.temporary({queries == 1 ? batch : mask.shape()[0], 1, queries, keys}, DType::boolean);
   acl.copy(mask, kept);
   const Tensor hidden = acl.temporary(kept.shape(), DType::boolean);
   acl.call(kLogicalNot, acl.tensor(kept), acl.tensor(hidden));

@@ -54,8 +54,9 @@ void into_fused(AclCaller& acl, const AttentionCall& call, const std::function<v
 /// that they do not take.
 AttentionRefusal refuse_fused(const AttentionProblem& problem, const SocCapabilities& chip);
 
-/// A mask (boolean, true = keep) as the fused operators take it: [B or 1, 1, Sq, Sk], true = hidden.
-Tensor hidden_mask(AclCaller& acl, const Tensor& mask, std::int64_t queries, std::int64_t keys);
+/// A mask (boolean, true = keep) as the fused operators take it: [B or 1, 1, Sq, Sk], of one
+/// query [B, 1, 1, Sk], true = hidden.
+Tensor hidden_mask(AclCaller& acl, const Tensor& mask, std::int64_t batch, std::int64_t queries, std::int64_t keys);
 
 /// A constant of a runner, on the device of its first run.
 class UploadedOnce {

@@ -66,7 +66,7 @@ class FusedInferAttention final : public AttentionKernel {
     const FusedOperands o = fused_operands(acl, call);
     const Shape& q = call.query.shape();
     const Shape& k = call.key.shape();
-    const Tensor mask = call.mask.defined() ? hidden_mask(acl, call.mask, q[1], k[1]) : triangle;
+    const Tensor mask = call.mask.defined() ? hidden_mask(acl, call.mask, q[0], q[1], k[1]) : triangle;
     const std::int64_t sparse = triangle.defined() ? kCausalBottomRight : kWholeMask;
     const std::int64_t precise = call.mask.defined() && q[1] > 1 ? kHighPrecisionEmptyRows : kHighPrecision;
     const bool wants_lse = call.lse.defined();

@@ -11,10 +11,11 @@
 namespace rondo::ascend {
 namespace {
 
-/// What the scores of the heads that are computed together may take.
+/// What the scores of the queries and heads that are computed together may take.
 constexpr std::int64_t kMostScoreBytes = std::int64_t{256} << 20;
-/// Stands for the largest score of a row that sees nothing, so that it is a number.
-constexpr double kNothing = -1e30;
+/// Stands for the largest score of a row that sees nothing, so that it is a number. A mask's own lowest number is none
+/// below it.
+constexpr double kNothing = std::numeric_limits<float>::lowest();
 constexpr double kTiniest = 1e-30;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
@@ -48,9 +49,7 @@ class MathAttention final : public AttentionKernel {
     if (p.dtype == DType::bf16 && !support_.capabilities().bf16)
       return fmt::format("{} has no bfloat16", support_.capabilities().name);
     if (p.varlen && p.causal) return "takes causal sequences of one length only";
-    const std::int64_t group = p.key_heads == 0 ? 1 : p.heads / p.key_heads;
-    if (group * p.queries * p.keys > kMostScoreBytes / static_cast<std::int64_t>(sizeof(float)))
-      return "keeps all scores of a head: takes up to 67 million of them only";
+    if (p.key_heads == 0) return "takes at least one head";
     return std::nullopt;
   }
 
@@ -69,13 +68,27 @@ class MathAttention final : public AttentionKernel {
     const Shape& q = call.query.shape();
     const Shape& k = call.key.shape();
     const std::int64_t group = q[2] / k[2];
-    const std::int64_t score_bytes = group * q[1] * k[1] * static_cast<std::int64_t>(sizeof(float));
-    const std::int64_t at_once =
-        std::clamp<std::int64_t>(kMostScoreBytes / std::max<std::int64_t>(score_bytes, 1), 1, k[2]);
-    for (std::int64_t b = 0; b < q[0]; ++b) {
-      for (std::int64_t first = 0; first < k[2]; first += at_once)
-        run_heads(acl, call, {b, first, std::min(at_once, k[2] - first), group}, triangle, math);
+    const std::int64_t row_bytes = group * k[1] * static_cast<std::int64_t>(sizeof(float));
+    const std::int64_t rows = std::clamp<std::int64_t>(kMostScoreBytes / row_bytes, 1, q[1]);
+    const std::int64_t at_once = std::clamp<std::int64_t>(kMostScoreBytes / (row_bytes * rows), 1, k[2]);
+    for (std::int64_t begin = 0; begin < q[1]; begin += rows) {
+      const std::int64_t end = std::min(begin + rows, q[1]);
+      const AttentionCall some = of_queries(call, begin, end);
+      const Tensor hidden = triangle.defined() ? triangle.sliced(0, begin, end) : triangle;
+      for (std::int64_t b = 0; b < q[0]; ++b) {
+        for (std::int64_t first = 0; first < k[2]; first += at_once)
+          run_heads(acl, some, {b, first, std::min(at_once, k[2] - first), group}, hidden, math);
+      }
     }
+  }
+
+  static AttentionCall of_queries(const AttentionCall& call, std::int64_t begin, std::int64_t end) {
+    AttentionCall some = call;
+    some.query = call.query.sliced(1, begin, end);
+    some.output = call.output.sliced(1, begin, end);
+    if (call.lse.defined()) some.lse = call.lse.sliced(2, begin, end);
+    if (call.mask.defined() && call.mask.shape()[2] != 1) some.mask = call.mask.sliced(2, begin, end);
+    return some;
   }
 
   /// [B, S, N, D] -> the range's heads as float32 [heads, S, D]: those of keys and values repeat.

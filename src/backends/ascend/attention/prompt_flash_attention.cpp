@@ -54,7 +54,7 @@ class PromptFlashAttention final : public AttentionKernel {
     const FusedOperands o = fused_operands(acl, call);
     const Shape& q = call.query.shape();
     const Shape& k = call.key.shape();
-    const Tensor mask = call.mask.defined() ? hidden_mask(acl, call.mask, q[1], k[1]) : Tensor();
+    const Tensor mask = call.mask.defined() ? hidden_mask(acl, call.mask, q[0], q[1], k[1]) : Tensor();
     const std::int64_t precise = call.mask.defined() && q[1] > 1 ? kHighPrecisionEmptyRows : kHighPrecision;
     const std::int64_t key_heads = k[2] == q[2] ? 0 : k[2];  // 0: as many as of the query
     std::string layout = o.layout;

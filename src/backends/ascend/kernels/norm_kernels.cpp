@@ -70,7 +70,27 @@ class RmsWeight {
 
 Tensor in_dtype(AclCaller& acl, const Tensor& tensor, DType dtype) { return parameter_in(acl, {}, tensor, dtype); }
 
+/// Where the chip has no RmsNorm, in float32.
+void put_together_rms_norm(AclCaller& acl, const Tensor& x, const Tensor& weight, double eps, const Tensor& y) {
+  const Tensor wide = in_dtype(acl, x, DType::f32);
+  Shape rows = x.shape();
+  const std::size_t last = rows.rank() - 1;
+  rows[last] = 1;
+  const Tensor squares = acl.temporary(x.shape(), DType::f32);
+  const Tensor factor = acl.temporary(rows, DType::f32);
+  const std::array<std::int64_t, 1> axis{static_cast<std::int64_t>(last)};
+  acl.multiply(wide, wide, squares);
+  acl.call(kReduceSum, acl.tensor(squares), acl.ints(axis), true, AclDtype::float32, acl.tensor(factor));
+  acl.multiply_scalar(factor, 1.0 / static_cast<double>(x.shape().back()), factor);
+  acl.add_scalar(factor, eps, factor);
+  acl.call(kRsqrt, acl.tensor(factor), acl.tensor(factor));
+  acl.multiply(wide, factor, squares);
+  acl.multiply(squares, in_dtype(acl, weight, DType::f32), squares);
+  acl.copy(squares, y);
+}
+
 void rms_norm(AclCaller& acl, const Tensor& x, const Tensor& weight, double eps, const Tensor& y) {
+  if (!acl.runtime().capabilities().rms_norm) return put_together_rms_norm(acl, x, weight, eps, y);
   Shape rows = x.shape();
   rows[rows.rank() - 1] = 1;
   const Tensor reciprocal = acl.temporary(rows, DType::f32);
@@ -128,7 +148,7 @@ void rotate(AclCaller& acl, const Tensor& x, const Tensor& cos, const Tensor& si
   constexpr std::int64_t kInterleaved = 1;
   constexpr std::int64_t kMostRows = 1000;
   constexpr std::int64_t kWidest = 896;
-  if (acl.has(kRotaryPositionEmbedding.name) && x.shape()[0] * x.shape()[2] < kMostRows && head_dim < kWidest) {
+  if (acl.runtime().capabilities().rotary && acl.has(kRotaryPositionEmbedding.name) && x.shape()[0] * x.shape()[2] < kMostRows && head_dim < kWidest) {
     return into_apart(acl, x, y, [&](const Tensor& dense) {
       acl.call(kRotaryPositionEmbedding, acl.tensor(x), acl.tensor(c), acl.tensor(s),
                mode == RotaryMode::half ? kHalf : kInterleaved, acl.tensor(dense));
@@ -167,11 +187,15 @@ std::unique_ptr<Kernel> make_rms_norm(const KernelRequest& request) {
 
 std::unique_ptr<Kernel> make_add_rms_norm(const KernelRequest& request) {
   return make_acl_kernel([eps = static_cast<const AddRmsNormOp&>(request.op).eps(),
-                          weight = RmsWeight(request, 2, parameter_dtype(request))](
+                          weight = RmsWeight(request, 2, DType::f32)](
                              AclCaller& acl, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
-    acl.add(inputs[0], inputs[1], outputs[1]);
-    const Tensor w = weight.in(acl, inputs);
-    into_apart(acl, outputs[1], outputs[0], [&](const Tensor& y) { rms_norm(acl, outputs[1], w, eps, y); });
+    // The norm takes the sum before it is rounded.
+    const Tensor sum = acl.temporary(inputs[0].shape(), DType::f32);
+    acl.add(in_dtype(acl, inputs[0], DType::f32), in_dtype(acl, inputs[1], DType::f32), sum);
+    const Tensor normed = acl.temporary(sum.shape(), DType::f32);
+    rms_norm(acl, sum, weight.in(acl, inputs), eps, normed);
+    acl.copy(normed, outputs[0]);
+    acl.copy(sum, outputs[1]);
   });
 }
 
@@ -252,7 +276,8 @@ std::unique_ptr<Kernel> make_gated_add(const KernelRequest& /*request*/) {
 }
 
 Refusal supports_rms_norm(const KernelRequest& request) {
-  return refuse_unless(request, 1, {kRmsNorm.name, kCopy.name});
+  if (capabilities_of(request).rms_norm) return refuse_unless(request, 1, {kRmsNorm.name, kAdd.name, kCopy.name});
+  return refuse_unless(request, 1, {kReduceSum.name, kRsqrt.name, kMultiply.name, kAdd.name, kCopy.name});
 }
 Refusal supports_layer_norm(const KernelRequest& request) {
   return refuse_unless(request, 1, {kLayerNorm.name, kAddScalar.name, kAddcmul.name, kCopy.name});

@@ -73,9 +73,7 @@ __global__ void rms_norm_kernel(RowView x, RowView residual, Vector weight, floa
     RowPart<T, pack, packs, threads> more{{}, part.lane};
     more.read(row_of<const T>(residual, row), x.width);
     for (int i = 0; i < pack * packs; ++i) part.values[i] += more.values[i];
-    part.write(row_of<T>(sum, row), x.width);
-    // What follows sees the sum as it is stored.
-    for (float& value : part.values) value = to_float(from_float<T>(value));
+    part.write(row_of<T>(sum, row), x.width);  // rounded; the norm takes it before
   }
   float squares = 0;
   for (const float value : part.values) squares += value * value;

@@ -1,0 +1,60 @@
+// One GPU: memory, streams, events and copies by the CUDA runtime.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "device/device_runtime.h"
+
+namespace rondo::cuda {
+
+/// Throws DeviceError, with the call and CUDA's own words, unless `status` is success.
+void check(cudaError_t status, const char* call, int device);
+
+class CudaRuntime final : public DeviceRuntime {
+ public:
+  explicit CudaRuntime(int index);
+
+  int index() const { return index_; }
+  /// Makes the device the calling thread's.
+  void use() const { check(cudaSetDevice(index_), "cudaSetDevice", index_); }
+  /// Compute capability, such as 90 for 9.0.
+  int capability() const { return capability_; }
+
+  DeviceInfo info() const override;
+  bool has_bf16() const override { return capability_ >= 80; }
+  bool keeps_f32() const override { return true; }
+  void* allocate(std::size_t bytes) override;
+  void release(void* memory) noexcept override;
+  std::shared_ptr<void> allocate_pinned(std::size_t bytes) override;
+  void synchronize() override;
+  std::unique_ptr<DeviceStream> make_stream() override;
+  std::unique_ptr<DeviceEvent> make_event() override;
+  void copy(const RowCopy& rows, CopyKind kind, DeviceStream& stream) override;
+
+ private:
+  int index_;
+  std::string name_;
+  int capability_ = 0;
+};
+
+class CudaStream final : public DeviceStream {
+ public:
+  explicit CudaStream(const CudaRuntime& runtime);
+  ~CudaStream() override;
+  CudaStream(const CudaStream&) = delete;
+  CudaStream& operator=(const CudaStream&) = delete;
+
+  void synchronize() override;
+  cudaStream_t handle() const { return handle_; }
+  const CudaRuntime& runtime() const { return runtime_; }
+
+ private:
+  const CudaRuntime& runtime_;  // outlives its streams
+  cudaStream_t handle_ = nullptr;
+};
+
+}  // namespace rondo::cuda

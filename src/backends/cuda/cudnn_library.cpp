@@ -1,0 +1,64 @@
+#include "backends/cuda/cudnn_library.h"
+
+#include <dlfcn.h>
+#include <fmt/format.h>
+
+#include <map>
+
+#include "backends/cuda/cuda_device.h"
+#include "core/text.h"
+#include "rondo/error.h"
+
+// The front end looks cuDNN's functions up here.
+namespace cudnn_frontend {
+void* cudnn_dlhandle = nullptr;
+}
+
+namespace rondo::cuda {
+namespace {
+
+std::string open_cudnn() {
+  cudnn_frontend::cudnn_dlhandle = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_LOCAL);
+  if (cudnn_frontend::cudnn_dlhandle != nullptr) return "";
+  const char* text = dlerror();  // NOLINT(concurrency-mt-unsafe): glibc keeps it per thread
+  return fmt::format("libcudnn.so.9 cannot be opened ({})", text == nullptr ? "unknown reason" : printable(text, 300));
+}
+
+/// The handles of a thread, one a device.
+struct ThreadHandles {
+  std::map<int, cudnnHandle_t> handles;
+  ~ThreadHandles() {
+    for (const auto& [device, handle] : handles) cudnn_frontend::detail::destroy_handle(handle);
+  }
+};
+
+}  // namespace
+
+const std::string& cudnn_missing() {
+  static const std::string reason = open_cudnn();
+  return reason;
+}
+
+std::string cudnn_version() {
+  if (!cudnn_missing().empty()) return "";
+  const std::size_t version = cudnn_frontend::detail::get_backend_version();
+  return fmt::format("{}.{}.{}", version / 10000, version / 100 % 100, version % 100);
+}
+
+cudnnHandle_t cudnn_handle(void* stream) {
+  thread_local ThreadHandles of_thread;
+  int device = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice", device);
+  cudnnHandle_t& handle = of_thread.handles[device];
+  if (handle == nullptr && cudnn_frontend::detail::create_handle(&handle) != CUDNN_STATUS_SUCCESS)
+    throw DeviceError(fmt::format("cuda:{}: cudnnCreate failed", device));
+  if (cudnn_frontend::detail::set_stream(handle, static_cast<cudaStream_t>(stream)) != CUDNN_STATUS_SUCCESS)
+    throw DeviceError(fmt::format("cuda:{}: cudnnSetStream failed", device));
+  return handle;
+}
+
+void check_cudnn(cudnn_frontend::error_t status, const char* call) {
+  if (!status.is_good()) throw DeviceError(fmt::format("cuda: cuDNN's {} failed: {}", call, status.get_message()));
+}
+
+}  // namespace rondo::cuda
