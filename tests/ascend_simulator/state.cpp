@@ -53,14 +53,17 @@ void set_current_device(int device) { device_of_thread = device; }
 
 int fault(const char* call) {
   const char* text = std::getenv("ASCEND_SIMULATOR_FAULT");
-  if (text == nullptr) return 0;
+  const std::lock_guard guard(lock());
+  if (text == nullptr) {
+    state().calls.clear();  // the next fault counts from one
+    return 0;
+  }
   const std::string wanted(text);
   const std::size_t equals = wanted.find('=');
   if (equals == std::string::npos || wanted.substr(0, equals) != call) return 0;
   const std::size_t colon = wanted.find(':', equals);
   const long from = colon == std::string::npos ? 1 : std::strtol(wanted.c_str() + colon + 1, nullptr, 10);
   const bool once = wanted.back() == '!';
-  const std::lock_guard guard(lock());
   const long count = ++state().calls[wanted];
   if (count < from || (once && count > from)) return 0;
   return fail(static_cast<int>(std::strtol(wanted.c_str() + equals + 1, nullptr, 10)), "a fault that was asked for");

@@ -8,6 +8,8 @@
 
 namespace rondo::cuda {
 
+std::optional<std::string> no_gpu() { return std::nullopt; }
+
 StreamHandle handle_of(DeviceStream& /*stream*/) { return nullptr; }
 
 namespace {

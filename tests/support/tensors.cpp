@@ -101,7 +101,8 @@ void move_to(const ExecutionDevice& device, Problem& problem) {
 Tolerance on_device(Tolerance tolerance, DType dtype) {
   constexpr double kSteps = 4;
   const bool narrow = dtype == DType::f16 || !test_device_keeps_f32();
-  const double unit = dtype == DType::bf16 ? 1.0 / 256 : narrow ? 1.0 / 2048 : 0;
+  const double rounding = test_device_keeps_f32() ? 1.0 / 2048 : 1.0 / 512;  // of one result, of its operands
+  const double unit = dtype == DType::bf16 ? 1.0 / 256 : narrow ? rounding : 0;
   return {kSteps * (tolerance.absolute + unit), kSteps * tolerance.relative};
 }
 

@@ -62,8 +62,16 @@ cudaMemcpyKind cuda_kind(CopyKind kind) {
 void check(cudaError_t status, const char* call, int device) {
   if (status == cudaSuccess) return;
   cudaGetLastError();  // what can be forgotten is
-  throw DeviceError(fmt::format("cuda:{}: {} failed: {} ({})", device, call, cudaGetErrorString(status),
-                                cudaGetErrorName(status)));
+  throw DeviceError(
+      fmt::format("cuda:{}: {} failed: {} ({})", device, call, cudaGetErrorString(status), cudaGetErrorName(status)));
+}
+
+std::optional<std::string> no_gpu() {
+  int devices = 0;
+  const cudaError_t status = cudaGetDeviceCount(&devices);
+  if (status == cudaSuccess && devices > 0) return std::nullopt;
+  cudaGetLastError();
+  return status == cudaSuccess ? "no NVIDIA GPU is there" : cudaGetErrorString(status);
 }
 
 StreamHandle handle_of(DeviceStream& stream) {
@@ -124,8 +132,8 @@ std::unique_ptr<DeviceEvent> CudaRuntime::make_event() { return std::make_unique
 void CudaRuntime::copy(const RowCopy& rows, CopyKind kind, DeviceStream& stream) {
   use();
   if (rows.rows == 1) {
-    return check(cudaMemcpyAsync(rows.to, rows.from, rows.width, cuda_kind(kind), stream_of(stream)),
-                 "cudaMemcpyAsync", index_);
+    return check(cudaMemcpyAsync(rows.to, rows.from, rows.width, cuda_kind(kind), stream_of(stream)), "cudaMemcpyAsync",
+                 index_);
   }
   check(cudaMemcpy2DAsync(rows.to, rows.to_pitch, rows.from, rows.from_pitch, rows.width, rows.rows, cuda_kind(kind),
                           stream_of(stream)),

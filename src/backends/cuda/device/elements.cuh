@@ -7,8 +7,7 @@ namespace rondo::cuda {
 
 __device__ inline float activation_of(Activation kind, float x) {
   switch (kind) {
-    case Activation::gelu_tanh:
-      return 0.5F * x * (1.0F + tanhf(0.79788456080286536F * (x + 0.044715F * x * x * x)));
+    case Activation::gelu_tanh: return 0.5F * x * (1.0F + tanhf(0.79788456080286536F * (x + 0.044715F * x * x * x)));
     case Activation::gelu_erf: return 0.5F * x * (1.0F + erff(x * 0.70710678118654752F));
     case Activation::quick_gelu: return x / (1.0F + expf(-1.702F * x));
     case Activation::silu: return x / (1.0F + expf(-x));

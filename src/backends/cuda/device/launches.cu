@@ -71,7 +71,9 @@ template <int threads>
 unsigned row_blocks(std::int64_t rows) {
   return static_cast<unsigned>(threads == kWarp ? (rows + kWarpRows - 1) / kWarpRows : rows);
 }
-constexpr unsigned row_threads(int threads) { return static_cast<unsigned>(threads == kWarp ? kWarp * kWarpRows : threads); }
+constexpr unsigned row_threads(int threads) {
+  return static_cast<unsigned>(threads == kWarp ? kWarp * kWarpRows : threads);
+}
 
 }  // namespace
 
@@ -101,16 +103,16 @@ void layer_norm(const RowView& x, const Vector& weight, const Vector& bias, cons
   });
 }
 
-void rotate(const RowView& x, const RotaryTables& tables, bool norms, const Vector& weight, float eps,
-            const RowView& y, StreamHandle stream) {
+void rotate(const RowView& x, const RotaryTables& tables, bool norms, const Vector& weight, float eps, const RowView& y,
+            StreamHandle stream) {
   with_float_type(x.number, [&](auto type) {
     launch(rotate_kernel<decltype(type)>, row_blocks<kWarp>(x.rows()), row_threads(kWarp), 0, stream, x, tables, norms,
            weight, eps, y);
   });
 }
 
-void modulate(const RowView& x, const Modulation& scale, const Modulation& shift, std::int64_t tokens,
-              const RowView& y, StreamHandle stream) {
+void modulate(const RowView& x, const Modulation& scale, const Modulation& shift, std::int64_t tokens, const RowView& y,
+              StreamHandle stream) {
   with_float_type(x.number, [&](auto type) {
     launch(modulate_kernel<decltype(type)>, blocks_for(x.rows() * x.width), kBlock, 0, stream, x, scale, shift, tokens,
            y);

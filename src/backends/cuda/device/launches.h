@@ -59,8 +59,8 @@ void layer_norm(const RowView& x, const Vector& weight, const Vector& bias, cons
                 const Modulation& shift, std::int64_t tokens, float eps, const RowView& y, StreamHandle stream);
 
 /// x * (1 + scale) + shift, or, with `gate`, x + gate * more.
-void modulate(const RowView& x, const Modulation& scale, const Modulation& shift, std::int64_t tokens,
-              const RowView& y, StreamHandle stream);
+void modulate(const RowView& x, const Modulation& scale, const Modulation& shift, std::int64_t tokens, const RowView& y,
+              StreamHandle stream);
 void gated_add(const RowView& x, const Modulation& gate, const RowView& more, std::int64_t tokens, const RowView& y,
                StreamHandle stream);
 
@@ -74,8 +74,8 @@ struct RotaryTables {
 };
 
 /// x [B, S, N, D], rotated; with `norms`, RMS-normed first.
-void rotate(const RowView& x, const RotaryTables& tables, bool norms, const Vector& weight, float eps,
-            const RowView& y, StreamHandle stream);
+void rotate(const RowView& x, const RotaryTables& tables, bool norms, const Vector& weight, float eps, const RowView& y,
+            StreamHandle stream);
 
 enum class Activation : std::int32_t { gelu_tanh, gelu_erf, quick_gelu, silu, mish, relu };
 

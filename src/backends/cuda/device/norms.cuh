@@ -107,8 +107,7 @@ __global__ void layer_norm_kernel(RowView x, Vector weight, Vector bias, Modulat
   const float factor = rsqrtf(row_sum<threads>(squares) / static_cast<float>(x.width) + eps);
   part.for_each(x.width, [&](float& value, std::int64_t i) {
     value *= factor;
-    if (weight.data != nullptr)
-      value = value * load(weight.data, weight.number, i) + load(bias.data, bias.number, i);
+    if (weight.data != nullptr) value = value * load(weight.data, weight.number, i) + load(bias.data, bias.number, i);
     if (scale.data != nullptr)
       value = value * (1.0F + modulation_at(scale, row, tokens, i)) + modulation_at(shift, row, tokens, i);
   });

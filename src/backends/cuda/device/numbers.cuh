@@ -22,9 +22,7 @@ struct Bf16 {
 };
 
 __device__ inline float to_float(float x) { return x; }
-__device__ inline float to_float(Bf16 x) {
-  return __uint_as_float(static_cast<std::uint32_t>(x.bits) << 16);
-}
+__device__ inline float to_float(Bf16 x) { return __uint_as_float(static_cast<std::uint32_t>(x.bits) << 16); }
 __device__ inline float to_float(F16 x) { return __half2float(__ushort_as_half(x.bits)); }
 __device__ inline float to_float(std::int8_t x) { return x; }
 __device__ inline float to_float(std::uint8_t x) { return x; }

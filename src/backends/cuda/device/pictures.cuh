@@ -8,7 +8,8 @@ namespace rondo::cuda {
 /// (mean, 1 / sqrt(variance + eps)) of one batch's group: a block each. Two passes, so that a mean far from zero costs
 /// nothing.
 template <typename T>
-__global__ void group_moments_kernel(RowView x, std::int64_t positions, std::int64_t groups, float eps, float* moments) {
+__global__ void group_moments_kernel(RowView x, std::int64_t positions, std::int64_t groups, float eps,
+                                     float* moments) {
   const std::int64_t batch = blockIdx.x / groups;
   const std::int64_t channels = x.width / groups;
   const std::int64_t first = blockIdx.x % groups * channels;
@@ -39,8 +40,8 @@ __global__ void group_norm_kernel(RowView x, std::int64_t positions, std::int64_
     const std::int64_t channel = i % x.width;
     const float* const of_group = moments + 2 * (row / positions * groups + channel / channels);
     const float value = (to_float(row_of<const T>(x, row)[channel]) - of_group[0]) * of_group[1];
-    row_of<T>(y, row)[channel] = from_float<T>(value * load(weight.data, weight.number, channel) +
-                                               load(bias.data, bias.number, channel));
+    row_of<T>(y, row)[channel] =
+        from_float<T>(value * load(weight.data, weight.number, channel) + load(bias.data, bias.number, channel));
   }
 }
 

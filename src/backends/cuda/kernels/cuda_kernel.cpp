@@ -70,6 +70,18 @@ Modulation modulation_of(const Tensor& tensor) {
   return {tensor.data(), number_of(tensor.dtype()), strides[0], per_token ? strides[1] : 0};
 }
 
+Activation activation_of(ActivationKind kind) {
+  switch (kind) {
+    case ActivationKind::gelu_tanh: return Activation::gelu_tanh;
+    case ActivationKind::gelu_erf: return Activation::gelu_erf;
+    case ActivationKind::quick_gelu: return Activation::quick_gelu;
+    case ActivationKind::silu: return Activation::silu;
+    case ActivationKind::mish: return Activation::mish;
+    case ActivationKind::relu: return Activation::relu;
+  }
+  return Activation::relu;
+}
+
 Refusal refuse_unless_rows(const KernelRequest& request, std::size_t data_inputs) {
   for (std::size_t i = 0; i < data_inputs; ++i) {
     const Tensor& input = request.inputs[i].prototype;

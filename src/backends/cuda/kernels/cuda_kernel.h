@@ -3,18 +3,24 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
+#include <string>
 #include <utility>
 
 #include "attention/attention_kernel.h"
 #include "backends/cuda/device/launches.h"
 #include "backends/execution_device.h"
 #include "backends/kernel.h"
+#include "rondo/operators.h"
 
 namespace rondo::cuda {
 
 /// The stream's handle. Makes its device the calling thread's.
 StreamHandle handle_of(DeviceStream& stream);
+
+/// Why no kernel runs in this process: no GPU, no driver.
+std::optional<std::string> no_gpu();
 
 /// What a kernel works with, for one run.
 class CudaRun {
@@ -59,6 +65,8 @@ View repeated_view(const Tensor& tensor, const Shape& shape);
 Vector vector_of(const Tensor& tensor);
 /// [B, D], [B, 1, D] or [B, S, D]
 Modulation modulation_of(const Tensor& tensor);
+
+Activation activation_of(ActivationKind kind);
 
 /// The refusal that row kernels share: the first `data_inputs` inputs float32, bfloat16 or float16, all alike, with up
 /// to five axes of which the last is dense.

@@ -60,10 +60,14 @@ class CudnnAttentionRunner final : public AttentionRunner {
   std::shared_ptr<fe::graph::Graph> build(cudnnHandle_t handle, const AttentionCall& call, const Tensor& output) const {
     auto graph = std::make_shared<fe::graph::Graph>();
     const fe::DataType_t type = problem_.dtype == DType::bf16 ? fe::DataType_t::BFLOAT16 : fe::DataType_t::HALF;
-    graph->set_io_data_type(type).set_intermediate_data_type(fe::DataType_t::FLOAT).set_compute_data_type(
-        fe::DataType_t::FLOAT);
+    graph->set_io_data_type(type)
+        .set_intermediate_data_type(fe::DataType_t::FLOAT)
+        .set_compute_data_type(fe::DataType_t::FLOAT);
     const auto operand = [&](const char* name, Operand id, const Tensor& tensor) {
-      return graph->tensor(fe::graph::Tensor_attributes().set_name(name).set_uid(id).set_dim(by_heads(tensor.shape()))
+      return graph->tensor(fe::graph::Tensor_attributes()
+                               .set_name(name)
+                               .set_uid(id)
+                               .set_dim(by_heads(tensor.shape()))
                                .set_stride(by_heads(tensor.strides())));
     };
     auto attributes = fe::graph::SDPA_attributes().set_name("attention").set_generate_stats(call.lse.defined());
@@ -77,7 +81,10 @@ class CudnnAttentionRunner final : public AttentionRunner {
     result->set_output(true).set_uid(kOutput).set_dim(by_heads(output.shape())).set_stride(by_heads(output.strides()));
     if (call.lse.defined()) {
       const Shape& s = call.lse.shape();
-      stats->set_output(true).set_uid(kStats).set_data_type(fe::DataType_t::FLOAT).set_dim({s[0], s[1], s[2], 1})
+      stats->set_output(true)
+          .set_uid(kStats)
+          .set_data_type(fe::DataType_t::FLOAT)
+          .set_dim({s[0], s[1], s[2], 1})
           .set_stride({call.lse.strides()[0], call.lse.strides()[1], 1, 1});
     }
     check_cudnn(graph->build(handle, {fe::HeurMode_t::A}), "build");
@@ -99,9 +106,7 @@ class CudnnAttention final : public AttentionKernel {
   bool rounds_weights() const override { return true; }
   AttentionRefusal unavailable() const override {
     if (!cudnn_missing().empty()) return cudnn_missing();
-    int devices = 0;
-    if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) return "no NVIDIA GPU is there";
-    return std::nullopt;
+    return no_gpu();
   }
   AttentionRefusal supports(const AttentionProblem& p) const override {
     if (p.dtype == DType::f32) return "takes bfloat16 and float16 only";

@@ -8,18 +8,6 @@
 namespace rondo::cuda {
 namespace {
 
-Activation activation_of(ActivationKind kind) {
-  switch (kind) {
-    case ActivationKind::gelu_tanh: return Activation::gelu_tanh;
-    case ActivationKind::gelu_erf: return Activation::gelu_erf;
-    case ActivationKind::quick_gelu: return Activation::quick_gelu;
-    case ActivationKind::silu: return Activation::silu;
-    case ActivationKind::mish: return Activation::mish;
-    case ActivationKind::relu: return Activation::relu;
-  }
-  return Activation::relu;
-}
-
 std::unique_ptr<Kernel> make_activation(const KernelRequest& request) {
   return make_cuda_kernel([kind = activation_of(static_cast<const ActivationOp&>(request.op).kind())](
                               const CudaRun& run, std::span<const Tensor> inputs, std::span<Tensor> outputs) {

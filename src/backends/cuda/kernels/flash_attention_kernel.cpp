@@ -58,6 +58,7 @@ class FlashAttention final : public AttentionKernel {
            "head dims to 256";
   }
   DeviceKind device() const override { return DeviceKind::cuda; }
+  AttentionRefusal unavailable() const override { return no_gpu(); }
   AttentionRefusal supports(const AttentionProblem& p) const override {
     if (p.head_dim > kWidestHead || p.value_dim > kWidestHead) return "takes head dims up to 256 only";
     if (p.key_heads == 0) return "takes at least one head";

@@ -15,7 +15,7 @@ namespace {
 /// What algorithms may use beside their operands: NVIDIA's recommendation for Hopper.
 constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
 
-void check(cublasStatus_t status, const char* call) {
+void check_lt(cublasStatus_t status, const char* call) {
   if (status != CUBLAS_STATUS_SUCCESS)
     throw DeviceError(fmt::format("cuda: {} failed: {}", call, cublasLtGetStatusString(status)));
 }
@@ -54,35 +54,36 @@ class Product {
   /// `gelu`: the activation (by tanh) is taken in the epilogue.
   Product(std::int64_t rows, std::int64_t inputs, std::int64_t outputs, DType dtype, bool has_bias, bool gelu)
       : has_bias_(has_bias) {
-    cublasLtCreate(lt_.place());
+    check_lt(cublasLtCreate(lt_.place()), "cublasLtCreate");
     // float32 stays float32: no TF32.
-    rondo::cuda::check(cublasLtMatmulDescCreate(operation_.place(), CUBLAS_COMPUTE_32F, CUDA_R_32F),
-                       "cublasLtMatmulDescCreate");
+    check_lt(cublasLtMatmulDescCreate(operation_.place(), CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
     const cublasOperation_t transposed = CUBLAS_OP_T;
     set(CUBLASLT_MATMUL_DESC_TRANSA, transposed);
     cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
-    if (has_bias) epilogue = gelu ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_BIAS;
-    else if (gelu) epilogue = CUBLASLT_EPILOGUE_GELU;
+    if (has_bias)
+      epilogue = gelu ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_BIAS;
+    else if (gelu)
+      epilogue = CUBLASLT_EPILOGUE_GELU;
     set(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
     const cudaDataType_t type = cuda_dtype(dtype);
     if (has_bias) set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type);
     const auto layout = [&](LtLayout& place, std::int64_t columns_first, std::int64_t others) {
-      rondo::cuda::check(cublasLtMatrixLayoutCreate(place.place(), type, static_cast<std::uint64_t>(columns_first),
-                                                    static_cast<std::uint64_t>(others), columns_first),
-                         "cublasLtMatrixLayoutCreate");
+      check_lt(cublasLtMatrixLayoutCreate(place.place(), type, static_cast<std::uint64_t>(columns_first),
+                                          static_cast<std::uint64_t>(others), columns_first),
+               "cublasLtMatrixLayoutCreate");
     };
     layout(weight_, inputs, outputs);
     layout(x_, inputs, rows);
     layout(y_, outputs, rows);
     LtPreference preference;
-    rondo::cuda::check(cublasLtMatmulPreferenceCreate(preference.place()), "cublasLtMatmulPreferenceCreate");
-    rondo::cuda::check(cublasLtMatmulPreferenceSetAttribute(preference.get(), CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                                                            &kWorkspaceBytes, sizeof kWorkspaceBytes),
-                       "cublasLtMatmulPreferenceSetAttribute");
+    check_lt(cublasLtMatmulPreferenceCreate(preference.place()), "cublasLtMatmulPreferenceCreate");
+    check_lt(cublasLtMatmulPreferenceSetAttribute(preference.get(), CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                                  &kWorkspaceBytes, sizeof kWorkspaceBytes),
+             "cublasLtMatmulPreferenceSetAttribute");
     int found = 0;
-    rondo::cuda::check(cublasLtMatmulAlgoGetHeuristic(lt_.get(), operation_.get(), weight_.get(), x_.get(), y_.get(),
-                                                      y_.get(), preference.get(), 1, &algorithm_, &found),
-                       "cublasLtMatmulAlgoGetHeuristic");
+    check_lt(cublasLtMatmulAlgoGetHeuristic(lt_.get(), operation_.get(), weight_.get(), x_.get(), y_.get(), y_.get(),
+                                            preference.get(), 1, &algorithm_, &found),
+             "cublasLtMatmulAlgoGetHeuristic");
     if (found == 0)
       throw Unsupported(fmt::format("linear: cuBLASLt has no algorithm for {} x {} x {} in {}", rows, inputs, outputs,
                                     dtype_name(dtype)));
@@ -95,22 +96,22 @@ class Product {
     cublasLtMatmulDescOpaque_t description = *operation_.get();
     if (has_bias_) {
       const void* const pointer = bias.data();
-      rondo::cuda::check(cublasLtMatmulDescSetAttribute(&description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &pointer,
-                                                        sizeof pointer),
-                         "cublasLtMatmulDescSetAttribute");
+      check_lt(
+          cublasLtMatmulDescSetAttribute(&description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &pointer, sizeof pointer),
+          "cublasLtMatmulDescSetAttribute");
     }
     Tensor workspace = run.temporary({static_cast<std::int64_t>(kWorkspaceBytes)}, DType::u8);
-    rondo::cuda::check(cublasLtMatmul(lt_.get(), &description, &one, w.data(), weight_.get(), x.data(), x_.get(), &zero,
-                                      y.data(), y_.get(), y.data(), y_.get(), &algorithm_.algo, workspace.data(),
-                                      kWorkspaceBytes, static_cast<cudaStream_t>(run.handle())),
-                       "cublasLtMatmul");
+    check_lt(cublasLtMatmul(lt_.get(), &description, &one, w.data(), weight_.get(), x.data(), x_.get(), &zero, y.data(),
+                            y_.get(), y.data(), y_.get(), &algorithm_.algo, workspace.data(), kWorkspaceBytes,
+                            static_cast<cudaStream_t>(run.handle())),
+             "cublasLtMatmul");
   }
 
  private:
   template <typename Value>
   void set(cublasLtMatmulDescAttributes_t attribute, const Value& value) {
-    rondo::cuda::check(cublasLtMatmulDescSetAttribute(operation_.get(), attribute, &value, sizeof value),
-                       "cublasLtMatmulDescSetAttribute");
+    check_lt(cublasLtMatmulDescSetAttribute(operation_.get(), attribute, &value, sizeof value),
+             "cublasLtMatmulDescSetAttribute");
   }
 
   bool has_bias_;
@@ -139,18 +140,6 @@ Tensor dense(const CudaRun& run, const Tensor& x, DType dtype) {
   const Tensor whole = run.temporary(x.shape(), dtype);
   copy(view_of(x), view_of(whole), run.handle());
   return whole;
-}
-
-Activation activation_of(ActivationKind kind) {
-  switch (kind) {
-    case ActivationKind::gelu_tanh: return Activation::gelu_tanh;
-    case ActivationKind::gelu_erf: return Activation::gelu_erf;
-    case ActivationKind::quick_gelu: return Activation::quick_gelu;
-    case ActivationKind::silu: return Activation::silu;
-    case ActivationKind::mish: return Activation::mish;
-    case ActivationKind::relu: return Activation::relu;
-  }
-  return Activation::relu;
 }
 
 std::unique_ptr<Kernel> make(const KernelRequest& request) {

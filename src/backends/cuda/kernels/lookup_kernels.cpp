@@ -10,7 +10,8 @@ namespace {
 bool is_floating_number(DType dtype) { return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16; }
 
 Refusal supports_embedding(const KernelRequest& request) {
-  if (!is_floating_number(request.inputs[1].prototype.dtype())) return "takes float32, bfloat16 and float16 tables only";
+  if (!is_floating_number(request.inputs[1].prototype.dtype()))
+    return "takes float32, bfloat16 and float16 tables only";
   return std::nullopt;
 }
 

@@ -25,8 +25,8 @@ Tensor parameter_of(const Tensor& known, std::span<const Tensor> inputs, std::si
 
 std::unique_ptr<Kernel> make_rms_norm(const KernelRequest& request) {
   return make_cuda_kernel([eps = static_cast<float>(static_cast<const RmsNormOp&>(request.op).eps()),
-                           weight = optional_parameter(request, 1)](
-                              const CudaRun& run, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
+                           weight = optional_parameter(request, 1)](const CudaRun& run, std::span<const Tensor> inputs,
+                                                                    std::span<Tensor> outputs) {
     rms_norm(rows_of(inputs[0]), {}, vector_of(parameter_of(weight, inputs, 1)), eps, rows_of(outputs[0]), {},
              run.handle());
   });
@@ -34,8 +34,8 @@ std::unique_ptr<Kernel> make_rms_norm(const KernelRequest& request) {
 
 std::unique_ptr<Kernel> make_add_rms_norm(const KernelRequest& request) {
   return make_cuda_kernel([eps = static_cast<float>(static_cast<const AddRmsNormOp&>(request.op).eps()),
-                           weight = optional_parameter(request, 2)](
-                              const CudaRun& run, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
+                           weight = optional_parameter(request, 2)](const CudaRun& run, std::span<const Tensor> inputs,
+                                                                    std::span<Tensor> outputs) {
     rms_norm(rows_of(inputs[0]), rows_of(inputs[1]), vector_of(parameter_of(weight, inputs, 2)), eps,
              rows_of(outputs[0]), rows_of(outputs[1]), run.handle());
   });
@@ -45,8 +45,8 @@ std::unique_ptr<Kernel> make_layer_norm(const KernelRequest& request) {
   return make_cuda_kernel([eps = static_cast<float>(static_cast<const LayerNormOp&>(request.op).eps()),
                            weight = optional_parameter(request, 1), bias = optional_parameter(request, 2)](
                               const CudaRun& run, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
-    layer_norm(rows_of(inputs[0]), vector_of(parameter_of(weight, inputs, 1)),
-               vector_of(parameter_of(bias, inputs, 2)), {}, {}, 1, eps, rows_of(outputs[0]), run.handle());
+    layer_norm(rows_of(inputs[0]), vector_of(parameter_of(weight, inputs, 1)), vector_of(parameter_of(bias, inputs, 2)),
+               {}, {}, 1, eps, rows_of(outputs[0]), run.handle());
   });
 }
 
@@ -54,9 +54,9 @@ std::unique_ptr<Kernel> make_adaptive_norm(const KernelRequest& request) {
   return make_cuda_kernel([eps = static_cast<float>(static_cast<const LayerNormScaleShiftOp&>(request.op).eps()),
                            weight = optional_parameter(request, 3), bias = optional_parameter(request, 4)](
                               const CudaRun& run, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
-    layer_norm(rows_of(inputs[0]), vector_of(parameter_of(weight, inputs, 3)),
-               vector_of(parameter_of(bias, inputs, 4)), modulation_of(inputs[1]), modulation_of(inputs[2]),
-               inputs[0].shape()[1], eps, rows_of(outputs[0]), run.handle());
+    layer_norm(rows_of(inputs[0]), vector_of(parameter_of(weight, inputs, 3)), vector_of(parameter_of(bias, inputs, 4)),
+               modulation_of(inputs[1]), modulation_of(inputs[2]), inputs[0].shape()[1], eps, rows_of(outputs[0]),
+               run.handle());
   });
 }
 
@@ -73,11 +73,12 @@ std::unique_ptr<Kernel> make_rope(const KernelRequest& request) {
 
 std::unique_ptr<Kernel> make_rms_norm_rope(const KernelRequest& request) {
   const auto& op = static_cast<const RmsNormRopeOp&>(request.op);
-  return make_cuda_kernel([mode = op.mode(), eps = static_cast<float>(op.eps()), weight = optional_parameter(request, 3)](
-                              const CudaRun& run, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
-    rotate(rows_of(inputs[0]), tables_of(inputs[1], inputs[2], mode), true,
-           vector_of(parameter_of(weight, inputs, 3)), eps, rows_of(outputs[0]), run.handle());
-  });
+  return make_cuda_kernel(
+      [mode = op.mode(), eps = static_cast<float>(op.eps()), weight = optional_parameter(request, 3)](
+          const CudaRun& run, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
+        rotate(rows_of(inputs[0]), tables_of(inputs[1], inputs[2], mode), true,
+               vector_of(parameter_of(weight, inputs, 3)), eps, rows_of(outputs[0]), run.handle());
+      });
 }
 
 Refusal supports_one(const KernelRequest& request) { return supports_norm(request, 1); }
