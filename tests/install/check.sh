@@ -9,6 +9,8 @@ prefix=$work/prefix
 
 "$cmake" --install "$build" --prefix "$prefix" > "$work/install.log"
 [ -x "$prefix/bin/rondo" ]
+# The installed command finds the plug-ins that lie beside the library.
+LD_LIBRARY_PATH=$build/tests/ascend_simulator "$prefix/bin/rondo" doctor | grep -q "ok      plug-in .*$prefix/.*librondo_ascend.so"
 
 # A public header needs nothing but the standard library and its own kind.
 for header in "$prefix"/include/rondo/*.h; do
