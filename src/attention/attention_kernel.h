@@ -49,8 +49,16 @@ struct AttentionTiling {
   std::int64_t key_block = 0;
   /// The most blocks of queries that share them, which is also how finely work is split over threads.
   std::int64_t chunk = 0;
+  /// Into which layout operands are brought first; nothing: they stay as they lie.
+  std::optional<AttentionLayout> layout = std::nullopt;
   bool operator==(const AttentionTiling&) const = default;
 };
+
+/// " key_block=192 chunk=2 layout=bnsd"; empty for the kernel's own choice.
+std::string to_string(const AttentionTiling& tiling);
+
+/// "bsnd", "bnsd", "bsh"
+std::string_view attention_layout_name(AttentionLayout layout);
 
 /// A kernel made ready for one problem and number of threads. Immutable: several sessions share it. On a device what
 /// it needs beside its scratch comes from the call's stream and device.

@@ -6,6 +6,7 @@
 #include <charconv>
 #include <vector>
 
+#include "attention/attention_kernel.h"
 #include "core/device_name.h"
 #include "core/text.h"
 #include "rondo/error.h"
@@ -44,6 +45,19 @@ bool parse_switch(std::string_view word, std::string_view value) {
 }
 
 }  // namespace
+
+std::string_view attention_layout_name(AttentionLayout layout) {
+  constexpr std::array<std::string_view, 3> kNames{"bsnd", "bnsd", "bsh"};
+  return kNames[static_cast<std::size_t>(layout)];
+}
+
+std::string to_string(const AttentionTiling& tiling) {
+  std::string text;
+  if (tiling.key_block != 0 || tiling.chunk != 0)
+    text += fmt::format(" key_block={} chunk={}", tiling.key_block, tiling.chunk);
+  if (tiling.layout) text += fmt::format(" layout={}", attention_layout_name(*tiling.layout));
+  return text;
+}
 
 std::string_view mask_kind_name(MaskKind kind) { return kMaskKinds[static_cast<std::size_t>(kind)]; }
 

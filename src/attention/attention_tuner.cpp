@@ -172,9 +172,8 @@ TunedAttention AttentionTuner::measure(const Key& key) const {
     const bool beats_usual = candidate.best() < kBetter * usual.best();
     if (beats_usual && candidate.best() < winner->best()) winner = &candidate;
   }
-  log(LogLevel::info, "attention: tuned {}: {} key_block={} chunk={}: {:.3f} ms (untuned {:.3f} ms)",
-      to_string(problem), winner->kernel()->name(), winner->tiling().key_block, winner->tiling().chunk, winner->best(),
-      usual.best());
+  log(LogLevel::info, "attention: tuned {}: {}{}: {:.3f} ms (untuned {:.3f} ms)", to_string(problem),
+      winner->kernel()->name(), to_string(winner->tiling()), winner->best(), usual.best());
   return {std::string(winner->kernel()->name()), winner->tiling(), winner->best(), usual.best()};
 }
 

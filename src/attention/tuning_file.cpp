@@ -29,6 +29,11 @@ TunedAttention parse_entry(const json& entry, const std::string& source) {
   tuned.kernel = config.text("kernel", std::nullopt);
   tuned.tiling.key_block = config.integer("key_block", std::nullopt, 0, kLargestTile);
   tuned.tiling.chunk = config.integer("chunk", std::nullopt, 0, kLargestTile);
+  const std::string layout = config.text("layout", "");
+  for (const AttentionLayout known : {AttentionLayout::bsnd, AttentionLayout::bnsd, AttentionLayout::bsh}) {
+    if (layout == attention_layout_name(known)) tuned.tiling.layout = known;
+  }
+  if (!layout.empty() && !tuned.tiling.layout) config.refuse("layout", "allowed are bsnd, bnsd and bsh");
   tuned.ms = config.number("ms", std::nullopt, 0);
   tuned.default_ms = config.number("default_ms", std::nullopt, 0);
   return tuned;
@@ -66,6 +71,7 @@ void write(const fs::path& path, const TunedAttentions& entries) {
                                 {"chunk", tuned.tiling.chunk},
                                 {"ms", tuned.ms},
                                 {"default_ms", tuned.default_ms}};
+    if (tuned.tiling.layout) document["entries"][key]["layout"] = attention_layout_name(*tuned.tiling.layout);
   }
   const std::string text = document.dump(1) + "\n";
   write_output(path.string(), std::as_bytes(std::span(text)));

@@ -15,11 +15,6 @@
 namespace rondo::cli {
 namespace {
 
-std::string tiling_text(const AttentionTiling& tiling) {
-  if (tiling == AttentionTiling{}) return "";
-  return fmt::format(" key_block={} chunk={}", tiling.key_block, tiling.chunk);
-}
-
 void tune_attention(const AttentionProblemFlags& flags) {
   const std::vector<AttentionProblem> problems = flags.problems();
   const int threads = flags.threads();
@@ -27,7 +22,7 @@ void tune_attention(const AttentionProblemFlags& flags) {
   for (const AttentionProblem& problem : problems) {
     const TunedAttention tuned = attention_tuner().tune(problem, threads);
     fmt::print("{:<56} {:.3f} ms with {}{} (untuned {:.3f} ms)\n", to_string(problem), tuned.ms, tuned.kernel,
-               tiling_text(tuned.tiling), tuned.default_ms);
+               to_string(tuned.tiling), tuned.default_ms);
   }
   const auto path = tuning_file_path();
   fmt::print("kept in {}\n", path ? path->string() : "memory only: there is no cache folder");
@@ -51,7 +46,7 @@ void list_cache(const std::optional<std::string>& weights) {
   const TunedAttentions entries = read_tuning_file();
   fmt::print("{}: {} measured attention problems\n", path->string(), entries.size());
   for (const auto& [key, tuned] : entries)
-    fmt::print("{}: {}{}, {:.3f} ms (untuned {:.3f} ms)\n", key, tuned.kernel, tiling_text(tuned.tiling), tuned.ms,
+    fmt::print("{}: {}{}, {:.3f} ms (untuned {:.3f} ms)\n", key, tuned.kernel, to_string(tuned.tiling), tuned.ms,
                tuned.default_ms);
 }
 

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "backends/attention_backends.h"
+#include "backends/device_work.h"
 #include "backends/devices.h"
 #include "rondo/error.h"
 
@@ -47,6 +48,25 @@ RandomAttention on_test_device(RandomAttention operands) {
 
 AttentionResult on_cpu(const AttentionResult& result) {
   return {result.output.to(Device{}), result.lse.defined() ? result.lse.to(Device{}) : Tensor()};
+}
+
+AttentionResult run_on_test_device(const AttentionRunner& runner, const RandomAttention& operands) {
+  AttentionCall call = operands.call(2);
+  Tensor scratch = empty_on(test_device(), {static_cast<std::int64_t>(runner.scratch_bytes())}, DType::u8);
+  const std::span<std::byte> scratch_bytes(scratch.as<std::byte>(), runner.scratch_bytes());
+  const auto device = open_device(test_device());
+  if (device == nullptr) {
+    runner.run(call, scratch_bytes);
+    return {call.output, call.lse};
+  }
+  call.output = device->upload(call.output);
+  if (call.lse.defined()) call.lse = device->upload(call.lse);
+  DeviceWork work(device);
+  call.device = device.get();
+  call.stream = &work.stream();
+  runner.run(call, scratch_bytes);
+  work.finish();
+  return on_cpu({call.output, call.lse});
 }
 
 void note_device_operator(std::string_view op) { ran().emplace(op); }

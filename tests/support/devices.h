@@ -23,6 +23,8 @@ PlanTarget test_target(int threads);
 /// The operands there, and a result from there.
 RandomAttention on_test_device(RandomAttention operands);
 AttentionResult on_cpu(const AttentionResult& result);
+/// What the runner gives for the operands, which are there; on the CPU.
+AttentionResult run_on_test_device(const AttentionRunner& runner, const RandomAttention& operands);
 
 /// Notes that a kernel of the device ran this operator, and says at the end which operators of the device none ran,
 /// where any did.

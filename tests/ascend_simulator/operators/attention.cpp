@@ -38,7 +38,47 @@ std::string mask_rule(const FusedCall& c, std::int64_t batch, std::int64_t queri
               "a window beside the mask", queries == 1 || c.precise == 2, "rows that see nothing need innerPrecise 2");
 }
 
-int fused(const FusedCall& c, WORKSPACE_AND_EXECUTOR) {
+/// [B, S, N D] as [B, S, N, D].
+aclTensor with_heads(const aclTensor& tensor, std::int64_t heads) {
+  aclTensor four = tensor;
+  const std::int64_t width = tensor.dims[2] / heads;
+  four.dims = {tensor.dims[0], tensor.dims[1], heads, width};
+  four.strides = {tensor.strides[0], tensor.strides[1], width, 1};
+  return four;
+}
+
+int fused_with_heads(const FusedCall& c, const std::vector<Argument>& arguments, WORKSPACE_AND_EXECUTOR);
+
+int fused(FusedCall c, WORKSPACE_AND_EXECUTOR) {
+  const std::vector<Argument> arguments{
+      dense(c.query, "query", kHalves),
+      dense(c.key, "key", kHalves),
+      dense(c.value, "value", kHalves),
+      optional_dense(c.mask, "attenMask", {Dtype::boolean, Dtype::int8, Dtype::uint8}),
+      dense(c.output, "attentionOut", kHalves),
+      optional_dense(c.lse, "softmaxLse", {Dtype::float32})};
+  if (c.layout == nullptr || std::string_view(c.layout) != "BSH" || c.query == nullptr || c.key == nullptr ||
+      c.value == nullptr || c.output == nullptr)
+    return fused_with_heads(c, arguments, workspace_bytes, executor);
+  const std::int64_t key_heads = c.key_heads == 0 ? c.heads : c.key_heads;
+  const auto fits = [](const aclTensor* t, std::int64_t heads) {
+    return heads > 0 && t->dims.size() == 3 && t->dims[2] % heads == 0 && t->is_contiguous();
+  };
+  if (!fits(c.query, c.heads) || !fits(c.key, key_heads) || !fits(c.value, key_heads) || !fits(c.output, c.heads))
+    return fail(kInvalidArgument, "BSH: three axes, contiguous, the last one divided by the heads");
+  const aclTensor query = with_heads(*c.query, c.heads);
+  const aclTensor key = with_heads(*c.key, key_heads);
+  const aclTensor value = with_heads(*c.value, key_heads);
+  const aclTensor output = with_heads(*c.output, c.heads);
+  c.query = &query;
+  c.key = &key;
+  c.value = &value;
+  c.output = &output;
+  c.layout = "BSND";
+  return fused_with_heads(c, arguments, workspace_bytes, executor);
+}
+
+int fused_with_heads(const FusedCall& c, const std::vector<Argument>& arguments, WORKSPACE_AND_EXECUTOR) {
   std::string broken;
   const std::string_view layout = c.layout == nullptr ? "" : c.layout;
   const bool by_heads = layout == "BNSD_BSND" || layout == "BNSD";
@@ -70,11 +110,7 @@ int fused(const FusedCall& c, WORKSPACE_AND_EXECUTOR) {
   };
   const bool has_own_mask = c.mask != nullptr && c.sparse == 0;
   return plan(
-      c.name, workspace_bytes, executor,
-      {dense(c.query, "query", kHalves), dense(c.key, "key", kHalves), dense(c.value, "value", kHalves),
-       optional_dense(c.mask, "attenMask", {Dtype::boolean, Dtype::int8, Dtype::uint8}),
-       dense(c.output, "attentionOut", kHalves), optional_dense(c.lse, "softmaxLse", {Dtype::float32})},
-      broken,
+      c.name, workspace_bytes, executor, arguments, broken,
       [o = AttentionOperands{bsnd(c.query), bsnd(c.key), bsnd(c.value), has_own_mask, view_of(c.mask), c.sparse == 3,
                              c.scale, view_of(c.output), c.has_lse, view_of(c.lse)}] { attend(o); });
 }

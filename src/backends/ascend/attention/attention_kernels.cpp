@@ -106,12 +106,37 @@ Tensor causal_mask(std::int64_t queries, std::int64_t keys, std::int64_t shift) 
   return mask;
 }
 
-FusedOperands fused_operands(AclCaller& acl, const AttentionCall& call) {
-  const auto by_heads = [](const Tensor& x) { return x.transposed(1, 2); };
-  const bool heads_first = !call.query.is_dense() && by_heads(call.query).is_dense() && by_heads(call.key).is_dense() &&
-                           by_heads(call.value).is_dense() && call.query.shape()[1] > 1;
-  if (heads_first) return {by_heads(call.query), by_heads(call.key), by_heads(call.value), "BNSD_BSND"};
-  return {acl.dense(call.query), acl.dense(call.key), acl.dense(call.value), "BSND"};
+namespace {
+
+Tensor by_heads(const Tensor& x) { return x.transposed(1, 2); }
+
+Tensor as_bsh(const Tensor& x) {
+  const Shape& s = x.shape();
+  return x.reshaped({s[0], s[1], s[2] * s[3]});
+}
+
+}  // namespace
+
+Tensor FusedOperands::output(const Tensor& y) const { return std::string_view(layout) == "BSH" ? as_bsh(y) : y; }
+
+FusedOperands fused_operands(AclCaller& acl, const AttentionCall& call, std::optional<AttentionLayout> layout) {
+  const bool lies_by_heads = !call.query.is_dense() && by_heads(call.query).is_dense() &&
+                             by_heads(call.key).is_dense() && by_heads(call.value).is_dense();
+  if (!layout && lies_by_heads) layout = AttentionLayout::bnsd;
+  // One query has no BNSD_BSND.
+  if (layout == AttentionLayout::bnsd && call.query.shape()[1] > 1)
+    return {acl.dense(by_heads(call.query)), acl.dense(by_heads(call.key)), acl.dense(by_heads(call.value)),
+            "BNSD_BSND"};
+  const FusedOperands dense{acl.dense(call.query), acl.dense(call.key), acl.dense(call.value), "BSND"};
+  if (layout != AttentionLayout::bsh) return dense;
+  return {as_bsh(dense.query), as_bsh(dense.key), as_bsh(dense.value), "BSH"};
+}
+
+std::vector<AttentionTiling> fused_tilings() {
+  std::vector<AttentionTiling> all{{}};
+  for (const AttentionLayout layout : {AttentionLayout::bsnd, AttentionLayout::bnsd, AttentionLayout::bsh})
+    all.push_back({0, 0, layout});
+  return all;
 }
 
 }  // namespace rondo::ascend

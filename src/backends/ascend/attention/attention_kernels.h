@@ -77,13 +77,20 @@ class UploadedOnce {
 /// boolean [queries, keys], true = hidden: query i sees keys up to i + shift.
 Tensor causal_mask(std::int64_t queries, std::int64_t keys, std::int64_t shift);
 
-/// Query, key and value in one layout of the fused operators, dense; the output is BSND in either.
+/// Query, key and value in one layout of the fused operators, dense; the output lies as BSND in all.
 struct FusedOperands {
   Tensor query;
   Tensor key;
   Tensor value;
-  const char* layout;  // "BSND", or "BNSD_BSND" where the operands lie so
+  const char* layout;  // "BSND", "BNSD_BSND" or "BSH"
+
+  /// An output [B, S, N, D] as this layout has it.
+  Tensor output(const Tensor& y) const;
 };
-FusedOperands fused_operands(AclCaller& acl, const AttentionCall& call);
+/// In `layout`; nothing: as they lie.
+FusedOperands fused_operands(AclCaller& acl, const AttentionCall& call, std::optional<AttentionLayout> layout);
+
+/// Every layout that the fused operators take: which is the fastest, and whether it is worth a copy, is measured.
+std::vector<AttentionTiling> fused_tilings();
 
 }  // namespace rondo::ascend

@@ -40,14 +40,16 @@ class FusedInferAttention final : public AttentionKernel {
     return refuse_fused(problem, support_.capabilities());
   }
 
-  std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, const AttentionTiling& /*tiling*/,
+  std::vector<AttentionTiling> tilings(const AttentionProblem& /*problem*/) const override { return fused_tilings(); }
+
+  std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, const AttentionTiling& tiling,
                                         int /*threads*/) const override {
     // Causality is a compressed mask of a fixed size.
     const auto triangle =
         problem.causal ? std::make_shared<UploadedOnce>(causal_mask(kCausalMaskSide, kCausalMaskSide, 0)) : nullptr;
     return std::make_unique<AclAttentionRunner>(
-        [version = version(), triangle](AclCaller& acl, const AttentionCall& call) {
-          run(acl, call, version, triangle ? triangle->on(*call.device) : Tensor());
+        [version = version(), triangle, layout = tiling.layout](AclCaller& acl, const AttentionCall& call) {
+          run(acl, call, version, triangle ? triangle->on(*call.device) : Tensor(), layout);
         });
   }
 
@@ -62,8 +64,9 @@ class FusedInferAttention final : public AttentionKernel {
     return version() == 3 ? kFusedInferAttentionV3.name : kFusedInferAttentionV2.name;
   }
 
-  static void run(AclCaller& acl, const AttentionCall& call, int version, const Tensor& triangle) {
-    const FusedOperands o = fused_operands(acl, call);
+  static void run(AclCaller& acl, const AttentionCall& call, int version, const Tensor& triangle,
+                  std::optional<AttentionLayout> wanted) {
+    const FusedOperands o = fused_operands(acl, call, wanted);
     const Shape& q = call.query.shape();
     const Shape& k = call.key.shape();
     const Tensor mask = call.mask.defined() ? hidden_mask(acl, call.mask, q[0], q[1], k[1]) : triangle;
@@ -77,7 +80,7 @@ class FusedInferAttention final : public AttentionKernel {
       aclTensorList* const key = acl.list({&o.key, 1});
       aclTensorList* const value = acl.list({&o.value, 1});
       aclTensor* const hidden = acl.tensor(mask);
-      aclTensor* const output = acl.tensor(y);
+      aclTensor* const output = acl.tensor(o.output(y));
       aclTensor* const sums = acl.tensor(lse);
       const double scale = call.scale;
       if (version == 5) {

@@ -44,14 +44,17 @@ class PromptFlashAttention final : public AttentionKernel {
     return std::nullopt;
   }
 
-  std::unique_ptr<AttentionRunner> make(const AttentionProblem& /*problem*/, const AttentionTiling& /*tiling*/,
+  std::vector<AttentionTiling> tilings(const AttentionProblem& /*problem*/) const override { return fused_tilings(); }
+
+  std::unique_ptr<AttentionRunner> make(const AttentionProblem& /*problem*/, const AttentionTiling& tiling,
                                         int /*threads*/) const override {
-    return std::make_unique<AclAttentionRunner>(run);
+    return std::make_unique<AclAttentionRunner>(
+        [layout = tiling.layout](AclCaller& acl, const AttentionCall& call) { run(acl, call, layout); });
   }
 
  private:
-  static void run(AclCaller& acl, const AttentionCall& call) {
-    const FusedOperands o = fused_operands(acl, call);
+  static void run(AclCaller& acl, const AttentionCall& call, std::optional<AttentionLayout> wanted) {
+    const FusedOperands o = fused_operands(acl, call, wanted);
     const Shape& q = call.query.shape();
     const Shape& k = call.key.shape();
     const Tensor mask = call.mask.defined() ? hidden_mask(acl, call.mask, q[0], q[1], k[1]) : Tensor();
@@ -61,7 +64,7 @@ class PromptFlashAttention final : public AttentionKernel {
     into_fused(acl, call, [&](const Tensor& y) {
       acl.call(kPromptFlashAttention, acl.tensor(o.query), acl.tensor(o.key), acl.tensor(o.value), nullptr,
                acl.tensor(mask), nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, q[2], call.scale,
-               kNoWindow, kNoWindow, layout.data(), key_heads, kWholeMask, precise, acl.tensor(y));
+               kNoWindow, kNoWindow, layout.data(), key_heads, kWholeMask, precise, acl.tensor(o.output(y)));
     });
   }
 
