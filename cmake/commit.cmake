@@ -1,13 +1,8 @@
 # Writes the commit of SOURCE as a C string to OUTPUT, touching it only when it changes.
+include(${CMAKE_CURRENT_LIST_DIR}/write_line.cmake)
 execute_process(COMMAND git rev-parse --short=12 HEAD WORKING_DIRECTORY ${SOURCE} OUTPUT_VARIABLE commit
                 OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET RESULT_VARIABLE failed)
 if(failed)
   set(commit "unknown")
 endif()
-set(line "\"${commit}\"\n")
-if(EXISTS ${OUTPUT})
-  file(READ ${OUTPUT} previous)
-endif()
-if(NOT "${previous}" STREQUAL "${line}")
-  file(WRITE ${OUTPUT} "${line}")
-endif()
+write_line(${OUTPUT} ${commit})

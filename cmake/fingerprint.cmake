@@ -1,5 +1,6 @@
 # Writes a hash of all headers below SOURCE, with BUILD (compiler and flags), as a C string to OUTPUT, touching it only
 # when it changes.
+include(${CMAKE_CURRENT_LIST_DIR}/write_line.cmake)
 file(GLOB_RECURSE headers ${SOURCE}/include/*.h ${SOURCE}/src/*.h)
 list(SORT headers)
 set(text "${BUILD}")
@@ -9,10 +10,4 @@ foreach(header ${headers})
 endforeach()
 string(SHA256 fingerprint "${text}")
 string(SUBSTRING ${fingerprint} 0 16 fingerprint)
-set(line "\"${fingerprint}\"\n")
-if(EXISTS ${OUTPUT})
-  file(READ ${OUTPUT} previous)
-endif()
-if(NOT "${previous}" STREQUAL "${line}")
-  file(WRITE ${OUTPUT} "${line}")
-endif()
+write_line(${OUTPUT} ${fingerprint})

@@ -4,9 +4,10 @@ ends the process with 97 where CANN's rules are broken or something is left over
 import json
 import os
 import shutil
+import unittest
 from pathlib import Path
 
-from support import EMOJI, CommandTest, pixels, rondo
+from support import EMOJI, QUICK, CommandTest, pixels, rondo
 
 LIBRARIES = Path(os.environ["RONDO_TEST_LIBRARIES"])
 SIMULATOR = LIBRARIES / "ascend_simulator"
@@ -168,6 +169,19 @@ class DevicesTest(CommandTest):
         vae = json.loads(report.read_text())["components"][3]
         self.assertRegex(vae["placement"], r"copies a run: \d+ to the device \(.* back \(")
         self.assertNotIn(" 0 on the CPU", vae["placement"])
+
+    @unittest.skipUnless(shutil.which("mpirun"), "no MPI")
+    def test_ranks_exchange_on_the_cpu(self):
+        """Each rank computes on the device; what it sends and receives goes over the CPU."""
+        def launch(*flags):
+            return rondo("launch", "-n", 2, "generate", "--quiet", "--prompt", "cat face", "--seed", 1, *QUICK, *ASCEND,
+                         "--ulysses-degree", 2, "-o", self.folder / "ranks.png", *flags, **with_ascend())
+
+        self.assertIn(b"has no kernel for pack_heads", launch().stderr)
+        drawn = launch("--allow-cpu-fallback")
+        self.assertEqual(drawn.returncode, 0, drawn.stderr)
+        picture = [value for row in pixels(self.folder / "ranks.png") for value in row]
+        self.assert_same_picture(picture, self.draw("--device", "cpu", "--dtype", "float32"))
 
     def test_failures_of_the_device_are_told(self):
         def fails(fault, *parts):

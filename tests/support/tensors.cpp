@@ -177,6 +177,15 @@ std::string chosen_kernel(const Operator& op, const std::vector<Operand>& operan
   return std::string(select_kernel(cpu::kernels(), request).entry->name);
 }
 
+std::string message_of(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "(no error)";
+}
+
 double relative_error(const Tensor& a, const Tensor& b) {
   EXPECT_EQ(a.shape().elements(), b.shape().elements());
   const Tensor x = a.to_float32();

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
 #include <random>
 #include <string>
@@ -55,6 +56,9 @@ std::string chosen_kernel(const Operator& op, const std::vector<Operand>& operan
 
 /// Largest |a - b| over the largest |b|.
 double relative_error(const Tensor& a, const Tensor& b);
+
+/// What the body throws of Rondo's errors; "(no error)" when nothing.
+std::string message_of(const std::function<void()>& body);
 
 /// True when this process was started to test a CPU level that the CPU lacks: main() then exits with 77.
 bool test_level_is_missing();

@@ -25,19 +25,11 @@
 namespace rondo::test {
 namespace {
 
-std::string message_of(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "(no error)";
-}
-
 TEST(DeviceName, ThereAndBack) {
   for (const char* text : {"cpu", "cuda:0", "ascend:3"}) EXPECT_EQ(to_string(parse_device(text, "test")), text);
   EXPECT_EQ(to_string(parse_device("cuda", "test")), "cuda:0");
-  for (const char* text : {"", "npu", "cuda:", "cuda:x", "cuda:-1", "cuda:1x", "cpu:1", "ascend:1024", "cuda:99999999999"})
+  for (const char* text :
+       {"", "npu", "cuda:", "cuda:x", "cuda:-1", "cuda:1x", "cpu:1", "ascend:1024", "cuda:99999999999"})
     EXPECT_NE(message_of([&] { parse_device(text, "test"); }).find("test: '"), std::string::npos) << text;
 }
 

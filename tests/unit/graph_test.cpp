@@ -16,20 +16,12 @@
 #include "ops/linear.h"
 #include "rondo/error.h"
 #include "support/devices.h"
+#include "support/tensors.h"
 
 namespace rondo::test {
 namespace {
 
 TensorType type(const Shape& shape) { return {shape, DType::f32, {}}; }
-
-std::string message_of(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "(no error)";
-}
 
 TEST(GraphBuilder, ErrorsNameTheOperatorAndBothShapes) {
   GraphBuilder b;

@@ -3,6 +3,22 @@
 
 #include "operator.h"
 
+namespace {
+
+/// Rows by index, which CANN does not check.
+void gather(const View& rows, const View& ids, const View& y, const std::string& call) {
+  const std::vector<float> values = rows.floats();
+  std::vector<float> result;
+  for (const double id : ids.values()) {
+    if (id < 0 || id >= static_cast<double>(rows.dims[0])) breach(call + ": an index is out of range");
+    const auto begin = static_cast<std::ptrdiff_t>(id) * rows.dims[1];
+    result.insert(result.end(), values.begin() + begin, values.begin() + begin + rows.dims[1]);
+  }
+  y.store(result);
+}
+
+}  // namespace
+
 extern "C" {
 
 int aclnnInplaceCopyGetWorkspaceSize(aclTensor* to, const aclTensor* from, WORKSPACE_AND_EXECUTOR) {
@@ -39,19 +55,10 @@ int aclnnEmbeddingGetWorkspaceSize(const aclTensor* table, const aclTensor* ids,
     broken = rule(table->dims.size() == 2, "weight's rank", y->dims == wanted, "out's shape", y->dtype == table->dtype,
                   "dtypes differ");
   }
-  return plan("aclnnEmbedding", workspace_bytes, executor,
-              {in(table, "weight"), in(ids, "indices", kIndices), dense(y, "out")}, broken,
-              [table = view_of(table), ids = view_of(ids), y = view_of(y)] {
-                const std::vector<float> rows = table.floats();
-                std::vector<float> result;
-                for (const double id : ids.values()) {
-                  if (id < 0 || id >= static_cast<double>(table.dims[0]))
-                    breach("aclnnEmbedding: an index is out of range");
-                  const auto begin = static_cast<std::ptrdiff_t>(id) * table.dims[1];
-                  result.insert(result.end(), rows.begin() + begin, rows.begin() + begin + table.dims[1]);
-                }
-                y.store(result);
-              });
+  return plan(
+      "aclnnEmbedding", workspace_bytes, executor, {in(table, "weight"), in(ids, "indices", kIndices), dense(y, "out")},
+      broken,
+      [table = view_of(table), ids = view_of(ids), y = view_of(y)] { gather(table, ids, y, "aclnnEmbedding"); });
 }
 
 int aclnnIndexSelectGetWorkspaceSize(const aclTensor* x, std::int64_t axis, const aclTensor* index, aclTensor* y,
@@ -65,17 +72,7 @@ int aclnnIndexSelectGetWorkspaceSize(const aclTensor* x, std::int64_t axis, cons
   }
   return plan("aclnnIndexSelect", workspace_bytes, executor,
               {in(x, "self"), in(index, "index", kIndices), dense(y, "out")}, broken,
-              [x = view_of(x), index = view_of(index), y = view_of(y)] {
-                const std::vector<float> rows = x.floats();
-                std::vector<float> result;
-                for (const double id : index.values()) {
-                  if (id < 0 || id >= static_cast<double>(x.dims[0]))
-                    breach("aclnnIndexSelect: an index is out of range");
-                  const auto begin = static_cast<std::ptrdiff_t>(id) * x.dims[1];
-                  result.insert(result.end(), rows.begin() + begin, rows.begin() + begin + x.dims[1]);
-                }
-                y.store(result);
-              });
+              [x = view_of(x), index = view_of(index), y = view_of(y)] { gather(x, index, y, "aclnnIndexSelect"); });
 }
 
 }  // extern "C"

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -89,6 +90,18 @@ struct FusedOperands {
 };
 /// In `layout`; nothing: as they lie.
 FusedOperands fused_operands(AclCaller& acl, const AttentionCall& call, std::optional<AttentionLayout> layout);
+
+/// sparseMode of the fused operators
+constexpr std::int64_t kWholeMask = 0;
+constexpr std::int64_t kCausalBottomRight = 3;
+/// preTokens, nextTokens: no window
+constexpr std::int64_t kNoWindow = std::numeric_limits<std::int32_t>::max();
+/// innerPrecise: high precision; where rows may see nothing they come out as zeros.
+inline std::int64_t inner_precise(const AttentionCall& call) {
+  constexpr std::int64_t kHigh = 0;
+  constexpr std::int64_t kHighWithEmptyRows = 2;
+  return call.mask.defined() && call.query.shape()[1] > 1 ? kHighWithEmptyRows : kHigh;
+}
 
 /// Every layout that the fused operators take: which is the fastest, and whether it is worth a copy, is measured.
 std::vector<AttentionTiling> fused_tilings();

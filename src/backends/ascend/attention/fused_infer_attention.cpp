@@ -1,21 +1,10 @@
 // "ascend-fia": FusedInferAttentionScore, in the version that the chip takes.
 #include <fmt/format.h>
 
-#include <limits>
-
 #include "backends/ascend/attention/attention_kernels.h"
 
 namespace rondo::ascend {
 namespace {
-
-/// sparseMode
-constexpr std::int64_t kWholeMask = 0;
-constexpr std::int64_t kCausalBottomRight = 3;
-/// innerPrecise: high precision; with 2 rows that see nothing come out as zeros.
-constexpr std::int64_t kHighPrecision = 0;
-constexpr std::int64_t kHighPrecisionEmptyRows = 2;
-/// preTokens, nextTokens: no window
-constexpr std::int64_t kNoWindow = std::numeric_limits<std::int32_t>::max();
 
 /// The side of the compressed causal mask.
 constexpr std::int64_t kCausalMaskSide = 2048;
@@ -71,7 +60,7 @@ class FusedInferAttention final : public AttentionKernel {
     const Shape& k = call.key.shape();
     const Tensor mask = call.mask.defined() ? hidden_mask(acl, call.mask, q[0], q[1], k[1]) : triangle;
     const std::int64_t sparse = triangle.defined() ? kCausalBottomRight : kWholeMask;
-    const std::int64_t precise = call.mask.defined() && q[1] > 1 ? kHighPrecisionEmptyRows : kHighPrecision;
+    const std::int64_t precise = inner_precise(call);
     const bool wants_lse = call.lse.defined();
     const Tensor lse = wants_lse ? acl.temporary({q[0], q[2], q[1], 1}, DType::f32) : Tensor();
     std::string layout = o.layout;

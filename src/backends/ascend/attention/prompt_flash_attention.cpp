@@ -1,17 +1,10 @@
 // "ascend-pfa": PromptFlashAttention, which chips for inference have too.
 #include <fmt/format.h>
 
-#include <limits>
-
 #include "backends/ascend/attention/attention_kernels.h"
 
 namespace rondo::ascend {
 namespace {
-
-constexpr std::int64_t kNoWindow = std::numeric_limits<std::int32_t>::max();
-constexpr std::int64_t kWholeMask = 0;
-constexpr std::int64_t kHighPrecision = 0;
-constexpr std::int64_t kHighPrecisionEmptyRows = 2;
 
 class PromptFlashAttention final : public AttentionKernel {
  public:
@@ -58,7 +51,7 @@ class PromptFlashAttention final : public AttentionKernel {
     const Shape& q = call.query.shape();
     const Shape& k = call.key.shape();
     const Tensor mask = call.mask.defined() ? hidden_mask(acl, call.mask, q[0], q[1], k[1]) : Tensor();
-    const std::int64_t precise = call.mask.defined() && q[1] > 1 ? kHighPrecisionEmptyRows : kHighPrecision;
+    const std::int64_t precise = inner_precise(call);
     const std::int64_t key_heads = k[2] == q[2] ? 0 : k[2];  // 0: as many as of the query
     std::string layout = o.layout;
     into_fused(acl, call, [&](const Tensor& y) {

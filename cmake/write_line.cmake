@@ -1,0 +1,10 @@
+# write_line(FILE TEXT): TEXT as a C string, touching FILE only when it changes.
+function(write_line file text)
+  set(line "\"${text}\"\n")
+  if(EXISTS ${file})
+    file(READ ${file} previous)
+  endif()
+  if(NOT "${previous}" STREQUAL "${line}")
+    file(WRITE ${file} "${line}")
+  endif()
+endfunction()
