@@ -17,7 +17,7 @@ struct Device {
   DeviceKind kind = DeviceKind::cpu;
   int index = 0;
   bool is_cpu() const { return kind == DeviceKind::cpu; }
-  auto operator<=>(const Device&) const = default;
+  auto operator<=>(const Device&) const = default;  // NOLINT(modernize-use-nullptr): clang-tidy 14 misreads it
 };
 
 /// "cpu", "cuda:0", "ascend:1"

@@ -109,8 +109,7 @@ Tensor ExecutionDevice::upload_strided(const Tensor& host) const {
   std::int64_t last = 0;
   for (std::size_t axis = 0; axis < host.shape().rank(); ++axis)
     last += (host.shape()[axis] - 1) * host.strides()[axis];
-  const Tensor target =
-      empty({host.elements() == 0 ? 0 : last + 1}, host.dtype()).restrided(host.shape(), host.strides());
+  Tensor target = empty({host.elements() == 0 ? 0 : last + 1}, host.dtype()).restrided(host.shape(), host.strides());
   CopyStream stream(*runtime_);
   stream.copy(host, target);
   stream.finish();
@@ -118,7 +117,7 @@ Tensor ExecutionDevice::upload_strided(const Tensor& host) const {
 }
 
 Tensor ExecutionDevice::download(const Tensor& tensor) const {
-  const Tensor target = Tensor::empty(tensor.shape(), tensor.dtype());
+  Tensor target = Tensor::empty(tensor.shape(), tensor.dtype());
   CopyStream stream(*runtime_);
   stream.copy(tensor, target);
   stream.finish();

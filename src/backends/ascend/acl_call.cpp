@@ -51,12 +51,13 @@ aclTensor* AclCaller::tensor(const Tensor& tensor, AclFormat format) {
   const auto address = reinterpret_cast<std::uintptr_t>(tensor.data());
   const std::int64_t offset = static_cast<std::int64_t>(address % kAlignment) / size;
   const std::int64_t storage = offset + extent_in_elements(tensor);
+  auto* const storage_begin = static_cast<std::byte*>(const_cast<void*>(tensor.data())) - offset * size;
   // Images are described by their shape, which has to be that of the memory.
   const bool as_shape = format != AclFormat::nd;
   aclTensor* const described =
       library_.aclCreateTensor(shape.begin(), shape.rank(), acl_dtype(tensor.dtype()), tensor.strides().begin(), offset,
                                format, as_shape ? shape.begin() : &storage, as_shape ? shape.rank() : 1,
-                               reinterpret_cast<void*>(address - static_cast<std::uintptr_t>(offset * size)));
+                               storage_begin);
   if (described == nullptr) throw DeviceError("ascend: aclCreateTensor failed");
   tensors_.push_back(described);
   return described;
@@ -155,7 +156,7 @@ void AclCaller::linear(const Tensor& x, const Tensor& w, const Tensor& bias, con
 
 Tensor AclCaller::dense(const Tensor& tensor) {
   if (tensor.is_dense()) return tensor;
-  const Tensor whole = temporary(tensor.shape(), tensor.dtype());
+  Tensor whole = temporary(tensor.shape(), tensor.dtype());
   copy(tensor, whole);
   return whole;
 }

@@ -93,7 +93,7 @@ AttentionRefusal refuse_fused(const AttentionProblem& p, const SocCapabilities& 
 Tensor hidden_mask(AclCaller& acl, const Tensor& mask, std::int64_t batch, std::int64_t queries, std::int64_t keys) {
   const Tensor kept = acl.temporary({queries == 1 ? batch : mask.shape()[0], 1, queries, keys}, DType::boolean);
   acl.copy(mask, kept);
-  const Tensor hidden = acl.temporary(kept.shape(), DType::boolean);
+  Tensor hidden = acl.temporary(kept.shape(), DType::boolean);
   acl.call(kLogicalNot, acl.tensor(kept), acl.tensor(hidden));
   return hidden;
 }
@@ -127,7 +127,7 @@ FusedOperands fused_operands(AclCaller& acl, const AttentionCall& call, std::opt
   if (layout == AttentionLayout::bnsd && call.query.shape()[1] > 1)
     return {acl.dense(by_heads(call.query)), acl.dense(by_heads(call.key)), acl.dense(by_heads(call.value)),
             "BNSD_BSND"};
-  const FusedOperands dense{acl.dense(call.query), acl.dense(call.key), acl.dense(call.value), "BSND"};
+  FusedOperands dense{acl.dense(call.query), acl.dense(call.key), acl.dense(call.value), "BSND"};
   if (layout != AttentionLayout::bsh) return dense;
   return {as_bsh(dense.query), as_bsh(dense.key), as_bsh(dense.value), "BSH"};
 }

@@ -21,7 +21,7 @@ std::int64_t round_up(std::int64_t value, std::int64_t unit) { return (value + u
 /// [B, S, N, D] as float16 [B, N, S', D'], zeros behind.
 Tensor padded(AclCaller& acl, const Tensor& x) {
   const Shape& s = x.shape();
-  const Tensor whole = acl.temporary({s[0], s[2], round_up(s[1], kTokens), kHeadDim}, DType::f16);
+  Tensor whole = acl.temporary({s[0], s[2], round_up(s[1], kTokens), kHeadDim}, DType::f16);
   acl.call(kFill, acl.tensor(whole), acl.scalar(0));
   acl.copy(x.transposed(1, 2), whole.sliced(2, 0, s[1]).sliced(3, 0, s[3]));
   return whole;

@@ -100,7 +100,7 @@ class MathAttention final : public AttentionKernel {
     const Shape& s = some.shape();
     const Shape& strides = some.strides();
     const Tensor each = some.restrided({heads, 1, s[1], s[3]}, {strides[2], strides[2], strides[1], strides[3]});
-    const Tensor wide = acl.temporary({heads * repeats, s[1], s[3]}, DType::f32);
+    Tensor wide = acl.temporary({heads * repeats, s[1], s[3]}, DType::f32);
     acl.copy(each, wide.reshaped({heads, repeats, s[1], s[3]}));
     return wide;
   }
@@ -119,7 +119,7 @@ class MathAttention final : public AttentionKernel {
       acl.call(kLogicalNot, acl.tensor(row), acl.tensor(hidden));
       acl.call(kMaskedFill, acl.tensor(scores), acl.tensor(hidden), acl.scalar(-kInfinity));
     } else {
-      const Tensor wide = acl.temporary(row.shape(), DType::f32);
+      Tensor wide = acl.temporary(row.shape(), DType::f32);
       acl.copy(row, wide);
       acl.add(scores, wide, scores);
     }

@@ -26,7 +26,7 @@ Refusal refuse_unless(const KernelRequest& request, std::size_t data_inputs, std
 Tensor parameter_in(AclCaller& acl, const Tensor& known, const Tensor& given, DType dtype) {
   if (known.defined()) return known;
   if (given.dtype() == dtype) return given;
-  const Tensor narrow = acl.temporary(given.shape(), dtype);
+  Tensor narrow = acl.temporary(given.shape(), dtype);
   acl.copy(given, narrow);
   return narrow;
 }

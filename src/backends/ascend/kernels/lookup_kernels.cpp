@@ -9,7 +9,7 @@ namespace {
 
 /// Indices within [0, count): CANN does not look, and reads whatever lies there.
 Tensor clamped(AclCaller& acl, const Tensor& indices, std::int64_t count) {
-  const Tensor safe = acl.temporary(indices.shape(), indices.dtype());
+  Tensor safe = acl.temporary(indices.shape(), indices.dtype());
   acl.call(kClamp, acl.tensor(indices), acl.scalar(0, DType::s64),
            acl.scalar(static_cast<double>(count - 1), DType::s64), acl.tensor(safe));
   return safe;

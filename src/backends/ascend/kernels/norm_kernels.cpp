@@ -119,7 +119,7 @@ void modulate(AclCaller& acl, const Tensor& x, const Tensor& scale, const Tensor
 /// The tables [S, D] or [S, D / 2] as [1, S, 1, D] in x's dtype: each value stands where its element is.
 Tensor full_table(AclCaller& acl, const Tensor& table, std::int64_t head_dim, RotaryMode mode, DType dtype) {
   const std::int64_t tokens = table.shape()[0];
-  const Tensor full = acl.temporary({1, tokens, 1, head_dim}, dtype);
+  Tensor full = acl.temporary({1, tokens, 1, head_dim}, dtype);
   if (table.shape()[1] == head_dim) {
     acl.copy(table, full.reshaped({tokens, head_dim}));
     return full;
