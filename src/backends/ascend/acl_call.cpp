@@ -74,10 +74,14 @@ aclTensorList* AclCaller::list(std::span<const Tensor> tensors) {
 }
 
 aclScalar* AclCaller::scalar(double value, DType dtype) {
-  auto narrow = static_cast<float>(value);
-  auto whole = static_cast<std::int64_t>(value);
-  aclScalar* const described = dtype == DType::s64 ? library_.aclCreateScalar(&whole, AclDtype::int64)
-                                                   : library_.aclCreateScalar(&narrow, AclDtype::float32);
+  aclScalar* described = nullptr;
+  if (dtype == DType::s64) {
+    auto whole = static_cast<std::int64_t>(value);
+    described = library_.aclCreateScalar(&whole, AclDtype::int64);
+  } else {
+    auto narrow = static_cast<float>(value);
+    described = library_.aclCreateScalar(&narrow, AclDtype::float32);
+  }
   if (described == nullptr) throw DeviceError("ascend: aclCreateScalar failed");
   scalars_.push_back(described);
   return described;
