@@ -6,7 +6,8 @@ compiler="$1" project="$2" folder="$3"
 wheel=torch-npu==2.14.0
 if [ ! -d "$folder/torch_npu/include" ]; then
   mkdir -p "$folder"
-  python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.11 \
+  python3 -m venv "$folder/venv"  # Debian's own Python has no pip
+  "$folder/venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.11 \
     --platform manylinux_2_28_x86_64 --dest "$folder" "$wheel" || { echo "$wheel cannot be downloaded"; exit 77; }
   python3 - "$folder" <<'PYTHON'
 import glob, sys, zipfile
@@ -14,7 +15,7 @@ folder = sys.argv[1]
 with zipfile.ZipFile(glob.glob(f"{folder}/*.whl")[0]) as wheel:
     wheel.extractall(folder, [n for n in wheel.namelist() if n.startswith(("torch_npu/include/acl/", "torch_npu/include/third_party/"))])
 PYTHON
-  rm "$folder"/*.whl
+  rm -r "$folder"/*.whl "$folder/venv"
 fi
 include="$folder/torch_npu/include"
 # aclCreateTensor and its kin are typedefs in a header that needs torch: they are taken out of it.
