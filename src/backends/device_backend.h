@@ -19,6 +19,8 @@ struct ComponentVersion {
   std::string note = {};  // what to install, where it was found
 };
 
+class ExecutionDevice;
+
 class DeviceBackend {
  public:
   virtual ~DeviceBackend() = default;
@@ -30,7 +32,10 @@ class DeviceBackend {
   virtual int device_count() const = 0;
   /// Throws DeviceError.
   virtual std::shared_ptr<DeviceRuntime> open(int index) const = 0;
-  /// Best first for each operator. Attention and copies are not among them.
+  /// From the device to the device in the stream's order, of one shape and dtype, any strides; those of `from` may be 0.
+  virtual void copy(const Tensor& from, const Tensor& to, const ExecutionDevice& device,
+                    DeviceStream& stream) const = 0;
+  /// Best first for each operator; without those that every device has alike (generic_kernels()).
   virtual std::span<const KernelEntry> kernels() const = 0;
   /// Best first.
   virtual std::vector<std::shared_ptr<const AttentionKernel>> attention_kernels() const = 0;

@@ -30,7 +30,8 @@ constexpr std::array kEntries{KernelEntry{"device_copy", "stream", false,
 std::span<const KernelEntry> generic_kernels() {
   static const std::vector<KernelEntry> all = [] {
     std::vector<KernelEntry> entries(kEntries.begin(), kEntries.end());
-    entries.insert(entries.end(), attention_node_kernels().begin(), attention_node_kernels().end());
+    for (const auto part : {attention_node_kernels(), device_exchange_kernels()})
+      entries.insert(entries.end(), part.begin(), part.end());
     return entries;
   }();
   return all;

@@ -53,17 +53,21 @@ OpenDevices& open_devices() {
 
 }  // namespace
 
-Device find_device(const std::string& text) {
+Device find_device(const std::string& text) { return find_device_of_turn(text, 0); }
+
+Device find_device_of_turn(const std::string& text, int turn) {
   const auto from_environment = env_value("RONDO_DEVICE");
   const std::string source = text.empty() && from_environment ? "RONDO_DEVICE" : "device";
   const std::string wanted = text.empty() ? from_environment.value_or("auto") : text;
   if (wanted != "auto") {
-    const Device device = parse_device(wanted, source);
-    if (!device.is_cpu()) require_present(device, source);
+    Device device = parse_device(wanted, source);
+    if (device.is_cpu()) return device;
+    require_present(device, source);
+    if (wanted.find(':') == std::string::npos) device.index = turn % std::max(count_devices(device.kind).devices, 1);
     return device;
   }
   for (const DeviceKind kind : {DeviceKind::cuda, DeviceKind::ascend}) {
-    if (count_devices(kind).devices > 0) return {kind, 0};
+    if (const int devices = count_devices(kind).devices; devices > 0) return {kind, turn % devices};
   }
   return {};
 }

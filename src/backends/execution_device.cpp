@@ -27,7 +27,10 @@ std::uint64_t memory_limit() {
 }  // namespace
 
 ExecutionDevice::ExecutionDevice(Device device, const DeviceBackend& backend)
-    : device_(device), runtime_(backend.open(device.index)), memory_(CachingAllocator::make(runtime_, memory_limit())) {
+    : device_(device),
+      backend_(backend),
+      runtime_(backend.open(device.index)),
+      memory_(CachingAllocator::make(runtime_, memory_limit())) {
   for (const auto part : {backend.kernels(), generic_kernels()})
     kernels_.insert(kernels_.end(), part.begin(), part.end());
 }

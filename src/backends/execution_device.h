@@ -32,11 +32,16 @@ class ExecutionDevice : public std::enable_shared_from_this<ExecutionDevice> {
   Tensor upload(const Tensor& host) const;
   /// A copy with the strides of the original; what lies between its elements is not copied.
   Tensor upload_strided(const Tensor& host) const;
+  /// As DeviceBackend::copy(): between tensors on the device.
+  void copy(const Tensor& from, const Tensor& to, DeviceStream& stream) const {
+    backend_.copy(from, to, *this, stream);
+  }
   /// A dense copy on the CPU.
   Tensor download(const Tensor& tensor) const;
 
  private:
   Device device_;
+  const DeviceBackend& backend_;  // plug-ins stay
   std::shared_ptr<DeviceRuntime> runtime_;
   std::shared_ptr<CachingAllocator> memory_;
   std::vector<KernelEntry> kernels_;

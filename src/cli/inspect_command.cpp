@@ -50,7 +50,7 @@ void print_placement(const InspectedComponent& component) {
   const PlanTarget& target = component.options.target;
   if (target.device == nullptr) return;
   Graph placed = component.graph;
-  const Placement placement = place_on_device(placed, *target.device, target.threads);
+  const Placement placement = place_on_device(placed, *target.device, target.threads, target.no_messages);
   fmt::print("  placement: {}\n", placement.to_string(target.where()));
   for (const std::string& missing : placement.missing) fmt::print("    no kernel on {}: {}\n", to_string(target.where()), missing);
 }

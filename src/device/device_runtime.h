@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 
 #include "rondo/device.h"
@@ -42,6 +44,8 @@ struct RowCopy {
   std::size_t rows;
 };
 
+class DeviceCommunicator;
+
 /// May be used from several threads.
 class DeviceRuntime {
  public:
@@ -66,6 +70,14 @@ class DeviceRuntime {
 
   /// In the stream's order. Host memory must stay as it is until then.
   virtual void copy(const RowCopy& rows, CopyKind kind, DeviceStream& stream) = 0;
+
+  /// Why ranks cannot send each other what lies on such devices; nothing where they can. A runtime that says nothing
+  /// else has no engine for it.
+  virtual std::optional<std::string> refuse_messages() const;
+  /// Where ranks meet: made by one of them, told to all.
+  virtual std::string make_meeting_point();
+  /// All ranks join at the same time, each with a device of its own. What it gives keeps the runtime.
+  virtual std::unique_ptr<DeviceCommunicator> join(const std::string& meeting_point, int rank, int ranks);
 };
 
 }  // namespace rondo

@@ -18,8 +18,12 @@ std::size_t at(ValueId id) { return static_cast<std::size_t>(id); }
 /// Builds the placed graph node by node.
 class Placer {
  public:
-  Placer(Graph& graph, const ExecutionDevice& device, int threads)
-      : graph_(graph), device_(device), threads_(threads), layout_(lay_out_buffers(graph)) {
+  Placer(Graph& graph, const ExecutionDevice& device, int threads, const std::string& no_messages)
+      : graph_(graph),
+        device_(device),
+        threads_(threads),
+        no_messages_(no_messages),
+        layout_(lay_out_buffers(graph)) {
     on_device_.resize(graph.values.size(), false);
   }
 
@@ -72,6 +76,7 @@ class Placer {
 
   /// Why the device cannot; nothing where it can.
   std::optional<std::string> refusals_of(const Operator& op, const Node& node) {
+    if (!no_messages_.empty() && (op.name() == "exchange" || op.name() == "wait")) return no_messages_;
     const auto on_device = [&](ValueId id) {
       const Tensor& p = layout_.prototypes[at(id)];
       return Tensor::borrow(nullptr, p.shape(), p.dtype(), device_.device()).restrided(p.shape(), p.strides());
@@ -124,6 +129,7 @@ class Placer {
   Graph& graph_;
   const ExecutionDevice& device_;
   int threads_;
+  const std::string& no_messages_;
   BufferLayout layout_;
   WeightStore no_weights_{nullptr};
   std::vector<bool> on_device_;
@@ -139,8 +145,8 @@ std::string Placement::to_string(const Device& device) const {
                      human_bytes(bytes_to_device), copies_to_cpu, human_bytes(bytes_to_cpu));
 }
 
-Placement place_on_device(Graph& graph, const ExecutionDevice& device, int threads) {
-  return Placer(graph, device, threads).run();
+Placement place_on_device(Graph& graph, const ExecutionDevice& device, int threads, const std::string& no_messages) {
+  return Placer(graph, device, threads, no_messages).run();
 }
 
 }  // namespace rondo

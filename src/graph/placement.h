@@ -25,7 +25,8 @@ struct Placement {
 
 /// Puts every node that the device has a kernel for on it, the others on the CPU, and a copy wherever a value crosses.
 /// Inputs and outputs of the graph stay on the CPU. Decided with what kernels say of the graph's own types; views stay
-/// where what they look at is.
-Placement place_on_device(Graph& graph, const ExecutionDevice& device, int threads);
+/// where what they look at is. `no_messages` says why ranks exchange nothing on the device; empty: they may.
+Placement place_on_device(Graph& graph, const ExecutionDevice& device, int threads,
+                          const std::string& no_messages = {});
 
 }  // namespace rondo

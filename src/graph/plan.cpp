@@ -22,7 +22,7 @@ bool computes_nothing(const Graph& graph, const Node& node) {
 Placement place(Graph& graph, const PlanTarget& target) {
   if (target.device == nullptr) return {};
   const Device& device = target.device->device();
-  Placement placement = place_on_device(graph, *target.device, target.threads);
+  Placement placement = place_on_device(graph, *target.device, target.threads, target.no_messages);
   if (placement.missing.empty()) return placement;
   if (!target.allow_cpu_fallback) {
     throw Unsupported(

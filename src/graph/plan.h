@@ -22,6 +22,8 @@ struct PlanTarget {
   std::shared_ptr<const ExecutionDevice> device = nullptr;
   /// Whether operators that the device has no kernel for run on the CPU.
   bool allow_cpu_fallback = false;
+  /// Why the run's ranks exchange nothing on their devices; empty: they may. The same on all of them.
+  std::string no_messages = {};
 
   Device where() const { return device == nullptr ? Device{} : device->device(); }
   std::string to_string() const;

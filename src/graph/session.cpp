@@ -48,6 +48,8 @@ Session::Session(std::shared_ptr<const Plan> plan) : plan_(std::move(plan)) {
     for (const ValueId id : node.inputs) bound.inputs.push_back(values_[static_cast<std::size_t>(id)]);
     for (const ValueId id : node.outputs) bound.outputs.push_back(values_[static_cast<std::size_t>(id)]);
     steps_.push_back(std::move(bound));
+    if (!step.on_cpu && messages_ == nullptr && dynamic_cast<const ExchangeOp*>(node.op.get()) != nullptr)
+      messages_ = std::make_unique<DeviceMessages>(plan_->device()->runtime());
   }
 }
 
@@ -84,7 +86,7 @@ void Session::run(const RunContext& context) {
     cpu_scratch = {host_arena_.as<std::byte>() + plan_->layout().host_memory.arena_bytes, plan_->host_scratch_bytes()};
   }
   std::optional<CollectiveRun> collectives;
-  if (context.sequence != nullptr) collectives.emplace(*context.sequence);
+  if (context.sequence != nullptr) collectives.emplace(*context.sequence, messages_.get());
   CollectiveRun* const peers = collectives ? &*collectives : nullptr;
   if (context.step_ms != nullptr) context.step_ms->resize(steps_.size());
   const bool watched = context.step_ms != nullptr || context.recorder != nullptr || context.tap != nullptr;
@@ -92,6 +94,7 @@ void Session::run(const RunContext& context) {
   bool under_way = work_ != nullptr;
   const auto wait = [&] {
     if (under_way) work_->finish();
+    if (under_way && messages_ != nullptr) messages_->finish();
     under_way = false;
   };
   for (std::size_t i = 0; i < steps_.size(); ++i) {

@@ -13,6 +13,7 @@
 #include "core/trace.h"
 #include "graph/plan.h"
 #include "parallel/communicator.h"
+#include "parallel/device_messages.h"
 
 namespace rondo {
 
@@ -82,7 +83,9 @@ class Session {
   Tensor host_arena_;  // of a plan for a device: what lies on the CPU
   std::vector<Tensor> values_;
   std::vector<Bound> steps_;
-  std::unique_ptr<DeviceWork> work_;  // null on the CPU; last: it ends before the memory that it uses goes
+  // Null on the CPU, and where ranks exchange nothing on the device; last: they end before the memory that they use goes.
+  std::unique_ptr<DeviceWork> work_;
+  std::unique_ptr<DeviceMessages> messages_;
 };
 
 }  // namespace rondo

@@ -80,6 +80,15 @@ std::unique_ptr<Communicator> Communicator::split(int colour) {
   return part;
 }
 
+DeviceCommunicator& Communicator::between_devices(DeviceRuntime& own) {
+  std::unique_ptr<DeviceCommunicator>& known = between_devices_[&own];
+  if (known == nullptr) {
+    const std::string meeting_point = broadcast(rank() == 0 ? own.make_meeting_point() : "", 0);
+    known = own.join(meeting_point, rank(), size());
+  }
+  return *known;
+}
+
 void Communicator::send(int peer, std::span<const std::byte> bytes) {
   const Outgoing message{peer, bytes};
   start({&message, 1}, {}, kCollectiveTag)->wait();

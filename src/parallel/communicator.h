@@ -4,11 +4,14 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
+
+#include "device/device_communicator.h"
 
 namespace rondo {
 
@@ -54,6 +57,10 @@ class Communicator {
   /// Ranks that give one colour become one communicator, ordered by rank here; this one must outlive it.
   std::unique_ptr<Communicator> split(int colour);
 
+  /// The same ranks, for messages between their devices: made at the first call, which all make together, each with a
+  /// device of its own. Throws DeviceError too.
+  DeviceCommunicator& between_devices(DeviceRuntime& own);
+
   /// Calls that wait longer than this throw, and with MPI the run has failed; nothing: they wait as long as all ranks
   /// live.
   void set_timeout(std::optional<std::chrono::milliseconds> timeout) { timeout_ = timeout; }
@@ -98,6 +105,7 @@ class Communicator {
   virtual int& next_context() { return next_context_; }
 
   std::optional<std::chrono::milliseconds> timeout_;
+  std::map<const DeviceRuntime*, std::unique_ptr<DeviceCommunicator>> between_devices_;
   int context_ = 0;
   int next_context_ = 1;
 };

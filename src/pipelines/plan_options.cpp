@@ -9,6 +9,7 @@
 #include "core/text.h"
 #include "core/threads.h"
 #include "parallel/world.h"
+#include "pipelines/rank_devices.h"
 #include "rondo/error.h"
 
 namespace rondo {
@@ -55,12 +56,26 @@ std::shared_ptr<const ProcessGroups> groups_of(const std::shared_ptr<ParallelWor
   return {kept, &kept->groups};
 }
 
+/// The device, and for several ranks which of them, and how they exchange messages.
+PlanTarget target_of(const PipelineOptions& options) {
+  PlanTarget target;
+  if (options.world == nullptr) {
+    target.device = open_device(find_device(options.device));
+    return target;
+  }
+  Communicator& world = options.world->implementation().communicator();
+  const std::vector<std::string> hosts = hosts_of_ranks(world);
+  target.device = open_device(find_device_of_turn(options.device, place_on_host(hosts, world.rank())));
+  target.no_messages = refuse_messages(world, hosts, target.device.get());
+  return target;
+}
+
 }  // namespace
 
 PlanOptions plan_options(const PipelineOptions& options) {
   constexpr int kMostThreads = 1024;
   PlanOptions plan;
-  plan.target.device = open_device(find_device(options.device));
+  plan.target = target_of(options);
   plan.target.allow_cpu_fallback = options.allow_cpu_fallback;
   plan.target.threads = options.threads.value_or(default_threads());
   if (plan.target.threads < 1 || plan.target.threads > kMostThreads) {

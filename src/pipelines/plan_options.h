@@ -6,7 +6,7 @@
 
 namespace rondo {
 
-/// The device, opened, threads and passes, defaults filled in; how attention is quantised depends on the model, too,
+/// The device, opened (with several ranks one for each, which all ask for together), threads and passes, defaults filled in; how attention is quantised depends on the model, too,
 /// and is added to it. Throws InvalidArgument for a number of threads outside 1 to 1024 and for a pass that is not
 /// known; as find_device() and open_device().
 PlanOptions plan_options(const PipelineOptions& options);

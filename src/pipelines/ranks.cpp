@@ -1,7 +1,6 @@
 #include "pipelines/ranks.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -10,6 +9,7 @@
 
 #include "core/hash.h"
 #include "core/memory.h"
+#include "pipelines/rank_devices.h"
 
 namespace rondo {
 namespace {
@@ -51,11 +51,9 @@ std::string fingerprint(const DiffusersFolder& folder) {
 
 Ranks::Ranks(std::shared_ptr<const ProcessGroups> groups) : groups_(std::move(groups)) {
   if (alone()) return;
-  std::array<char, 256> name{};
-  gethostname(name.data(), name.size() - 1);
-  const std::string host(name.data());
-  const std::vector<std::string> hosts = groups_->world().all_gather(host);
-  on_this_host_ = static_cast<int>(std::count(hosts.begin(), hosts.end(), host));
+  const std::vector<std::string> hosts = hosts_of_ranks(groups_->world());
+  const std::string& own = hosts[static_cast<std::size_t>(groups_->world().rank())];
+  on_this_host_ = static_cast<int>(std::count(hosts.begin(), hosts.end(), own));
 }
 
 std::uint64_t Ranks::least(std::uint64_t number) const {

@@ -168,7 +168,8 @@ int aclrtMemcpy2dAsync(void* to, std::size_t to_pitch, const void* from, std::si
 int aclrtCreateStream(void** stream) {
   const std::lock_guard guard(lock());
   if (const int code = begin("aclrtCreateStream")) return code;
-  auto* const made = new Stream{current_device(), {}};
+  auto* const made = new Stream;
+  made->device = current_device();
   state().streams.insert(made);
   *stream = made;
   return kSuccess;
@@ -190,10 +191,14 @@ int aclrtDestroyStream(void* stream) {
 int aclrtSynchronizeDevice() {
   const std::lock_guard guard(lock());
   const int code = begin("aclrtSynchronizeDevice");
-  for (Stream* stream : state().streams) {
-    if (stream->device == current_device()) stream->run_until(state().tickets);
+  int failure = kSuccess;
+  const std::set<Stream*> streams = state().streams;  // others may make some while a task waits
+  for (Stream* stream : streams) {
+    if (state().streams.count(stream) == 0 || stream->device != current_device()) continue;
+    stream->run_until(state().tickets);
+    failure = failure == kSuccess ? stream->failure : failure;
   }
-  return code;
+  return code != kSuccess ? code : failure;
 }
 
 int aclrtSynchronizeStream(void* stream) {
@@ -201,7 +206,7 @@ int aclrtSynchronizeStream(void* stream) {
   Stream& waited = state().stream(stream, "aclrtSynchronizeStream");
   const int code = begin("aclrtSynchronizeStream");
   waited.run_until(state().tickets);
-  return code;
+  return code != kSuccess ? code : waited.failure;
 }
 
 int aclrtCreateEventExWithFlag(void** event, std::uint32_t flag) {
@@ -236,9 +241,11 @@ int aclrtStreamWaitEvent(void* stream, void* event) {
   if (const int code = begin("aclrtStreamWaitEvent")) return code;
   if (state().events.count(static_cast<Event*>(event)) == 0) breach("aclrtStreamWaitEvent: this is no event");
   const Event recorded = *static_cast<Event*>(event);
-  enqueue(stream, "aclrtStreamWaitEvent", [recorded] {
-    if (recorded.stream != nullptr && state().streams.count(recorded.stream) != 0)
-      recorded.stream->run_until(recorded.ticket);
+  auto* const waiting = static_cast<Stream*>(stream);
+  enqueue(stream, "aclrtStreamWaitEvent", [recorded, waiting] {
+    if (recorded.stream == nullptr || state().streams.count(recorded.stream) == 0) return;
+    recorded.stream->run_until(recorded.ticket);
+    waiting->failure = waiting->failure == kSuccess ? recorded.stream->failure : waiting->failure;
   });
   return kSuccess;
 }

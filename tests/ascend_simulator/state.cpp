@@ -2,6 +2,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -180,11 +181,21 @@ void enqueue(void* stream, const std::string& what, std::function<void()> task) 
 }
 
 void Stream::run_until(std::uint64_t ticket) {
+  const std::thread::id own = std::this_thread::get_id();
+  const auto others_run = [&] { return runner != std::thread::id() && runner != own && done < ticket; };
+  while (others_run()) {
+    lock().unlock();
+    std::this_thread::sleep_for(std::chrono::microseconds(200));
+    lock().lock();
+  }
   while (!tasks.empty() && tasks.front().ticket <= ticket) {
     Task task = std::move(tasks.front());
     tasks.pop_front();
     state().running = task.what;
-    task.run();
+    const std::thread::id before = runner;
+    runner = own;
+    if (failure == kSuccess) task.run();
+    runner = before;
     done = task.ticket;
   }
 }

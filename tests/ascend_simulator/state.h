@@ -4,6 +4,7 @@
 #include <deque>
 #include <map>
 #include <set>
+#include <thread>
 
 #include "simulator.h"
 
@@ -19,6 +20,10 @@ struct Stream {
   int device;
   std::deque<Task> tasks;
   std::uint64_t done = 0;  // the last ticket that ran
+  /// What the work failed with; what comes after it does not run.
+  int failure = 0;
+  /// Who runs it, while a task has let go of the lock.
+  std::thread::id runner = {};
 
   /// Runs what was given up to that ticket.
   void run_until(std::uint64_t ticket);

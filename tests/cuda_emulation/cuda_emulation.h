@@ -77,6 +77,8 @@ T __shfl_sync(unsigned /*mask*/, T value, int lane) {
 
 inline float rsqrtf(float x) { return 1.0F / std::sqrt(x); }
 inline float __uint_as_float(std::uint32_t bits) { return std::bit_cast<float>(bits); }
+inline std::uint32_t __float_as_uint(float x) { return std::bit_cast<std::uint32_t>(x); }
+inline float __fmul_rn(float a, float b) { return a * b; }
 inline std::uint16_t __ushort_as_half(std::uint16_t bits) { return bits; }
 inline std::uint16_t __half_as_ushort(std::uint16_t bits) { return bits; }
 inline float __half2float(std::uint16_t bits) { return rondo::f16_to_float(bits); }

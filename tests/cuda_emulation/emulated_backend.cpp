@@ -56,13 +56,17 @@ class EmulatedBackend final : public DeviceBackend {
  public:
   EmulatedBackend() {
     for (const auto part :
-         {norm_kernels(), element_kernels(), layout_kernels(), lookup_kernels(), group_norm_kernels()})
+         {norm_kernels(), element_kernels(), layout_kernels(), lookup_kernels(), merge_kernels(), group_norm_kernels(), wire_kernels()})
       kernels_.insert(kernels_.end(), part.begin(), part.end());
   }
   DeviceKind kind() const override { return DeviceKind::cuda; }
   std::vector<ComponentVersion> versions() const override { return {{"emulation", "CPU"}}; }
   int device_count() const override { return 1; }
   std::shared_ptr<DeviceRuntime> open(int /*index*/) const override { return std::make_shared<EmulatedRuntime>(); }
+  void copy(const Tensor& from, const Tensor& to, const ExecutionDevice& /*device*/,
+            DeviceStream& stream) const override {
+    cuda::copy(view_of(from), view_of(to), handle_of(stream));
+  }
   std::span<const KernelEntry> kernels() const override { return kernels_; }
   std::vector<std::shared_ptr<const AttentionKernel>> attention_kernels() const override {
     return {flash_attention_kernel()};

@@ -17,8 +17,8 @@ bool test_device_keeps_f32();
 /// Why it is not there; empty when it is.
 std::string missing_test_device();
 
-/// A plan's target on it.
-PlanTarget test_target(int threads);
+/// A plan's target on it; of several ranks each has a device of its own, where there are enough.
+PlanTarget test_target(int threads, int rank = 0);
 
 /// The operands there, and a result from there.
 RandomAttention on_test_device(RandomAttention operands);

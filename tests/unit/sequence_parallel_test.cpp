@@ -19,6 +19,7 @@
 #include "ops/layout.h"
 #include "ops/wire_rows.h"
 #include "rondo/error.h"
+#include "support/devices.h"
 #include "support/ranks.h"
 
 namespace rondo::test {
@@ -58,6 +59,7 @@ std::vector<std::vector<float>> run_on_ranks(const std::function<Graph()>& build
   run_ranks(degrees.world(), [&](Communicator& world) {
     const ProcessGroups groups(world, degrees);
     PlanOptions own = options;
+    own.target = test_target(options.target.threads, world.rank());
     own.parallel = {degrees, groups.place(), replicates_text, wire};
     Model model(weights);
     Session session(model.plan("test", own, build));

@@ -1,5 +1,6 @@
 // The plug-in librondo_ascend.so.
 #include "backends/ascend/attention/attention_kernels.h"
+#include "backends/ascend/hccl_communicator.h"
 #include "backends/ascend/kernels/acl_kernel.h"
 #include "backends/plugins/plugin.h"
 #include "core/log.h"
@@ -14,7 +15,7 @@ class AscendBackend final : public DeviceBackend {
  public:
   AscendBackend() : library_(std::make_shared<const AclLibrary>()) {
     for (const auto part :
-         {linear_kernels(), norm_kernels(), element_kernels(), layout_kernels(), lookup_kernels(), picture_kernels()})
+         {linear_kernels(), norm_kernels(), element_kernels(), layout_kernels(), lookup_kernels(), merge_kernels(), picture_kernels(), group_moments_kernels(), wire_kernels()})
       kernels_.insert(kernels_.end(), part.begin(), part.end());
   }
 
@@ -22,12 +23,8 @@ class AscendBackend final : public DeviceBackend {
 
   std::vector<ComponentVersion> versions() const override {
     std::vector<ComponentVersion> all = library_->versions();
-    try {
-      const HcclLibrary hccl;
-      all.push_back({"HCCL", "found", "several NPUs on one picture"});
-    } catch (const Error& error) {
-      all.push_back({"HCCL", "", error.what()});
-    }
+    const std::string missing = hccl_missing();
+    all.push_back({"HCCL", missing.empty() ? "found" : "", missing.empty() ? "several NPUs on one picture" : missing});
     return all;
   }
 
@@ -39,6 +36,10 @@ class AscendBackend final : public DeviceBackend {
 
   std::shared_ptr<DeviceRuntime> open(int index) const override {
     return std::make_shared<AscendRuntime>(library_, index);
+  }
+
+  void copy(const Tensor& from, const Tensor& to, const ExecutionDevice& device, DeviceStream& stream) const override {
+    AclCaller(device, stream).copy(from, to);
   }
 
   std::span<const KernelEntry> kernels() const override { return kernels_; }

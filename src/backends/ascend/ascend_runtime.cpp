@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "backends/ascend/hccl_communicator.h"
 #include "core/log.h"
 #include "rondo/error.h"
 
@@ -137,6 +138,14 @@ void AscendRuntime::copy(const RowCopy& rows, CopyKind kind, DeviceStream& strea
                       "aclrtMemcpyAsync", index_);
     }
   }
+}
+
+std::optional<std::string> AscendRuntime::refuse_messages() const { return refuse_hccl(capabilities_); }
+
+std::string AscendRuntime::make_meeting_point() { return make_hccl_root(*this); }
+
+std::unique_ptr<DeviceCommunicator> AscendRuntime::join(const std::string& meeting_point, int rank, int ranks) {
+  return join_hccl(shared_from_this(), meeting_point, rank, ranks);
 }
 
 AscendStream::AscendStream(const AscendRuntime& runtime) : runtime_(runtime) {

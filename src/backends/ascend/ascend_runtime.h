@@ -7,7 +7,7 @@
 
 namespace rondo::ascend {
 
-class AscendRuntime final : public DeviceRuntime {
+class AscendRuntime final : public DeviceRuntime, public std::enable_shared_from_this<AscendRuntime> {
  public:
   AscendRuntime(std::shared_ptr<const AclLibrary> library, int index);
 
@@ -27,6 +27,9 @@ class AscendRuntime final : public DeviceRuntime {
   std::unique_ptr<DeviceStream> make_stream() override;
   std::unique_ptr<DeviceEvent> make_event() override;
   void copy(const RowCopy& rows, CopyKind kind, DeviceStream& stream) override;
+  std::optional<std::string> refuse_messages() const override;
+  std::string make_meeting_point() override;
+  std::unique_ptr<DeviceCommunicator> join(const std::string& meeting_point, int rank, int ranks) override;
 
  private:
   std::shared_ptr<const AclLibrary> library_;

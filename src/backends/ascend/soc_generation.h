@@ -31,6 +31,8 @@ struct SocCapabilities {
   bool laser_attention;
   /// Attention on e4m3 operands with a scale a block (quant mode 7).
   bool fp8_attention;
+  /// HcclBatchSendRecv, which messages between ranks are.
+  bool messages;
 };
 
 /// Of aclrtGetSocName()'s answer, such as "Ascend910B2".

@@ -3,7 +3,7 @@
 #include <array>
 #include <cstring>
 
-#include "backends/cpu/function_kernel.h"
+#include "backends/function_kernel.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/row_map.h"
 #include "backends/cpu/simd_rows.h"

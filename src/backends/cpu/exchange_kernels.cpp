@@ -4,7 +4,8 @@
 
 #include "attention/merge_attention_op.h"
 #include "attention/merge_states.h"
-#include "backends/cpu/function_kernel.h"
+#include "backends/cpu/kernel_checks.h"
+#include "backends/function_kernel.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/row_map.h"
 #include "core/threads.h"
@@ -35,8 +36,13 @@ std::unique_ptr<Kernel> make_exchange(const KernelRequest& request) {
   return make_kernel([&plan](const KernelArgs& args) {
     const Tensor& x = args.inputs[0];
     Tensor& y = args.outputs[0];
-    collectives_of(args).start(plan, {x.as<std::byte>(), x.bytes()}, {y.as<std::byte>(), y.bytes()},
-                               dtype_size(x.dtype()));
+    const std::size_t element_bytes = dtype_size(x.dtype());
+    collectives_of(args).start(plan, {x.as<std::byte>(), x.bytes()}, {y.as<std::byte>(), y.bytes()}, element_bytes);
+    for (const ExchangePlan::Copy& copy : plan.copies) {
+      std::memcpy(y.as<std::byte>() + static_cast<std::size_t>(copy.to) * element_bytes,
+                  x.as<std::byte>() + static_cast<std::size_t>(copy.from) * element_bytes,
+                  static_cast<std::size_t>(copy.elements) * element_bytes);
+    }
   });
 }
 

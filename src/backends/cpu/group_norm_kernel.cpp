@@ -4,7 +4,8 @@
 #include <cmath>
 #include <vector>
 
-#include "backends/cpu/function_kernel.h"
+#include "backends/cpu/kernel_checks.h"
+#include "backends/function_kernel.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/simd_rows.h"
 #include "core/threads.h"

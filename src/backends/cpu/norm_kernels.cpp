@@ -1,7 +1,8 @@
 // Kernels of norms, modulation and rotation, alone and fused.
 #include <array>
 
-#include "backends/cpu/function_kernel.h"
+#include "backends/cpu/kernel_checks.h"
+#include "backends/function_kernel.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/modulation_rows.h"
 #include "backends/cpu/over_rows.h"

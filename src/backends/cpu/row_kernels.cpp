@@ -1,7 +1,8 @@
 // Kernels that look at one element at a time: activations, sums, products, casts.
 #include <array>
 
-#include "backends/cpu/function_kernel.h"
+#include "backends/cpu/kernel_checks.h"
+#include "backends/function_kernel.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/over_rows.h"
 #include "backends/cpu/simd_rows.h"

@@ -3,7 +3,8 @@
 #include <array>
 #include <vector>
 
-#include "backends/cpu/function_kernel.h"
+#include "backends/cpu/kernel_checks.h"
+#include "backends/function_kernel.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/row_map.h"
 #include "core/float_formats.h"

@@ -22,7 +22,7 @@ class CudaBackend final : public DeviceBackend {
  public:
   CudaBackend() {
     for (const auto part : {linear_kernels(), conv2d_kernels(), norm_kernels(), element_kernels(), layout_kernels(),
-                            lookup_kernels(), group_norm_kernels()})
+                            lookup_kernels(), merge_kernels(), group_norm_kernels(), wire_kernels()})
       kernels_.insert(kernels_.end(), part.begin(), part.end());
   }
 
@@ -58,6 +58,10 @@ class CudaBackend final : public DeviceBackend {
   }
 
   std::shared_ptr<DeviceRuntime> open(int index) const override { return std::make_shared<CudaRuntime>(index); }
+  void copy(const Tensor& from, const Tensor& to, const ExecutionDevice& /*device*/,
+            DeviceStream& stream) const override {
+    cuda::copy(view_of(from), view_of(to), handle_of(stream));
+  }
   std::span<const KernelEntry> kernels() const override { return kernels_; }
   std::vector<std::shared_ptr<const AttentionKernel>> attention_kernels() const override {
     return {cudnn_attention_kernel(), flash_attention_kernel()};

@@ -78,6 +78,9 @@ int aclnnExpGetWorkspaceSize(const aclTensor* x, aclTensor* y, WORKSPACE_AND_EXE
 int aclnnLogGetWorkspaceSize(const aclTensor* x, aclTensor* y, WORKSPACE_AND_EXECUTOR) {
   return unary("aclnnLog", x, y, workspace_bytes, executor, [](double v) { return std::log(v); });
 }
+int aclnnRoundGetWorkspaceSize(const aclTensor* x, aclTensor* y, WORKSPACE_AND_EXECUTOR) {
+  return unary("aclnnRound", x, y, workspace_bytes, executor, [](double v) { return std::nearbyint(v); });
+}
 int aclnnRsqrtGetWorkspaceSize(const aclTensor* x, aclTensor* y, WORKSPACE_AND_EXECUTOR) {
   return unary("aclnnRsqrt", x, y, workspace_bytes, executor, [](double v) { return 1 / std::sqrt(v); });
 }
@@ -124,6 +127,10 @@ int aclnnSubGetWorkspaceSize(const aclTensor* a, const aclTensor* b, const aclSc
 }
 int aclnnMulGetWorkspaceSize(const aclTensor* a, const aclTensor* b, aclTensor* y, WORKSPACE_AND_EXECUTOR) {
   return binary("aclnnMul", a, b, y, workspace_bytes, executor, [](double p, double q) { return p * q; });
+}
+int aclnnMaximumGetWorkspaceSize(const aclTensor* a, const aclTensor* b, aclTensor* y, WORKSPACE_AND_EXECUTOR) {
+  return binary("aclnnMaximum", a, b, y, workspace_bytes, executor,
+                [](double p, double q) { return std::isnan(p) || p > q ? p : q; });
 }
 int aclnnDivGetWorkspaceSize(const aclTensor* a, const aclTensor* b, aclTensor* y, WORKSPACE_AND_EXECUTOR) {
   return binary("aclnnDiv", a, b, y, workspace_bytes, executor, [](double p, double q) { return p / q; });
@@ -232,6 +239,7 @@ SECOND_PHASE(aclnnCos)
 SECOND_PHASE(aclnnSin)
 SECOND_PHASE(aclnnExp)
 SECOND_PHASE(aclnnLog)
+SECOND_PHASE(aclnnRound)
 SECOND_PHASE(aclnnRsqrt)
 SECOND_PHASE(aclnnClampMin)
 SECOND_PHASE(aclnnClamp)
@@ -240,6 +248,7 @@ SECOND_PHASE(aclnnAdds)
 SECOND_PHASE(aclnnAdd)
 SECOND_PHASE(aclnnSub)
 SECOND_PHASE(aclnnMul)
+SECOND_PHASE(aclnnMaximum)
 SECOND_PHASE(aclnnDiv)
 SECOND_PHASE(aclnnAddcmul)
 SECOND_PHASE(aclnnLogicalNot)

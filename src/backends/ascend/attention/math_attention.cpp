@@ -48,18 +48,28 @@ class MathAttention final : public AttentionKernel {
   AttentionRefusal supports(const AttentionProblem& p) const override {
     if (p.dtype == DType::bf16 && !support_.capabilities().bf16)
       return fmt::format("{} has no bfloat16", support_.capabilities().name);
-    if (p.varlen && p.causal) return "takes causal sequences of one length only";
     if (p.key_heads == 0) return "takes at least one head";
     return std::nullopt;
   }
 
   std::unique_ptr<AttentionRunner> make(const AttentionProblem& p, const AttentionTiling& /*tiling*/,
                                         int /*threads*/) const override {
-    const auto triangle =
-        p.causal ? std::make_shared<UploadedOnce>(causal_mask(p.queries, p.keys, p.keys - p.queries)) : nullptr;
+    // Sequences differ in how far their queries see: each takes some rows of a triangle that has them all.
+    const std::int64_t before = p.varlen ? p.queries : 0;
+    const auto triangle = p.causal ? std::make_shared<UploadedOnce>(causal_mask(
+                                         before + (p.varlen ? p.keys : p.queries), p.keys,
+                                         p.varlen ? -before : p.keys - p.queries))
+                                   : nullptr;
     const std::int8_t math = support_.capabilities().f32_products ? 0 : 1;
-    return std::make_unique<AclAttentionRunner>([triangle, math](AclCaller& acl, const AttentionCall& call) {
-      run(acl, call, triangle ? triangle->on(*call.device) : Tensor(), math);
+    return std::make_unique<AclAttentionRunner>([triangle, math, varlen = p.varlen, before](AclCaller& acl,
+                                                                                     const AttentionCall& call) {
+      Tensor hidden = triangle ? triangle->on(*call.device) : Tensor();
+      if (hidden.defined() && varlen) {
+        const std::int64_t queries = call.query.shape()[1];
+        const std::int64_t keys = call.key.shape()[1];
+        hidden = hidden.sliced(0, before + keys - queries, before + keys).sliced(1, 0, keys);
+      }
+      run(acl, call, hidden, math);
     });
   }
 

@@ -47,10 +47,13 @@ void activate(AclCaller& acl, ActivationKind kind, const Tensor& x, const Tensor
 
 // Each is defined in the file of its name.
 std::span<const KernelEntry> linear_kernels();
+std::span<const KernelEntry> wire_kernels();
 std::span<const KernelEntry> norm_kernels();
 std::span<const KernelEntry> element_kernels();
 std::span<const KernelEntry> layout_kernels();
 std::span<const KernelEntry> lookup_kernels();
+std::span<const KernelEntry> merge_kernels();
 std::span<const KernelEntry> picture_kernels();
+std::span<const KernelEntry> group_moments_kernels();
 
 }  // namespace rondo::ascend

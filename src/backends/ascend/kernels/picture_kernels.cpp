@@ -15,9 +15,30 @@ Tensor channels_first(const Tensor& x) {
 }
 
 Refusal supports_conv2d(const KernelRequest& request) {
-  const Conv2dOp::Padding& p = static_cast<const Conv2dOp&>(request.op).padding();
-  if (p.top != p.bottom || p.left != p.right) return "takes the same padding on opposite sides only";
-  return refuse_unless(request, 1, {kConvolution.name, kCopy.name});
+  return refuse_unless(request, 1, {kConvolution.name, kCopy.name, kFill.name});
+}
+
+/// What a convolution reads, channels first, and the padding that is left to it: CANN's has the same on opposite sides.
+struct PaddedPicture {
+  Tensor picture;
+  std::array<std::int64_t, 2> padding;
+};
+
+PaddedPicture padded(AclCaller& acl, const Tensor& x, const Conv2dOp::Padding& p) {
+  const Shape& in = x.shape();
+  const Tensor source = channels_first(acl.dense(x));
+  if (p.top == p.bottom && p.left == p.right) {
+    const Tensor picture = acl.temporary({in[0], in[3], in[1], in[2]}, x.dtype());
+    acl.copy(source, picture.reshaped({in[0], in[3], in[1] * in[2]}));
+    return {picture, {p.top, p.left}};
+  }
+  const Tensor picture =
+      acl.temporary({in[0], in[3], in[1] + p.top + p.bottom, in[2] + p.left + p.right}, x.dtype());
+  acl.call(kFill, acl.tensor(picture), acl.scalar(0));
+  const Shape& strides = source.strides();
+  acl.copy(source.restrided({in[0], in[3], in[1], in[2]}, {strides[0], strides[1], in[2] * strides[2], strides[2]}),
+           picture.sliced(2, p.top, p.top + in[1]).sliced(3, p.left, p.left + in[2]));
+  return {picture, {0, 0}};
 }
 
 std::unique_ptr<Kernel> make_conv2d(const KernelRequest& request) {
@@ -29,19 +50,16 @@ std::unique_ptr<Kernel> make_conv2d(const KernelRequest& request) {
   const std::int8_t math = capabilities_of(request).f32_products ? 0 : 1;
   return make_acl_kernel([&op, dtype, has_bias, weight, bias, math](AclCaller& acl, std::span<const Tensor> inputs,
                                                                     std::span<Tensor> outputs) {
-    const Shape& in = inputs[0].shape();
     const Shape& out = outputs[0].shape();
     const Tensor w = parameter_in(acl, weight, inputs[1], dtype);
     const Tensor b = has_bias ? parameter_in(acl, bias, inputs[2], dtype) : Tensor();
-    const Tensor x = acl.temporary({in[0], in[3], in[1], in[2]}, dtype);
-    acl.copy(channels_first(acl.dense(inputs[0])), x.reshaped({in[0], in[3], in[1] * in[2]}));
+    const PaddedPicture x = padded(acl, inputs[0], op.padding());
     const Tensor y = acl.temporary({out[0], out[3], out[1], out[2]}, dtype);
     const std::array stride{op.stride(), op.stride()};
-    const std::array padding{op.padding().top, op.padding().left};
     const std::array<std::int64_t, 2> one{1, 1};
     const std::array<std::int64_t, 2> none{0, 0};
-    acl.call(kConvolution, acl.tensor(x, AclFormat::nchw), acl.tensor(w, AclFormat::nchw), acl.tensor(b),
-             acl.ints(stride), acl.ints(padding), acl.ints(one), false, acl.ints(none), 1,
+    acl.call(kConvolution, acl.tensor(x.picture, AclFormat::nchw), acl.tensor(w, AclFormat::nchw), acl.tensor(b),
+             acl.ints(stride), acl.ints(x.padding), acl.ints(one), false, acl.ints(none), 1,
              acl.tensor(y, AclFormat::nchw), math);
     acl.copy(y.reshaped({out[0], out[3], out[1] * out[2]}).transposed(1, 2),
              outputs[0].reshaped({out[0], out[1] * out[2], out[3]}));

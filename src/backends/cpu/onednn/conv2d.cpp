@@ -1,7 +1,6 @@
 // Convolutions by oneDNN over channels-last pictures, with weights packed once.
 #include <array>
 
-#include "backends/cpu/function_kernel.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/onednn/primitives.h"
 #include "backends/cpu/onednn/weights.h"

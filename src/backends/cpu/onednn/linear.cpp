@@ -1,7 +1,6 @@
 // Linear layers by oneDNN's matmul, with weights packed once.
 #include <array>
 
-#include "backends/cpu/function_kernel.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/modulation_rows.h"
 #include "backends/cpu/onednn/primitives.h"

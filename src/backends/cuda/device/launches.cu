@@ -2,8 +2,10 @@
 #include "backends/cuda/device/attention.cuh"
 #include "backends/cuda/device/elements.cuh"
 #include "backends/cuda/device/launch.cuh"
+#include "backends/cuda/device/merge.cuh"
 #include "backends/cuda/device/norms.cuh"
 #include "backends/cuda/device/pictures.cuh"
+#include "backends/cuda/device/wire.cuh"
 
 namespace rondo::cuda {
 namespace {
@@ -206,9 +208,28 @@ void group_norm(const RowView& x, std::int64_t groups, const Vector& weight, con
   with_float_type(x.number, [&](auto type) {
     using T = decltype(type);
     launch(group_moments_kernel<T>, static_cast<unsigned>(x.extent[0] * groups), kBlock, 0, stream, x, positions,
-           groups, eps, moments);
+           groups, false, eps, moments);
     launch(group_norm_kernel<T>, blocks_for(x.rows() * x.width), kBlock, 0, stream, x, positions, groups, weight, bias,
            static_cast<const float*>(moments), y);
+  });
+}
+
+void group_moments(const RowView& x, std::int64_t groups, float* moments, StreamHandle stream) {
+  const std::int64_t positions = x.rows() / x.extent[0];
+  with_float_type(x.number, [&](auto type) {
+    launch(group_moments_kernel<decltype(type)>, static_cast<unsigned>(x.extent[0] * groups), kBlock, 0, stream, x,
+           positions, groups, true, 0, moments);
+  });
+}
+
+void group_norm_by_moments(const RowView& x, std::int64_t groups, const float* parts, const PartCounts& counts,
+                           const Vector& weight, const Vector& bias, float eps, const RowView& y, float* joined,
+                           StreamHandle stream) {
+  const std::int64_t pairs = x.extent[0] * groups;
+  launch(join_moments_kernel, blocks_for(pairs), kBlock, 0, stream, parts, counts, pairs, eps, joined);
+  with_float_type(x.number, [&](auto type) {
+    launch(group_norm_kernel<decltype(type)>, blocks_for(x.rows() * x.width), kBlock, 0, stream, x,
+           x.rows() / x.extent[0], groups, weight, bias, static_cast<const float*>(joined), y);
   });
 }
 
@@ -223,6 +244,33 @@ void attend(const AttentionLaunch& call, StreamHandle stream) {
                   static_cast<unsigned>(q[kAxis] * q[kAxis + 2]));
   with_float_type(call.query.number, [&](auto type) {
     launch(attention_kernel<decltype(type)>, grid, kAttentionWarps * kWarp, shared, stream, call);
+  });
+}
+
+void merge_attention(const MergeLaunch& call, StreamHandle stream) {
+  const std::int64_t elements = call.output.rows() * call.output.width;
+  with_float_type(call.output.number, [&](auto type) {
+    using T = decltype(type);
+    constexpr int kPack = 4;
+    if (takes_packs(call.a) && takes_packs(call.b)) {
+      launch(merge_attention_kernel<T, kPack>, blocks_for(elements / kPack), kBlock, 0, stream, call);
+    } else {
+      launch(merge_attention_kernel<T, 1>, blocks_for(elements), kBlock, 0, stream, call);
+    }
+  });
+}
+
+void rows_to_wire(const RowView& x, const WireParts& parts, std::int8_t* wire, StreamHandle stream) {
+  with_float_type(x.number, [&](auto type) {
+    launch(rows_to_wire_kernel<decltype(type)>, row_blocks<kWarp>(x.rows() * parts.count), row_threads(kWarp), 0,
+           stream, x, parts, wire);
+  });
+}
+
+void rows_from_wire(const std::int8_t* wire, const WireParts& parts, const RowView& y, StreamHandle stream) {
+  with_float_type(y.number, [&](auto type) {
+    launch(rows_from_wire_kernel<decltype(type)>, row_blocks<kWarp>(y.rows() * parts.count), row_threads(kWarp), 0,
+           stream, wire, parts, y);
   });
 }
 

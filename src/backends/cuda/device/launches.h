@@ -106,6 +106,19 @@ void sinusoid(const float* t, const float* frequencies, std::int64_t half, const
 void group_norm(const RowView& x, std::int64_t groups, const Vector& weight, const Vector& bias, float eps,
                 const RowView& y, float* moments, StreamHandle stream);
 
+/// Its halves, for pictures whose rows lie on several ranks (ops/group_moments.h): the (mean, variance) of one part, and
+/// the norm by those of all, [parts, B, groups, 2]; `joined` is room for [B, groups, 2].
+void group_moments(const RowView& x, std::int64_t groups, float* moments, StreamHandle stream);
+
+struct PartCounts {
+  static constexpr int kMost = 64;
+  int count = 0;
+  std::array<std::int64_t, kMost> positions{};
+};
+void group_norm_by_moments(const RowView& x, std::int64_t groups, const float* parts, const PartCounts& counts,
+                           const Vector& weight, const Vector& bias, float eps, const RowView& y, float* joined,
+                           StreamHandle stream);
+
 struct AttentionLaunch {
   View query;  // [B, Sq, N, D], dense in D
   View key;    // [B, Sk, Nk, D]
@@ -118,6 +131,31 @@ struct AttentionLaunch {
   float scale = 1;
   bool causal = false;
 };
+
+/// Attention over two disjoint sets of keys, from what each gave: a and b [B, S, N, D] float32, `tokens` S, their LSE and
+/// the union's [B, N, S], dense.
+struct MergeLaunch {
+  RowView a;
+  const float* a_lse = nullptr;
+  RowView b;
+  const float* b_lse = nullptr;
+  std::int64_t tokens = 0;
+  std::int64_t heads = 0;
+  RowView output;
+  float* lse = nullptr;  // neither of the others
+};
+void merge_attention(const MergeLaunch& call, StreamHandle stream);
+
+/// What a row on its way is cut into; each part has a scale.
+struct WireParts {
+  static constexpr int kMost = 4;
+  int count = 0;
+  std::array<std::int64_t, kMost> width{};
+};
+
+/// Rows there and back (ops/wire_rows.h); those on their way are dense.
+void rows_to_wire(const RowView& x, const WireParts& parts, std::int8_t* wire, StreamHandle stream);
+void rows_from_wire(const std::int8_t* wire, const WireParts& parts, const RowView& y, StreamHandle stream);
 
 /// Head dims up to kWidestHead. A query that sees nothing gives 0 and -infinity.
 constexpr std::int64_t kWidestHead = 256;

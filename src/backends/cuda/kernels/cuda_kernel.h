@@ -80,8 +80,10 @@ std::span<const KernelEntry> norm_kernels();
 std::span<const KernelEntry> element_kernels();
 std::span<const KernelEntry> layout_kernels();
 std::span<const KernelEntry> lookup_kernels();
+std::span<const KernelEntry> merge_kernels();
 std::span<const KernelEntry> group_norm_kernels();
 std::span<const KernelEntry> linear_kernels();
+std::span<const KernelEntry> wire_kernels();
 std::span<const KernelEntry> conv2d_kernels();
 
 std::shared_ptr<const AttentionKernel> flash_attention_kernel();

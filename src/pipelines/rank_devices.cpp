@@ -1,0 +1,47 @@
+#include "pipelines/rank_devices.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+
+namespace rondo {
+
+std::vector<std::string> hosts_of_ranks(Communicator& world) {
+  std::array<char, 256> name{};
+  gethostname(name.data(), name.size() - 1);
+  return world.all_gather(std::string(name.data()));
+}
+
+int place_on_host(const std::vector<std::string>& hosts, int rank) {
+  const auto own = hosts.begin() + rank;
+  return static_cast<int>(std::count(hosts.begin(), own, *own));
+}
+
+std::string refuse_messages(Communicator& world, const std::vector<std::string>& hosts, const ExecutionDevice* device) {
+  const std::string own = device == nullptr ? "cpu" : to_string(device->device());
+  const std::vector<std::string> devices = world.all_gather(own);
+  const auto refusal = device == nullptr ? std::nullopt : device->runtime().refuse_messages();
+  const std::vector<std::string> refusals = world.all_gather(refusal.value_or(""));
+  const auto on_cpu = std::find(devices.begin(), devices.end(), "cpu");
+  if (on_cpu != devices.end()) {
+    const bool all = std::all_of(devices.begin(), devices.end(), [](const std::string& name) { return name == "cpu"; });
+    return all ? "" : fmt::format("rank {} runs on the CPU", on_cpu - devices.begin());
+  }
+  std::map<std::string, std::size_t> owners;
+  for (std::size_t rank = 0; rank < devices.size(); ++rank) {
+    if (!refusals[rank].empty()) return fmt::format("rank {}: {}", rank, refusals[rank]);
+    const auto [owner, is_new] = owners.try_emplace(fmt::format("{} {}", hosts[rank], devices[rank]), rank);
+    if (!is_new) {
+      return fmt::format("ranks {} and {} share {}; messages between devices need one for each rank", owner->second,
+                         rank, devices[rank]);
+    }
+    if (devices[rank].substr(0, devices[rank].find(':')) != devices[0].substr(0, devices[0].find(':')))
+      return fmt::format("rank 0 runs on {} and rank {} on {}", devices[0], rank, devices[rank]);
+  }
+  return "";
+}
+
+}  // namespace rondo

@@ -1,0 +1,22 @@
+// Several ranks and their devices: which takes which, and whether they exchange messages on them.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "backends/execution_device.h"
+#include "parallel/communicator.h"
+
+namespace rondo {
+
+/// The name of every rank's host. Collective.
+std::vector<std::string> hosts_of_ranks(Communicator& world);
+
+/// Which of the ranks on its host a rank is.
+int place_on_host(const std::vector<std::string>& hosts, int rank);
+
+/// Why the ranks exchange nothing on their devices, the same on all of them; empty: they do, or they run on the CPU.
+/// `device` is this rank's, null for the CPU. Collective.
+std::string refuse_messages(Communicator& world, const std::vector<std::string>& hosts, const ExecutionDevice* device);
+
+}  // namespace rondo
