@@ -222,7 +222,8 @@ class TextToImagePipeline {
   Device device() const;
   DType dtype() const;
   int threads() const;
-  /// Which ranks work together, a line a kind of group, such as "ulysses: [0, 1] [2, 3]"; empty for one rank.
+  /// Which ranks work together, a line a kind of group, such as "ulysses: [0, 1] [2, 3]", and on devices whether
+  /// messages go between them; empty for one rank.
   std::vector<std::string> rank_groups() const;
 
   /// Fills in every default and checks every value; of several ranks, all call it. Throws InvalidArgument, naming the

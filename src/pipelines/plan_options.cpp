@@ -101,6 +101,7 @@ ComputeOptions compute_options(const PipelineOptions& options) {
   const ParallelDegrees degrees = parallel_degrees(options.parallel, options.world ? options.world->size() : 1);
   if (options.world == nullptr) return compute;
   compute.groups = groups_of(options.world, degrees);
+  compute.messages = describe_messages(options.world->implementation().communicator(), compute.plan.target);
   compute.plan.parallel = {degrees, compute.groups->place(), options.parallel.replicate_text,
                            options.parallel.ring_wire};
   return compute;

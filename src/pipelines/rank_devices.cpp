@@ -44,4 +44,11 @@ std::string refuse_messages(Communicator& world, const std::vector<std::string>&
   return "";
 }
 
+std::string describe_messages(Communicator& world, const PlanTarget& target) {
+  const std::vector<std::string> devices = world.all_gather(to_string(target.where()));
+  if (target.device == nullptr || world.size() == 1) return "";
+  if (!target.no_messages.empty()) return fmt::format("messages: over the CPU: {}", target.no_messages);
+  return fmt::format("messages: between devices ({})", fmt::join(devices, ", "));
+}
+
 }  // namespace rondo

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "backends/execution_device.h"
+#include "graph/plan.h"
 #include "parallel/communicator.h"
 
 namespace rondo {
@@ -18,5 +18,8 @@ int place_on_host(const std::vector<std::string>& hosts, int rank);
 /// Why the ranks exchange nothing on their devices, the same on all of them; empty: they do, or they run on the CPU.
 /// `device` is this rank's, null for the CPU. Collective.
 std::string refuse_messages(Communicator& world, const std::vector<std::string>& hosts, const ExecutionDevice* device);
+
+/// "messages: between devices (ascend:0, ascend:1)", or why not; empty where this rank runs on the CPU. Collective.
+std::string describe_messages(Communicator& world, const PlanTarget& target);
 
 }  // namespace rondo

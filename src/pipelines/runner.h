@@ -29,6 +29,8 @@ struct ComputeOptions {
   bool trace = false;
   /// The ranks that share the work; null: this one is alone.
   std::shared_ptr<const ProcessGroups> groups = nullptr;
+  /// Whether their messages go from device to device, in words; empty on the CPU.
+  std::string messages = {};
   /// Where packed weights are kept on disk; null: nowhere.
   std::shared_ptr<PackedWeightCache> weight_cache = nullptr;
 };

@@ -82,8 +82,11 @@ TextToImagePipeline TextToImagePipeline::instance() const {
 Device TextToImagePipeline::device() const { return implementation_->options().plan.target.where(); }
 DType TextToImagePipeline::dtype() const { return implementation_->options().dtype; }
 std::vector<std::string> TextToImagePipeline::rank_groups() const {
-  const auto& groups = implementation_->options().groups;
-  return groups == nullptr ? std::vector<std::string>{} : groups->describe();
+  const ComputeOptions& options = implementation_->options();
+  if (options.groups == nullptr) return {};
+  std::vector<std::string> lines = options.groups->describe();
+  if (!options.messages.empty()) lines.push_back(options.messages);
+  return lines;
 }
 int TextToImagePipeline::threads() const { return implementation_->options().plan.target.threads; }
 

@@ -59,6 +59,19 @@ class DevicesTest(CommandTest):
                 self.assertIn("attention: ascend-fia", kernels)
                 self.assertEqual("quant-matmul" in kernels, "w8a8" in flags)
 
+    def test_attention_in_fp8_where_the_chip_multiplies_it(self):
+        fp8 = ["--device", "ascend", "--dtype", "bfloat16", "--kv-cache-dtype", "fp8"]
+        newest = with_ascend(ASCEND_SIMULATOR_SOC="Ascend950PR_9589")
+        cpu = self.draw("--device", "cpu", "--dtype", "float32")
+        for flags in ([], ["--quantize-attention-smooth-k", "--quantize-attention-rotation", "none"]):
+            with self.subTest(flags):
+                report = self.folder / "report.json"
+                picture = self.draw(*fp8, *flags, "--report", report, env=newest)
+                self.assertGreater(4, sum(abs(a - b) for a, b in zip(picture, cpu)) / len(cpu))
+                self.assertIn("attention: ascend-fia-fp8 x 8", json.loads(report.read_text())["components"][2]["kernels"])
+        self.assert_fails(self.generate(*fp8, "-o", "/dev/null", **with_ascend()), 1,
+                          "Atlas A2 (910B) multiplies no e4m3 in attention")
+
     def test_chips_say_what_they_lack(self):
         old = with_ascend(ASCEND_SIMULATOR_SOC="Ascend310P3")
         # float32 is all that it has, and it rounds its products to float16.
@@ -171,17 +184,39 @@ class DevicesTest(CommandTest):
         self.assertNotIn(" 0 on the CPU", vae["placement"])
 
     @unittest.skipUnless(shutil.which("mpirun"), "no MPI")
-    def test_ranks_exchange_on_the_cpu(self):
-        """Each rank computes on the device; what it sends and receives goes over the CPU."""
-        def launch(*flags):
-            return rondo("launch", "-n", 2, "generate", "--quiet", "--prompt", "cat face", "--seed", 1, *QUICK, *ASCEND,
-                         "--ulysses-degree", 2, "-o", self.folder / "ranks.png", *flags, **with_ascend())
+    def test_ranks_exchange_on_their_devices(self):
+        def launch(*flags, ranks=2, device="ascend", **more):
+            environment = with_ascend(**{"ASCEND_SIMULATOR_DEVICES": str(ranks), **more})
+            result = rondo("launch", "-n", ranks, "generate", "--prompt", "cat face", "--seed", 1, *QUICK, "--device",
+                           device, "--dtype", "float32", "-o", self.folder / "ranks.png", *flags, **environment)
+            return result, result.stderr.decode()
 
-        self.assertIn(b"has no kernel for pack_heads", launch().stderr)
-        drawn = launch("--allow-cpu-fallback")
-        self.assertEqual(drawn.returncode, 0, drawn.stderr)
-        picture = [value for row in pixels(self.folder / "ranks.png") for value in row]
-        self.assert_same_picture(picture, self.draw("--device", "cpu", "--dtype", "float32"))
+        alone = self.draw("--device", "cpu", "--dtype", "float32")
+
+        def assert_drawn(result, words, most=1):
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertIn(words, result.stderr.decode())
+            self.assert_same_picture([v for row in pixels(self.folder / "ranks.png") for v in row], alone, most)
+
+        between = "messages: between devices (ascend:0, ascend:1"
+        assert_drawn(launch("--ulysses-degree", 2)[0], between)
+        assert_drawn(launch("--ring-degree", 2, "--ulysses-degree", 1)[0], between)
+        assert_drawn(launch("--ring-degree", 2, "--ring-wire-dtype", "int8", "--ulysses-degree", 1)[0], between, most=40)
+        assert_drawn(launch("--ring-degree", 2, "--ulysses-degree", 2, ranks=4)[0], between + ", ascend:2, ascend:3)")
+
+        shared = "ranks 0 and 1 share ascend:0"
+        for refused, error in [launch(ASCEND_SIMULATOR_DEVICES="1"), launch(device="ascend:0")]:
+            self.assertEqual(refused.returncode, 1)
+            self.assertIn(f"has no kernel for exchange (float32 [", error)
+            self.assertIn(shared, error)
+        assert_drawn(launch("--allow-cpu-fallback", device="ascend:0")[0], f"messages: over the CPU: {shared}")
+        refused, error = launch(ASCEND_SIMULATOR_SOC="Ascend310P3")
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn("HCCL has no HcclBatchSendRecv on Atlas inference series (310P)", error)
+        for fault in ("HcclCommInitRootInfo=19", "HcclGetRootInfo=7", "HcclBatchSendRecv=4:9"):
+            failed, error = launch(ASCEND_SIMULATOR_FAULT=fault)
+            self.assertEqual(failed.returncode, 1)
+            self.assertRegex(error, rf"ascend:\d: {fault.split('=')[0]} failed with \d+ \(unknown error\): a fault that was asked for")
 
     def test_failures_of_the_device_are_told(self):
         def fails(fault, *parts):

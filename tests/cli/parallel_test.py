@@ -218,9 +218,10 @@ class ParallelTest(CommandTest):
         self.edit_config(model, "scheduler", shift=2.5)
         self.assert_refused(self.run_unlike(("--model", EMOJI), ("--model", model)), "rank 1 has model ")
 
-    def start_long_run(self, *flags):
+    def start_long_run(self, *flags, **env):
         process = subprocess.Popen([RONDO, "launch", "-n", "3", "generate", "-q", *map(str, STEPS), "--num-inference-steps", "1000",
-                                    "-o", str(self.folder / "a.png"), *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                                    "-o", str(self.folder / "a.png"), *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   env={**os.environ, **env})
         self.addCleanup(process.kill)
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
@@ -253,6 +254,13 @@ class ParallelTest(CommandTest):
 
     def test_a_killed_rank_ends_all(self):
         process, ranks = self.start_long_run()
+        os.kill(ranks[1], signal.SIGKILL)
+        self.assert_all_end(process, ranks, r"process rank \d .*signal 9")
+
+    def test_a_killed_rank_ends_those_that_wait_on_their_devices(self):
+        simulator = Path(os.environ["RONDO_TEST_LIBRARIES"]) / "ascend_simulator"
+        process, ranks = self.start_long_run("--device", "ascend", LD_LIBRARY_PATH=str(simulator),
+                                             ASCEND_SIMULATOR_DEVICES="3")
         os.kill(ranks[1], signal.SIGKILL)
         self.assert_all_end(process, ranks, r"process rank \d .*signal 9")
 

@@ -132,7 +132,8 @@ TEST(Attention, OutputsInFloat32RoundToThoseOfTheDtype) {
 TEST(Attention, EveryTilingAgreesWithFloat64) {
   for (const char* text : {"q=2x4x129x72 kv=1000 kv_heads=2 mask=boolean", "q=1x3x300x40 kv=700 causal=1 lse=1",
                            "q=3x2x200x64 kv=600 varlen=1 lse=1", "q=2x4x65x64 kv=130 kv_heads=2 layout=bnsd lse=1",
-                           "q=2x4x1x64 kv=130 kv_heads=2"}) {
+                           "q=2x4x1x64 kv=130 kv_heads=2", "q=2x4x300x64 kv=700 kv_heads=2 kv_cache=fp8 rotation=1",
+                           "q=1x3x129x128 kv=257 kv_cache=fp8 rotation=1 smooth_k=1", "q=2x2x17x96 kv_cache=fp8"}) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
       AttentionProblem problem = parse_attention_problem(text);
       problem.dtype = dtype;

@@ -25,6 +25,9 @@ inline constexpr AclOperator<In, In, In, Ints, Ints, Ints, bool, Ints, std::int6
     "aclnnConvolution"};
 // x, smooth scales, y (int8), a scale a row
 inline constexpr AclOperator<In, In, In, In> kDynamicQuant{"aclnnDynamicQuant"};
+// x, least scale, rounding, dtype of y (aclDataType), rows and columns of a block, y, a scale a block; newer than 8.1
+inline constexpr AclOperator<In, double, char*, std::int64_t, std::int64_t, std::int64_t, In, In> kDynamicBlockQuant{
+    "aclnnDynamicBlockQuant"};
 // x1, x2, scale a column, offset, scale a row, bias, transposes, y
 inline constexpr AclOperator<In, In, In, In, In, In, bool, bool, In> kQuantMatmulV4{"aclnnQuantMatmulV4"};
 

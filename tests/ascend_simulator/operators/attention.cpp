@@ -170,6 +170,46 @@ int aclnnFusedInferAttentionScoreV3GetWorkspaceSize(FUSED_HEAD, const aclTensor*
   return FUSED_CALL("aclnnFusedInferAttentionScoreV3");
 }
 
+int fused_e4m3(const FusedCall& c, const aclTensor* query_scale, const aclTensor* key_scale,
+               const aclTensor* value_scale, WORKSPACE_AND_EXECUTOR) {
+  constexpr std::int64_t kQueryRows = 128;
+  constexpr std::int64_t kKeyRows = 256;
+  std::string broken = rule(c.query != nullptr && c.key != nullptr && c.value != nullptr && c.output != nullptr &&
+                                query_scale != nullptr && key_scale != nullptr && value_scale != nullptr,
+                            "an operand or a scale is missing");
+  if (broken.empty()) {
+    const Dims& q = c.query->dims;
+    const Dims& k = c.key->dims;
+    const auto blocks = [](const Dims& x, std::int64_t rows) {
+      return Dims{x[0], x[1], (x[2] + rows - 1) / rows, 1};
+    };
+    broken = rule(c.layout != nullptr && std::string_view(c.layout) == "BNSD", "quant mode 7 is played as BNSD only",
+                  q.size() == 4 && k.size() == 4 && c.value->dims == k, "ranks, or key and value differ",
+                  c.mask == nullptr && c.sparse == 0 && !c.has_lse, "quant mode 7 takes no mask and gives no LSE");
+    if (broken.empty()) {
+      broken = rule(c.heads == q[1] && c.key_heads == k[1] && c.heads % c.key_heads == 0, "heads", q[0] == k[0], "batch",
+                    q[3] == k[3] && q[3] <= 128, "head dims", c.output->dims == q, "output's shape",
+                    query_scale->dims == blocks(q, kQueryRows) && key_scale->dims == blocks(k, kKeyRows) &&
+                        value_scale->dims == blocks(k, kKeyRows),
+                    "scales' shapes");
+    }
+  }
+  if (!broken.empty()) return plan(c.name, workspace_bytes, executor, {}, broken, {});
+  const auto bsnd = [](const aclTensor* tensor) { return swapped(view_of(tensor), 1, 2); };
+  AttentionOperands o{bsnd(c.query), bsnd(c.key), bsnd(c.value), false, view_of(nullptr), false, c.scale,
+                      bsnd(c.output), false, view_of(nullptr)};
+  o.query_scales = {kQueryRows, view_of(query_scale)};
+  o.key_scales = {kKeyRows, view_of(key_scale)};
+  o.value_scales = {kKeyRows, view_of(value_scale)};
+  const std::vector<Dtype> e4m3{Dtype::float8_e4m3fn};
+  const std::vector<Dtype> f32{Dtype::float32};
+  return plan(c.name, workspace_bytes, executor,
+              {dense(c.query, "query", e4m3), dense(c.key, "key", e4m3), dense(c.value, "value", e4m3),
+               dense(query_scale, "dequantScaleQuery", f32), dense(key_scale, "keyAntiquantScale", f32),
+               dense(value_scale, "valueAntiquantScale", f32), dense(c.output, "attentionOut", kHalves)},
+              broken, [o] { attend(o); });
+}
+
 int aclnnFusedInferAttentionScoreV5GetWorkspaceSize(FUSED_HEAD, const aclTensor* query_rope, const aclTensor* key_rope,
                                                     const aclTensor* rope_scale, const aclTensor* query_scale,
                                                     const aclTensor* sink, const aclIntArray* query_start,
@@ -178,6 +218,11 @@ int aclnnFusedInferAttentionScoreV5GetWorkspaceSize(FUSED_HEAD, const aclTensor*
                                                     const aclTensor* output, const aclTensor* lse,
                                                     WORKSPACE_AND_EXECUTOR) {
   if (soc_name().rfind("Ascend950", 0) != 0) return fail(361001, "V5 is for Ascend950");
+  if (query_mode == 7 && key_mode == 7 && value_mode == 7) {
+    return fused_e4m3({"aclnnFusedInferAttentionScoreV5", query, only(key), only(value), mask, heads, scale, before,
+                       after, layout, key_heads, sparse, precise, has_lse, output, lse},
+                      query_scale, key_scale, value_scale, workspace_bytes, executor);
+  }
   if (!(FUSED_IS_PLAIN) || query_mode != 0 || pse_type != 0 ||
       !none({query_rope, key_rope, rope_scale, query_scale, sink, query_start, key_start}))
     return fail(kInvalidArgument, "this simulator plays floating operands only");

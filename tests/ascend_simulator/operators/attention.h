@@ -7,6 +7,29 @@
 
 namespace ascend_simulator {
 
+/// A scale for every so many rows of a head of [B, S, N, D]; [B, N, blocks, 1].
+struct BlockScales {
+  std::int64_t rows = 0;  // 0: none
+  View scales = view_of(nullptr);
+};
+
+/// The operand's values as what they stand for.
+inline std::vector<double> scaled_values(const View& x, const BlockScales& s) {
+  std::vector<double> values = x.values();
+  if (s.rows == 0) return values;
+  const std::vector<double> scales = s.scales.values();
+  const std::int64_t width = x.dims[3];
+  const std::int64_t blocks = s.scales.dims[2];
+  for (std::int64_t row = 0; row < x.dims[0] * x.dims[1] * x.dims[2]; ++row) {
+    const std::int64_t head = row % x.dims[2];
+    const std::int64_t token = row / x.dims[2] % x.dims[1];
+    const std::int64_t batch = row / (x.dims[2] * x.dims[1]);
+    const double scale = scales[static_cast<std::size_t>((batch * x.dims[2] + head) * blocks + token / s.rows)];
+    for (std::int64_t d = 0; d < width; ++d) values[static_cast<std::size_t>(row * width + d)] *= scale;
+  }
+  return values;
+}
+
 /// Operands as [B, S, N, D] views; the mask [B or 1, 1, Sq, Sk], true = hidden.
 struct AttentionOperands {
   View query;
@@ -19,6 +42,9 @@ struct AttentionOperands {
   View output;
   bool has_lse = false;
   View lse;  // [B, N, Sq, 1]
+  BlockScales query_scales = {};
+  BlockScales key_scales = {};
+  BlockScales value_scales = {};
 };
 
 inline View swapped(View view, std::size_t a, std::size_t b) {
@@ -27,11 +53,18 @@ inline View swapped(View view, std::size_t a, std::size_t b) {
   return view;
 }
 
-/// Weights are rounded to float16 or bfloat16 before they meet the values, as the hardware does.
+/// A weight as e4m3 has it, which keeps four significant bits.
+inline double in_e4m3(double weight) {
+  int exponent = 0;
+  const double fraction = std::frexp(weight, &exponent);
+  return std::ldexp(std::nearbyint(fraction * 16) / 16, exponent);
+}
+
+/// In doubles. Of quantised operands the weights become e4m3, too.
 inline void attend(const AttentionOperands& o) {
-  const std::vector<double> q = o.query.values();
-  const std::vector<double> k = o.key.values();
-  const std::vector<double> v = o.value.values();
+  const std::vector<double> q = scaled_values(o.query, o.query_scales);
+  const std::vector<double> k = scaled_values(o.key, o.key_scales);
+  const std::vector<double> v = scaled_values(o.value, o.value_scales);
   const std::vector<double> hidden =
       o.has_mask ? o.mask.broadcast({o.query.dims[0], 1, o.query.dims[1], o.key.dims[1]}).values()
                  : std::vector<double>();
@@ -63,7 +96,8 @@ inline void attend(const AttentionOperands& o) {
         double total = 0;
         double* const target = result.data() + ((b * queries + i) * heads + h) * width;
         for (std::int64_t j = 0; j < keys && !std::isinf(most); ++j) {
-          const double weight = std::exp(scores[static_cast<std::size_t>(j)] - most);
+          const double exact = std::exp(scores[static_cast<std::size_t>(j)] - most);
+          const double weight = o.value_scales.rows > 0 ? in_e4m3(exact) : exact;
           total += weight;
           const double* const other = v.data() + ((b * keys + j) * key_heads + h / group) * width;
           for (std::int64_t d = 0; d < width; ++d) target[d] += weight * other[d];

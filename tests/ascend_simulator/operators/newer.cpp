@@ -77,7 +77,49 @@ int aclnnRotaryPositionEmbeddingGetWorkspaceSize(const aclTensor* x, const aclTe
               });
 }
 
+int aclnnDynamicBlockQuantGetWorkspaceSize(const aclTensor* x, double least, char* rounding, std::int64_t dtype,
+                                           std::int64_t rows, std::int64_t columns, const aclTensor* y,
+                                           const aclTensor* scale, WORKSPACE_AND_EXECUTOR) {
+  std::string broken =
+      rule(soc_name().rfind("Ascend950", 0) == 0, "this chip quantises to int8 only",
+           rounding != nullptr && std::string(rounding) == "rint", "roundMode", least == 0, "minScale",
+           dtype == static_cast<std::int64_t>(Dtype::float8_e4m3fn), "dstType",
+           (rows == 1 || rows == 128 || rows == 256 || rows == 512) && columns == 128, "the blocks");
+  if (broken.empty() && x != nullptr && y != nullptr && scale != nullptr) {
+    const bool three = x->dims.size() == 3;
+    const auto blocks = [](std::int64_t count, std::int64_t size) { return (count + size - 1) / size; };
+    broken = rule(three, "this simulator takes [B, M, N] only", y->dims == x->dims, "y's shape",
+                  three && scale->dims == Dims{x->dims[0], blocks(x->dims[1], rows), blocks(x->dims[2], columns)},
+                  "scale's shape");
+  }
+  return plan("aclnnDynamicBlockQuant", workspace_bytes, executor,
+              {dense(x, "x"), dense(y, "y", {Dtype::float8_e4m3fn}), dense(scale, "scale", {Dtype::float32})}, broken,
+              [x = view_of(x), rows, columns, y = view_of(y), scale = view_of(scale)] {
+                constexpr double kMost = 448;
+                std::vector<double> values = x.values();
+                std::vector<double> scales(static_cast<std::size_t>(scale.elements()), 0.0);
+                const auto scale_of = [&](std::size_t i) -> double& {
+                  const auto at = static_cast<std::int64_t>(i);
+                  const std::int64_t column = at % x.dims[2] / columns;
+                  const std::int64_t row = at / x.dims[2] % x.dims[1] / rows;
+                  const std::int64_t sample = at / (x.dims[2] * x.dims[1]);
+                  return scales[static_cast<std::size_t>((sample * scale.dims[1] + row) * scale.dims[2] + column)];
+                };
+                for (std::size_t i = 0; i < values.size(); ++i) {
+                  double& most = scale_of(i);
+                  if (std::isnan(values[i]) || std::fabs(values[i]) > most) most = std::fabs(values[i]);
+                }
+                for (double& most : scales) most = static_cast<float>(most / kMost);
+                for (std::size_t i = 0; i < values.size(); ++i) {
+                  if (const double by = scale_of(i); by != 0) values[i] /= by;
+                }
+                y.store(values);
+                scale.store(scales);
+              });
+}
+
 }  // extern "C"
 
 SECOND_PHASE(aclnnAdaLayerNormV2)
 SECOND_PHASE(aclnnRotaryPositionEmbedding)
+SECOND_PHASE(aclnnDynamicBlockQuant)

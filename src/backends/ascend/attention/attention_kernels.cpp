@@ -22,7 +22,7 @@ AttentionRefusal AttentionSupport::unavailable() const {
 
 std::vector<std::shared_ptr<const AttentionKernel>> attention_kernels(const AttentionSupport& support) {
   return {fused_infer_attention_kernel(support), laser_attention_kernel(support),
-          prompt_flash_attention_kernel(support), math_attention_kernel(support)};
+          prompt_flash_attention_kernel(support), math_attention_kernel(support), fp8_attention_kernel(support)};
 }
 
 namespace {

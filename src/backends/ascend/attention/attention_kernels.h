@@ -5,6 +5,7 @@
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "attention/attention_kernel.h"
@@ -29,6 +30,7 @@ class AttentionSupport {
 std::vector<std::shared_ptr<const AttentionKernel>> attention_kernels(const AttentionSupport& support);
 
 std::shared_ptr<const AttentionKernel> fused_infer_attention_kernel(const AttentionSupport& support);
+std::shared_ptr<const AttentionKernel> fp8_attention_kernel(const AttentionSupport& support);
 std::shared_ptr<const AttentionKernel> prompt_flash_attention_kernel(const AttentionSupport& support);
 std::shared_ptr<const AttentionKernel> laser_attention_kernel(const AttentionSupport& support);
 std::shared_ptr<const AttentionKernel> math_attention_kernel(const AttentionSupport& support);
@@ -90,6 +92,29 @@ struct FusedOperands {
 };
 /// In `layout`; nothing: as they lie.
 FusedOperands fused_operands(AclCaller& acl, const AttentionCall& call, std::optional<AttentionLayout> layout);
+
+/// What Rondo says to FusedInferAttentionScoreV5, which the newest chips have; the rest is as if it were not there.
+struct FusedInferV5 {
+  const aclTensor* query = nullptr;
+  const aclTensorList* key = nullptr;
+  const aclTensorList* value = nullptr;
+  const aclTensor* mask = nullptr;
+  std::int64_t heads = 0;
+  std::int64_t key_heads = 0;
+  double scale = 1;
+  std::string layout;
+  std::int64_t sparse_mode = 0;
+  std::int64_t inner_precise = 0;
+  // Of quantised operands: 0, or how their scales are meant.
+  std::int64_t quant_mode = 0;
+  const aclTensor* query_scale = nullptr;
+  const aclTensor* key_scale = nullptr;
+  const aclTensor* value_scale = nullptr;
+  const aclTensor* output = nullptr;
+  const aclTensor* lse = nullptr;  // where it is wanted
+
+  void run(AclCaller& acl);
+};
 
 /// sparseMode of the fused operators
 constexpr std::int64_t kWholeMask = 0;

@@ -73,11 +73,10 @@ class FusedInferAttention final : public AttentionKernel {
       aclTensor* const sums = acl.tensor(lse);
       const double scale = call.scale;
       if (version == 5) {
-        acl.call(kFusedInferAttentionV5, query, key, value, nullptr, hidden, nullptr, nullptr, nullptr, nullptr,
-                 nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
-                 nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
-                 q[2], scale, kNoWindow, kNoWindow, layout.data(), k[2], sparse, precise, 0, 0, wants_lse, 0, 0, 0, 0,
-                 output, sums);
+        FusedInferV5 call_v5{query, key, value, hidden, q[2], k[2], scale, layout, sparse, precise};
+        call_v5.output = output;
+        call_v5.lse = sums;
+        call_v5.run(acl);
       } else if (version == 3) {
         acl.call(kFusedInferAttentionV3, query, key, value, nullptr, hidden, nullptr, nullptr, nullptr, nullptr,
                  nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
@@ -97,6 +96,14 @@ class FusedInferAttention final : public AttentionKernel {
 };
 
 }  // namespace
+
+void FusedInferV5::run(AclCaller& acl) {
+  acl.call(kFusedInferAttentionV5, query, key, value, nullptr, mask, nullptr, nullptr, nullptr, nullptr, nullptr,
+           nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, key_scale, nullptr, value_scale, nullptr,
+           nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, query_scale, nullptr, nullptr, nullptr, heads, scale,
+           kNoWindow, kNoWindow, layout.data(), key_heads, sparse_mode, inner_precise, 0, 0, lse != nullptr, quant_mode,
+           quant_mode, quant_mode, 0, output, lse);
+}
 
 std::shared_ptr<const AttentionKernel> fused_infer_attention_kernel(const AttentionSupport& support) {
   return std::make_shared<FusedInferAttention>(support);
