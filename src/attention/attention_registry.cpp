@@ -103,8 +103,11 @@ AttentionChoice AttentionRegistry::select(const AttentionProblem& problem, const
     if (!answer(*kernel, problem, without)) return {std::move(kernel), {}, "first that supports it"};
   }
   std::vector<std::string> refusals;
-  for (const AttentionBackendAnswer& refusal : answers(problem))
-    refusals.push_back(fmt::format("{}: {}", refusal.name, refusal.refusal.value_or("")));
+  for (const auto& kernel : kernels()) {
+    if (kernel->device() != problem.device.kind) continue;  // says nothing but that
+    refusals.push_back(fmt::format("{}: {}", kernel->name(), answer(*kernel, problem).value_or("")));
+  }
+  if (refusals.empty()) refusals.push_back("none is for that device");
   throw Unsupported(fmt::format("attention: no backend can run {}: {}", to_string(problem), fmt::join(refusals, "; ")));
 }
 
