@@ -1,17 +1,13 @@
 // libhccl.so: messages between devices of one process or of several, as files of a folder that the root names.
-#include <algorithm>
 #include <chrono>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <set>
 #include <thread>
 
-#include <unistd.h>
-
+#include "../message_folder/message_folder.h"
 #include "state.h"
 
 using namespace ascend_simulator;
@@ -58,30 +54,6 @@ std::chrono::seconds timeout() {
   return std::chrono::seconds(text == nullptr ? 60 : std::strtol(text, nullptr, 10));
 }
 
-/// Looks until it is there; false when the time is over. With `holds_lock` others may go on meanwhile.
-template <typename There>
-bool await(const There& there, bool holds_lock) {
-  const auto end = std::chrono::steady_clock::now() + timeout();
-  while (!there()) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    if (holds_lock) lock().unlock();
-    std::this_thread::sleep_for(std::chrono::microseconds(200));
-    if (holds_lock) lock().lock();
-  }
-  return true;
-}
-
-void write_file(const fs::path& path, const std::byte* bytes, std::size_t count) {
-  const fs::path unfinished = path.string() + ".part";
-  std::ofstream(unfinished, std::ios::binary).write(reinterpret_cast<const char*>(bytes), static_cast<long>(count));
-  fs::rename(unfinished, path);
-}
-
-std::string read_text(const fs::path& path) {
-  std::ifstream stream(path);
-  return {std::istreambuf_iterator<char>(stream), {}};
-}
-
 std::size_t dtype_bytes(int dtype) {
   switch (dtype) {
     case 0:  // int8
@@ -94,10 +66,6 @@ std::size_t dtype_bytes(int dtype) {
   }
 }
 
-fs::path message_file(const Communicator& c, int from, int to, std::uint64_t number) {
-  return c.folder / ("message." + std::to_string(from) + "." + std::to_string(to) + "." + std::to_string(number));
-}
-
 struct Part {
   bool sends;
   std::byte* memory;
@@ -106,24 +74,29 @@ struct Part {
   fs::path file;
 };
 
+/// Others go on meanwhile.
+void sleep_unlocked(std::chrono::microseconds time) {
+  lock().unlock();
+  std::this_thread::sleep_for(time);
+  lock().lock();
+}
+
 /// The messages of one call: what is sent leaves first, so that none waits for another of this rank.
 void carry(Communicator& c, Stream& stream, const std::vector<Part>& parts) {
   const std::string call = "HcclBatchSendRecv";
   for (const Part& part : parts) {
     if (!is_live(part.block)) breach(call + ": its memory was freed before it ran");
-    if (part.sends) write_file(part.file, alias(part.memory), part.bytes);
+    if (part.sends) message_folder::write(part.file, {alias(part.memory), part.bytes});
   }
   for (const Part& part : parts) {
     if (part.sends) continue;
-    if (!await([&] { return fs::exists(part.file); }, true)) {
+    if (!message_folder::await([&] { return fs::exists(part.file); }, timeout(), sleep_unlocked)) {
       stream.failure = fail(kStreamFailed, call + ": " + part.file.filename().string() + " did not come in time");
       c.broken = true;
       break;
     }
-    if (fs::file_size(part.file) != part.bytes) breach(call + ": the peer sent another number of bytes");
-    std::ifstream(part.file, std::ios::binary)
-        .read(reinterpret_cast<char*>(alias(part.memory)), static_cast<long>(part.bytes));
-    fs::remove(part.file);
+    if (!message_folder::take(part.file, {alias(part.memory), part.bytes}))
+      breach(call + ": the peer sent another number of bytes");
   }
   --c.under_way;
 }
@@ -145,8 +118,8 @@ int parts_of(Communicator& c, const Item* items, std::uint32_t count, std::vecto
     const Block block = block_of(memory, bytes, "HcclBatchSendRecv");
     if (block.device != c.device) breach("HcclBatchSendRecv: the memory is another device's than the communicator's");
     const int peer = static_cast<int>(item.peer);
-    const fs::path file = sends ? message_file(c, c.rank, peer, c.sent[peer]++)
-                                : message_file(c, peer, c.rank, c.received[peer]++);
+    const fs::path file = sends ? message_folder::message(c.folder, c.rank, peer, c.sent[peer]++)
+                                : message_folder::message(c.folder, peer, c.rank, c.received[peer]++);
     parts.push_back({sends, memory, bytes, block, file});
   }
   return kSuccess;
@@ -161,10 +134,8 @@ int HcclGetRootInfo(Root* root) {
   if (const int code = fault("HcclGetRootInfo")) return code;
   if (root == nullptr) return kHcclPointer;
   if (current_device() < 0) breach("HcclGetRootInfo: no device was set for this thread");
-  // In memory where there is a place: a disk's file system takes longer for these small files than all the rest.
-  const fs::path memory = "/dev/shm";
-  std::string name = ((fs::is_directory(memory) ? memory : fs::temp_directory_path()) / "ascend_simulator.XXXXXX").string();
-  if (mkdtemp(name.data()) == nullptr) breach("HcclGetRootInfo: cannot make a folder");
+  const std::string name = message_folder::make();
+  if (name.empty()) breach("HcclGetRootInfo: cannot make a folder");
   *root = {};
   std::memcpy(root->bytes, name.data(), name.size());
   return kSuccess;
@@ -178,17 +149,10 @@ int HcclCommInitRootInfo(std::uint32_t ranks, const Root* root, std::uint32_t ra
   const fs::path folder(std::string(root->bytes, strnlen(root->bytes, kRootBytes)));
   if (!fs::is_directory(folder)) return fail(kHcclParameter, "the root is none that HcclGetRootInfo gave");
   const std::string device = std::to_string(current_device());
-  const auto file_of = [&](std::uint32_t r) { return folder / ("rank." + std::to_string(r)); };
-  write_file(file_of(rank), reinterpret_cast<const std::byte*>(device.data()), device.size());
-  const auto all_there = [&] {
-    for (std::uint32_t r = 0; r < ranks; ++r) {
-      if (!fs::exists(file_of(r))) return false;
-    }
-    return true;
-  };
-  if (!await(all_there, false)) return fail(kHcclTimeout, "a rank did not come in time");
+  if (!message_folder::meet(folder, static_cast<int>(rank), static_cast<int>(ranks), device, timeout()))
+    return fail(kHcclTimeout, "a rank did not come in time");
   for (std::uint32_t r = 0; r < ranks; ++r) {
-    if (r != rank && read_text(file_of(r)) == device)
+    if (r != rank && message_folder::read_text(message_folder::rank_file(folder, static_cast<int>(r))) == device)
       return fail(kHcclParameter, "ranks " + std::to_string(rank) + " and " + std::to_string(r) + " have one device");
   }
   const std::lock_guard guard(lock());
@@ -206,10 +170,7 @@ int HcclCommDestroy(void* communicator) {
   if (gone->under_way != 0 && !gone->broken) breach("HcclCommDestroy: messages are under way that nobody waited for");
   if (const int code = fault("HcclCommDestroy")) return code;
   --state().descriptors["communicators"];
-  std::error_code error;
-  fs::remove(gone->folder / ("rank." + std::to_string(gone->rank)), error);
-  // Whoever is last tidies up: a folder that still holds something is not removed.
-  fs::remove(gone->folder, error);
+  message_folder::leave(gone->folder, gone->rank, gone->ranks);
   delete gone;
   return kSuccess;
 }
@@ -226,8 +187,7 @@ int HcclBatchSendRecv(Item* items, std::uint32_t count, void* communicator, void
   std::vector<Part> parts;
   if (const int code = parts_of(*own, items, count, parts)) return code;
   ++own->under_way;
-  enqueue(stream, "HcclBatchSendRecv",
-          [own, &target, parts = std::move(parts)] { carry(*own, target, parts); });
+  enqueue(stream, "HcclBatchSendRecv", [own, &target, parts = std::move(parts)] { carry(*own, target, parts); });
   return kSuccess;
 }
 

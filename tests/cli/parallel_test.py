@@ -257,12 +257,15 @@ class ParallelTest(CommandTest):
         os.kill(ranks[1], signal.SIGKILL)
         self.assert_all_end(process, ranks, r"process rank \d .*signal 9")
 
-    def test_a_killed_rank_ends_those_that_wait_on_their_devices(self):
+    def test_a_lost_rank_ends_those_that_wait_on_their_devices(self):
         simulator = Path(os.environ["RONDO_TEST_LIBRARIES"]) / "ascend_simulator"
-        process, ranks = self.start_long_run("--device", "ascend", LD_LIBRARY_PATH=str(simulator),
-                                             ASCEND_SIMULATOR_DEVICES="3")
+        on_devices = {"LD_LIBRARY_PATH": str(simulator), "ASCEND_SIMULATOR_DEVICES": "3", "TMPDIR": str(self.folder)}
+        process, ranks = self.start_long_run("--device", "ascend", **on_devices)
         os.kill(ranks[1], signal.SIGKILL)
         self.assert_all_end(process, ranks, r"process rank \d .*signal 9")
+        process, ranks = self.start_long_run("--device", "ascend", "--rank-timeout", "3", **on_devices)
+        os.kill(ranks[1], signal.SIGSTOP)
+        self.assert_all_end(process, ranks, rf"rank \d \(pid {ranks[1]} on .*\) gave no sign of life for 3 s")
 
     def test_a_stopped_rank_ends_all(self):
         process, ranks = self.start_long_run("--rank-timeout", "3")

@@ -1,7 +1,7 @@
 #include "cuda_emulation.h"
 
-#include <csetjmp>
 #include <ucontext.h>
+#include <csetjmp>
 
 #include <cstdio>
 #include <cstdlib>

@@ -1,9 +1,11 @@
-// librondo_cuda.so with the GPU taken out: the kernels' own code on fibers, "device" memory on the heap, streams that are
-// done at once. Products, convolutions and cuDNN's attention are libraries' and are not there.
+// librondo_cuda.so with the GPU taken out: the kernels' own code on fibers, "device" memory on the heap, streams that
+// are done at once. Products, convolutions and cuDNN's attention are libraries' and are not there.
 #include <cstdlib>
 #include <cstring>
 
 #include "backends/cuda/kernels/cuda_kernel.h"
+#include "backends/cuda/nccl_communicator.h"
+#include "backends/cuda/nccl_library.h"
 #include "backends/plugins/plugin.h"
 
 namespace rondo::cuda {
@@ -26,11 +28,13 @@ class EmulatedEvent final : public DeviceEvent {
   void synchronize() override {}
 };
 
-class EmulatedRuntime final : public DeviceRuntime {
+class EmulatedRuntime final : public DeviceRuntime, public std::enable_shared_from_this<EmulatedRuntime> {
  public:
+  explicit EmulatedRuntime(int index) : index_(index) {}
+
   DeviceInfo info() const override {
     constexpr std::uint64_t kBytes = std::uint64_t{4} << 30;
-    return {{DeviceKind::cuda, 0}, "emulated GPU", kBytes, kBytes};
+    return {{DeviceKind::cuda, index_}, "emulated GPU", kBytes, kBytes};
   }
   bool has_bf16() const override { return true; }
   bool keeps_f32() const override { return true; }
@@ -50,19 +54,32 @@ class EmulatedRuntime final : public DeviceRuntime {
                   static_cast<const std::byte*>(rows.from) + row * rows.from_pitch, rows.width);
     }
   }
+  std::optional<std::string> refuse_messages() const override { return refuse_nccl(); }
+  std::string make_meeting_point() override { return make_nccl_id(index_); }
+  std::unique_ptr<DeviceCommunicator> join(const std::string& meeting_point, int rank, int ranks) override {
+    return join_nccl(shared_from_this(), index_, meeting_point, rank, ranks);
+  }
+
+ private:
+  int index_;
 };
 
 class EmulatedBackend final : public DeviceBackend {
  public:
   EmulatedBackend() {
-    for (const auto part :
-         {norm_kernels(), element_kernels(), layout_kernels(), lookup_kernels(), merge_kernels(), group_norm_kernels(), wire_kernels()})
+    for (const auto part : {norm_kernels(), element_kernels(), layout_kernels(), lookup_kernels(), merge_kernels(),
+                            group_norm_kernels(), wire_kernels()})
       kernels_.insert(kernels_.end(), part.begin(), part.end());
   }
   DeviceKind kind() const override { return DeviceKind::cuda; }
-  std::vector<ComponentVersion> versions() const override { return {{"emulation", "CPU"}}; }
-  int device_count() const override { return 1; }
-  std::shared_ptr<DeviceRuntime> open(int /*index*/) const override { return std::make_shared<EmulatedRuntime>(); }
+  std::vector<ComponentVersion> versions() const override {
+    return {{"emulation", "CPU"}, {"NCCL", nccl_version(), nccl_missing()}};
+  }
+  int device_count() const override {
+    const char* const count = std::getenv("EMULATED_GPUS");
+    return count == nullptr ? 1 : std::atoi(count);
+  }
+  std::shared_ptr<DeviceRuntime> open(int index) const override { return std::make_shared<EmulatedRuntime>(index); }
   void copy(const Tensor& from, const Tensor& to, const ExecutionDevice& /*device*/,
             DeviceStream& stream) const override {
     cuda::copy(view_of(from), view_of(to), handle_of(stream));

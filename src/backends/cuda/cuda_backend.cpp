@@ -5,6 +5,7 @@
 #include "backends/cuda/cuda_device.h"
 #include "backends/cuda/cudnn_library.h"
 #include "backends/cuda/kernels/cuda_kernel.h"
+#include "backends/cuda/nccl_library.h"
 #include "backends/plugins/plugin.h"
 #include "core/log.h"
 #include "rondo/error.h"
@@ -40,6 +41,7 @@ class CudaBackend final : public DeviceBackend {
     const std::size_t lt = cublasLtGetVersion();
     all.push_back({"cuBLASLt", fmt::format("{}.{}.{}", lt / 10000, lt / 100 % 100, lt % 100)});
     all.push_back({"cuDNN", cudnn_version(), cudnn_missing()});
+    all.push_back({"NCCL", nccl_version(), nccl_missing().empty() ? "several GPUs on one picture" : nccl_missing()});
     return all;
   }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "backends/cuda/kernels/cuda_kernel.h"
+#include "backends/cuda/nccl_communicator.h"
 #include "core/log.h"
 #include "rondo/error.h"
 
@@ -138,6 +139,18 @@ void CudaRuntime::copy(const RowCopy& rows, CopyKind kind, DeviceStream& stream)
   check(cudaMemcpy2DAsync(rows.to, rows.to_pitch, rows.from, rows.from_pitch, rows.width, rows.rows, cuda_kind(kind),
                           stream_of(stream)),
         "cudaMemcpy2DAsync", index_);
+}
+
+std::optional<std::string> CudaRuntime::refuse_messages() const { return refuse_nccl(); }
+
+std::string CudaRuntime::make_meeting_point() {
+  use();
+  return make_nccl_id(index_);
+}
+
+std::unique_ptr<DeviceCommunicator> CudaRuntime::join(const std::string& meeting_point, int rank, int ranks) {
+  use();
+  return join_nccl(shared_from_this(), index_, meeting_point, rank, ranks);
 }
 
 CudaStream::CudaStream(const CudaRuntime& runtime) : runtime_(runtime) {

@@ -4,7 +4,6 @@
 #include <cuda_runtime_api.h>
 
 #include <memory>
-#include <mutex>
 #include <string>
 
 #include "device/device_runtime.h"
@@ -14,7 +13,7 @@ namespace rondo::cuda {
 /// Throws DeviceError, with the call and CUDA's own words, unless `status` is success.
 void check(cudaError_t status, const char* call, int device);
 
-class CudaRuntime final : public DeviceRuntime {
+class CudaRuntime final : public DeviceRuntime, public std::enable_shared_from_this<CudaRuntime> {
  public:
   explicit CudaRuntime(int index);
 
@@ -34,6 +33,9 @@ class CudaRuntime final : public DeviceRuntime {
   std::unique_ptr<DeviceStream> make_stream() override;
   std::unique_ptr<DeviceEvent> make_event() override;
   void copy(const RowCopy& rows, CopyKind kind, DeviceStream& stream) override;
+  std::optional<std::string> refuse_messages() const override;
+  std::string make_meeting_point() override;
+  std::unique_ptr<DeviceCommunicator> join(const std::string& meeting_point, int rank, int ranks) override;
 
  private:
   int index_;
