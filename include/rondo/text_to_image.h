@@ -27,6 +27,9 @@ enum class CfgFusion : std::uint8_t { automatic, on, off };
 
 /// Whether pictures are decoded in overlapping tiles that are blended. automatic: where the whole would not fit.
 enum class VaeTiling : std::uint8_t { automatic, on, off };
+/// Whether weights of the transformer and the large text encoder leave the device between their layers' turns, to host
+/// memory: where they do not fit (automatic), all of them, or none.
+enum class LayerwiseOffload : std::uint8_t { automatic, on, off };
 
 /// Whether independent work (both text encoders, both branches of classifier-free guidance) runs side by side, each
 /// half with half of the threads. automatic: where that is faster, which is where models are small.
@@ -78,6 +81,8 @@ struct PipelineOptions {
   /// Whether operators for which the device has no kernel run on the CPU, with copies there and back. Otherwise a model
   /// that has some is refused.
   bool allow_cpu_fallback = false;
+  /// The picture is the same. On the CPU, where there is nothing to leave, `on` is refused.
+  LayerwiseOffload layerwise_offload = LayerwiseOffload::automatic;
   /// Compute dtype: f32 or bf16. Unset: bf16 where the device multiplies it natively, f32 elsewhere.
   std::optional<DType> dtype;
   /// Threads of one run. Unset: physical cores within affinity mask and cgroup quota.
@@ -168,6 +173,7 @@ struct RunReport {
     std::string name;
     std::string device;
     std::string placement;  // which nodes run where; empty on the CPU
+    std::string offload;    // which weights leave the device between their layers' turns; empty: none
     std::string dtype;
     std::uint64_t weight_bytes = 0;    // in the file
     std::uint64_t resident_bytes = 0;  // copies and packed forms in memory

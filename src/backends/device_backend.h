@@ -32,7 +32,8 @@ class DeviceBackend {
   virtual int device_count() const = 0;
   /// Throws DeviceError.
   virtual std::shared_ptr<DeviceRuntime> open(int index) const = 0;
-  /// From the device to the device in the stream's order, of one shape and dtype, any strides; those of `from` may be 0.
+  /// From the device to the device in the stream's order, of one shape and dtype, any strides; those of `from` may be
+  /// 0.
   virtual void copy(const Tensor& from, const Tensor& to, const ExecutionDevice& device,
                     DeviceStream& stream) const = 0;
   /// Best first for each operator; without those that every device has alike (generic_kernels()).

@@ -33,13 +33,14 @@ bool wants_reference(std::span<const KernelEntry> entries, std::string_view op) 
 
 Tensor stored_parameter(const KernelRequest& request, std::size_t index, DType dtype) {
   const KernelInput& input = request.inputs[index];
-  return input.weight.empty() ? Tensor() : request.weights.get(input.weight, dtype, request.device);
+  return input.weight.empty() ? Tensor() : request.weights.get(input.weight, dtype, request.home());
 }
 
 KernelChoice select_kernel(std::span<const KernelEntry> entries, const KernelRequest& request) {
   KernelChoice choice;
   if (request.device != nullptr && env_value("RONDO_REFERENCE_KERNELS"))
-    throw InvalidArgument("RONDO_REFERENCE_KERNELS: it is set, and references run on the CPU only; allowed is --device cpu");
+    throw InvalidArgument(
+        "RONDO_REFERENCE_KERNELS: it is set, and references run on the CPU only; allowed is --device cpu");
   const bool reference_only = wants_reference(entries, request.op.name());
   for (const KernelEntry& entry : entries) {
     if (entry.op != request.op.name() && entry.op != "*") continue;

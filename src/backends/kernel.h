@@ -32,6 +32,11 @@ struct KernelRequest {
   WeightStore& weights;
   /// Where it runs; null: on the CPU.
   const ExecutionDevice* device = nullptr;
+  /// Of the weights that are there only at times; null: none.
+  OffloadedWeights::Group* group = nullptr;
+
+  /// Where its weights lie.
+  WeightHome home() const { return {device, group}; }
 };
 
 class CollectiveRun;
@@ -70,8 +75,8 @@ struct KernelEntry {
   std::unique_ptr<Kernel> (*make)(const KernelRequest& request);
 };
 
-/// The request's input `index` in `dtype` on its device, where it is a stored weight: made once, shared. Undefined where
-/// the value is computed: then it is the run's.
+/// The request's input `index` in `dtype` on its device, where it is a stored weight: made once, shared. Undefined
+/// where the value is computed: then it is the run's.
 Tensor stored_parameter(const KernelRequest& request, std::size_t index, DType dtype);
 
 /// The entry that takes the request, and the reasons of those that stood before it.

@@ -8,6 +8,18 @@
 #include "io/safetensors.h"
 
 namespace rondo {
+namespace {
+
+/// The tensor at home.
+Tensor bring(const Tensor& host, const WeightHome& home) {
+  if (home.device == nullptr) return host;
+  if (home.group != nullptr) {
+    if (Tensor placed = OffloadedWeights::place(*home.group, host); placed.defined()) return placed;
+  }
+  return home.device->upload(host);
+}
+
+}  // namespace
 
 std::size_t PackedWeight::bytes() const {
   std::size_t bytes = 0;
@@ -70,13 +82,14 @@ std::string WeightStore::samples_of(const std::string& name) const {
 PackedWeight WeightStore::load_or_make(const std::string& name, const PackedForm& form,
                                        const std::function<std::vector<Tensor>(const Tensor& stored)>& make) const {
   std::string key;
-  PackedWeightCache* const cache = form.device.is_cpu() ? cache_.get() : nullptr;
+  PackedWeightCache* const cache = form.home.device == nullptr ? cache_.get() : nullptr;
   if (cache != nullptr) {
     key = fmt::format("weight {} ({}); as {}", name, samples_of(name), form.name);
     if (auto parts = cache->load(fingerprint_, key, form.parts)) return {form, std::move(*parts), true};
   }
   PackedWeight weight{form, make(stored(name)), false};
   release(name);
+  for (Tensor& part : weight.parts) part = bring(part, form.home);
   if (cache == nullptr) return weight;
   if (auto parts = cache->keep(fingerprint_, key, weight.parts)) return {form, std::move(*parts), true};
   return weight;
@@ -98,13 +111,13 @@ Tensor WeightStore::get(const std::string& name, DType dtype) {
   return converted_.emplace(std::pair(name, dtype), std::move(weight)).first->second.parts[0];
 }
 
-Tensor WeightStore::get(const std::string& name, DType dtype, const ExecutionDevice* device) {
-  if (device == nullptr) return get(name, dtype);
+Tensor WeightStore::get(const std::string& name, DType dtype, const WeightHome& home) {
+  if (home.device == nullptr) return get(name, dtype);
   const std::lock_guard lock(mutex_);
-  Tensor& copy = on_device_[{name, dtype, device->device()}];
+  Tensor& copy = on_device_[{name, dtype, home.device->device(), home.group}];
   if (!copy.defined()) {
     const Tensor plain = stored(name);
-    copy = device->upload(plain.dtype() == dtype ? plain : plain.to(dtype));
+    copy = bring(plain.dtype() == dtype ? plain : plain.to(dtype), home);
     release(name);
   }
   return copy;
@@ -116,7 +129,7 @@ std::shared_ptr<const PackedWeight> WeightStore::packed(
   const std::lock_guard lock(mutex_);
   auto& forms = packed_[name];
   for (const auto& known : forms) {
-    if (known->form.name == form.name) return known;
+    if (known->form.name == form.name && known->form.home.group == form.home.group) return known;
   }
   forms.push_back(std::make_shared<const PackedWeight>(load_or_make(name, form, make)));
   return forms.back();
@@ -126,6 +139,14 @@ std::shared_ptr<const PackedWeight> WeightStore::find_packed(const std::string& 
   const std::lock_guard lock(mutex_);
   const auto found = packed_.find(name);
   return found == packed_.end() || found->second.empty() ? nullptr : found->second.back();
+}
+
+std::shared_ptr<OffloadedWeights> WeightStore::offloaded(
+    const Device& device, const std::function<std::shared_ptr<OffloadedWeights>()>& decide) {
+  const std::lock_guard lock(mutex_);
+  const auto found = offloaded_.find(device);
+  if (found != offloaded_.end()) return found->second;
+  return offloaded_.emplace(device, decide()).first->second;
 }
 
 std::size_t WeightStore::resident_bytes() const {

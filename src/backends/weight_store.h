@@ -12,14 +12,13 @@
 #include <utility>
 #include <vector>
 
+#include "backends/offloaded_weights.h"
 #include "backends/packed_cache.h"
 #include "io/weight_source.h"
 #include "ops/operator.h"
 #include "rondo/tensor.h"
 
 namespace rondo {
-
-class ExecutionDevice;
 
 /// How a kernel wants a weight.
 struct PackedForm {
@@ -29,8 +28,8 @@ struct PackedForm {
   std::vector<TensorType> parts;
   /// The backend's own description of the layout, for find_packed(); may be empty.
   std::any layout = {};
-  /// Where its parts lie.
-  Device device = {};
+  /// Where its parts lie; what make() gives lies on the CPU.
+  WeightHome home = {};
 };
 
 /// A weight in the form that a kernel wants. Immutable.
@@ -56,8 +55,8 @@ class WeightStore {
 
   /// The weight in `dtype`: the mapped bytes where they are stored so, else a copy made once and shared.
   Tensor get(const std::string& name, DType dtype);
-  /// The same on a device: copied there once and shared. Null: get() on the CPU.
-  Tensor get(const std::string& name, DType dtype, const ExecutionDevice* device);
+  /// The same where it has its home: copied there once and shared.
+  Tensor get(const std::string& name, DType dtype, const WeightHome& home);
 
   /// The weight in this form: from an earlier call, from the cache, or as `make` builds its parts from the stored
   /// tensor. The mapped pages of the stored tensor are released afterwards. What is made on a device is not cached.
@@ -67,7 +66,12 @@ class WeightStore {
   /// The packed form that was made last for this weight, or null.
   std::shared_ptr<const PackedWeight> find_packed(const std::string& name) const;
 
-  /// Bytes of copies and packed forms that this store holds, on whatever device; what is mapped does not count.
+  /// The weights that are not on the device between their layers' turns; null: all are. Decided once, by `decide`, for
+  /// all plans: before any of them takes a weight.
+  std::shared_ptr<OffloadedWeights> offloaded(const Device& device,
+                                              const std::function<std::shared_ptr<OffloadedWeights>()>& decide);
+
+  /// Bytes of copies and packed forms that this store holds, wherever they lie; what is mapped does not count.
   std::size_t resident_bytes() const;
 
  private:
@@ -87,7 +91,8 @@ class WeightStore {
   std::map<std::string, std::vector<std::string>> parts_;
   mutable std::mutex mutex_;
   std::map<std::pair<std::string, DType>, PackedWeight> converted_;
-  std::map<std::tuple<std::string, DType, Device>, Tensor> on_device_;
+  std::map<Device, std::shared_ptr<OffloadedWeights>> offloaded_;
+  std::map<std::tuple<std::string, DType, Device, OffloadedWeights::Group*>, Tensor> on_device_;
   std::map<std::string, std::vector<std::shared_ptr<const PackedWeight>>> packed_;
 };
 

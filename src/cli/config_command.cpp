@@ -20,6 +20,7 @@ std::string default_of(const std::string& flag, const PlanOptions& plan) {
   const std::map<std::string, std::string> defaults{
       {"device", fmt::format("auto ({})", to_string(find_device("auto")))},
       {"allow-cpu-fallback", "false"},
+      {"layerwise-offload", "auto"},
       {"dtype", fmt::format("auto ({})", dtype_name(resolve_compute_dtype(std::nullopt, plan.target.device.get())))},
       {"threads", std::to_string(default_threads())},
       {"attention-backend", "the best"},

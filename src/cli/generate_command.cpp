@@ -132,6 +132,7 @@ json component_to_json(const RunReport::Component& c) {
           {"resident_bytes", c.resident_bytes},
           {"device", c.device},
           {"placement", c.placement},
+          {"offload", c.offload},
           {"arena_bytes", c.arena_bytes},
           {"naive_bytes", c.naive_bytes},
           {"kernels", c.kernels},

@@ -85,6 +85,9 @@ void RunFlags::add_to(CLI::App& app) {
             "where models run: auto (default: RONDO_DEVICE, else the best there is), cpu, cuda[:N] or ascend[:N]");
   app.add_flag("--allow-cpu-fallback", allow_cpu_fallback_,
                "run on the CPU what the device has no kernel for, in place of refusing the model");
+  add_value(app, "--layerwise-offload", layerwise_offload_,
+            "weights that leave the device between their layers' turns: auto (where they do not fit), on (all of the "
+            "transformer's and the T5 encoder's) or off");
   add_value(app, "--dtype", dtype_,
             "auto, float32 (f32) or bfloat16 (bf16); auto is bfloat16 where the device multiplies it natively");
   add_value(app, "--threads", threads_,
@@ -156,6 +159,8 @@ PipelineOptions RunFlags::options(const std::optional<std::string>& stored_dtype
   if (tune_) options.tune = parse_tune_mode(*tune_, "--tune");
   if (cfg_fusion_) options.cfg_fusion = parse_mode<CfgFusion>("--cfg-fusion", *cfg_fusion_);
   if (vae_tiling_) options.vae_tiling = parse_mode<VaeTiling>("--vae-tiling", *vae_tiling_);
+  if (layerwise_offload_)
+    options.layerwise_offload = parse_mode<LayerwiseOffload>("--layerwise-offload", *layerwise_offload_);
   if (memory_limit_) options.memory_limit = parse_bytes(*memory_limit_, "--memory-limit");
   options.weight_cache = weight_cache_;
   if (weight_cache_limit_) options.weight_cache_limit = parse_bytes(*weight_cache_limit_, "--weight-cache-limit");

@@ -25,7 +25,9 @@ std::shared_ptr<CachingAllocator> CachingAllocator::make(std::shared_ptr<DeviceR
   return std::shared_ptr<CachingAllocator>(new CachingAllocator(std::move(runtime), limit));
 }
 
-CachingAllocator::~CachingAllocator() { release_cached(); }
+CachingAllocator::~CachingAllocator() {
+  for (auto& [stream, cache] : cached_) release(cache);
+}
 
 std::shared_ptr<void> CachingAllocator::allocate(std::size_t bytes, const DeviceStream* stream) {
   if (bytes == 0) return nullptr;
@@ -58,8 +60,7 @@ void* CachingAllocator::allocate_new(std::size_t bytes) {
   const auto fits = [&] { return limit_ == 0 || statistics_.used_bytes + statistics_.cached_bytes + bytes <= limit_; };
   void* memory = fits() ? runtime_->allocate(bytes) : nullptr;
   if (memory != nullptr) return memory;
-  runtime_->synchronize();  // work may still use what its stream's cache holds
-  for (auto& [stream, cache] : cached_) release(cache);
+  release_all();
   memory = fits() ? runtime_->allocate(bytes) : nullptr;
   if (memory != nullptr) return memory;
   const DeviceInfo info = runtime_->info();
@@ -84,9 +85,14 @@ void CachingAllocator::release(Cache& cache) noexcept {
   cache.clear();
 }
 
+void CachingAllocator::release_all() {
+  runtime_->synchronize();  // work may still use what its stream's cache holds
+  for (auto& [stream, cache] : cached_) release(cache);
+}
+
 void CachingAllocator::release_cached() {
   const std::lock_guard lock(mutex_);
-  for (auto& [stream, cache] : cached_) release(cache);
+  release_all();
 }
 
 void CachingAllocator::release_cached(const DeviceStream& stream) {

@@ -26,7 +26,7 @@ class CachingAllocator : public std::enable_shared_from_this<CachingAllocator> {
 
   /// Throws DeviceError, with what is in use, where there is not enough once the cache is empty. Nothing is a null.
   std::shared_ptr<void> allocate(std::size_t bytes, const DeviceStream* stream = nullptr);
-  /// Gives the cached blocks back to the device; no work may be under way on it.
+  /// Waits for the device's work and gives the cached blocks back to it. Throws DeviceError.
   void release_cached();
   /// The same for those of a stream, which must be done with them: it ends.
   void release_cached(const DeviceStream& stream);
@@ -49,6 +49,8 @@ class CachingAllocator : public std::enable_shared_from_this<CachingAllocator> {
   void* allocate_new(std::size_t bytes);
   void give_back(const Block& block, const DeviceStream* stream) noexcept;
   void release(Cache& cache) noexcept;
+  /// Of all streams, once their work is done. The lock is held.
+  void release_all();
 
   std::shared_ptr<DeviceRuntime> runtime_;
   std::uint64_t limit_;

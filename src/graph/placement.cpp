@@ -19,11 +19,7 @@ std::size_t at(ValueId id) { return static_cast<std::size_t>(id); }
 class Placer {
  public:
   Placer(Graph& graph, const ExecutionDevice& device, int threads, const std::string& no_messages)
-      : graph_(graph),
-        device_(device),
-        threads_(threads),
-        no_messages_(no_messages),
-        layout_(lay_out_buffers(graph)) {
+      : graph_(graph), device_(device), threads_(threads), no_messages_(no_messages), layout_(lay_out_buffers(graph)) {
     on_device_.resize(graph.values.size(), false);
   }
 

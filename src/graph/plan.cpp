@@ -4,6 +4,7 @@
 
 #include "backends/cpu/kernels.h"
 #include "core/log.h"
+#include "core/text.h"
 #include "core/threads.h"
 #include "ops/layout.h"
 
@@ -49,6 +50,7 @@ Plan::Plan(Graph graph, std::vector<PassResult> passes, WeightStore& weights, co
       target_(target),
       placement_(place(graph_, target_)),
       layout_(lay_out_buffers(graph_, target_.device != nullptr)),
+      offloaded_(offload(weights)),
       resident_(graph_.values.size()) {
   const ThreadTeamScope team(target_.threads);
   for (const Value& value : graph_.values) {
@@ -72,6 +74,32 @@ Plan::Plan(Graph graph, std::vector<PassResult> passes, WeightStore& weights, co
   }
 }
 
+std::shared_ptr<OffloadedWeights> Plan::offload(WeightStore& weights) {
+  if (target_.device == nullptr) return nullptr;
+  groups_ = group_weights(graph_);
+  return weights.offloaded(target_.where(), [&]() -> std::shared_ptr<OffloadedWeights> {
+    if (!target_.weight_budget || groups_.bytes() <= *target_.weight_budget) return nullptr;
+    const std::vector<bool> leaves = groups_to_offload(groups_, *target_.weight_budget);
+    std::vector<OffloadedWeights::GroupSize> sizes;
+    for (std::size_t i = 0; i < leaves.size(); ++i) {
+      if (leaves[i]) sizes.push_back({groups_.groups[i].segment, groups_.groups[i].bytes});
+    }
+    return std::make_shared<OffloadedWeights>(target_.device, sizes);
+  });
+}
+
+std::string Plan::offload_to_string() const {
+  if (offloaded_ == nullptr) return "";
+  return fmt::format("weights of {} of {} layers come from host memory, {} a run, through {} of the device's",
+                     offloaded_->groups(), groups_.groups.size(), human_bytes(offloaded_->bytes_a_run()),
+                     human_bytes(offloaded_->slot_bytes()));
+}
+
+OffloadedWeights::Group* Plan::offloaded_group(int group) const {
+  if (offloaded_ == nullptr || group < 0) return nullptr;
+  return offloaded_->find(groups_.groups[static_cast<std::size_t>(group)].segment);
+}
+
 const ExecutionDevice* Plan::device_of(ValueId id) const {
   return graph_.values[at(id)].type.device.is_cpu() ? nullptr : target_.device.get();
 }
@@ -79,7 +107,9 @@ const ExecutionDevice* Plan::device_of(ValueId id) const {
 void Plan::resolve_weight(ValueId id, WeightStore& weights) {
   const Value& value = graph_.values[at(id)];
   if (value.kind == ValueKind::weight && !resident_[at(id)].defined())
-    resident_[at(id)] = weights.get(value.name, value.type.dtype, device_of(id));
+    resident_[at(id)] =
+        weights.get(value.name, value.type.dtype,
+                    {device_of(id), offloaded_group(device_of(id) == nullptr ? -1 : groups_.of_value[at(id)])});
 }
 
 void Plan::choose_kernel(NodeId id, WeightStore& weights) {
@@ -100,7 +130,13 @@ Plan::Step Plan::make_step(NodeId id, const Operator& op, WeightStore& weights) 
   for (const ValueId output : node.outputs) outputs.push_back(layout_.prototypes[at(output)]);
   const bool copies = dynamic_cast<const DeviceCopyOp*>(&op) != nullptr;
   const ExecutionDevice* const device = copies ? target_.device.get() : device_of(node.outputs[0]);
-  const KernelRequest request{op, inputs, outputs, target_.threads, weights, device};
+  const KernelRequest request{op,
+                              inputs,
+                              outputs,
+                              target_.threads,
+                              weights,
+                              device,
+                              offloaded_group(device == nullptr ? -1 : groups_.of_node[at(id)])};
   KernelChoice choice = select_kernel(device == nullptr ? cpu::kernels() : device->kernels(), request);
   if (choice.entry->name == "reference" && !choice.refusals.empty()) {
     log(LogLevel::info, "{}: runs its reference, because {}", op.name(), fmt::join(choice.refusals, "; "));
@@ -112,7 +148,7 @@ Plan::Step Plan::make_step(NodeId id, const Operator& op, WeightStore& weights) 
   const std::string_view name = kernel->implementation().empty() ? choice.entry->name : kernel->implementation();
   std::size_t& scratch = device == nullptr && target_.device != nullptr ? host_scratch_bytes_ : scratch_bytes_;
   scratch = std::max(scratch, kernel->scratch_bytes());
-  return {id, device == nullptr, name, std::move(choice.refusals), std::move(kernel)};
+  return {id, device == nullptr, name, std::move(choice.refusals), std::move(kernel), nullptr, request.group};
 }
 
 }  // namespace rondo

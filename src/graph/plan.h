@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "graph/graph.h"
 #include "graph/pass_manager.h"
 #include "graph/placement.h"
+#include "graph/weight_groups.h"
 
 namespace rondo {
 
@@ -24,6 +26,9 @@ struct PlanTarget {
   bool allow_cpu_fallback = false;
   /// Why the run's ranks exchange nothing on their devices; empty: they may. The same on all of them.
   std::string no_messages = {};
+  /// Bytes of a device that weights may take: what exceeds it stays in host memory between its layers' turns. Of a
+  /// model's plans the first decides for all. Unset: all of it.
+  std::optional<std::uint64_t> weight_budget = std::nullopt;
 
   Device where() const { return device == nullptr ? Device{} : device->device(); }
   std::string to_string() const;
@@ -40,6 +45,8 @@ class Plan {
     std::unique_ptr<const Kernel> kernel;
     /// What runs at the steps at which the operator falls back; null for most.
     std::unique_ptr<const Kernel> fallback = nullptr;
+    /// Whose weights must be on the device while it runs; null: none.
+    OffloadedWeights::Group* group = nullptr;
   };
 
   /// Throws Unsupported, naming all of them, when nodes have no kernel and may not run on the CPU.
@@ -55,6 +62,10 @@ class Plan {
   std::shared_ptr<const ExecutionDevice> shared_device() const { return target_.device; }
   /// What runs where; of a plan for a device.
   const Placement& placement() const { return placement_; }
+  /// The weights that are not on the device all the time; null: all are.
+  OffloadedWeights* offloaded() const { return offloaded_.get(); }
+  /// Which those are, in words; empty: none.
+  std::string offload_to_string() const;
   /// Bytes of a session's arena, and what it would take without reuse of buffers.
   std::size_t arena_bytes() const { return layout_.memory.arena_bytes + scratch_bytes_; }
   std::size_t naive_bytes() const { return layout_.memory.naive_bytes + scratch_bytes_; }
@@ -73,6 +84,10 @@ class Plan {
  private:
   /// Where a value's memory is; null: on the CPU.
   const ExecutionDevice* device_of(ValueId id) const;
+  /// Decides, for the first plan of a model, which weights leave the device.
+  std::shared_ptr<OffloadedWeights> offload(WeightStore& weights);
+  /// Of a number in `groups_`.
+  OffloadedWeights::Group* offloaded_group(int group) const;
   void resolve_weight(ValueId id, WeightStore& weights);
   void choose_kernel(NodeId id, WeightStore& weights);
   Step make_step(NodeId id, const Operator& op, WeightStore& weights);
@@ -82,6 +97,8 @@ class Plan {
   PlanTarget target_;
   Placement placement_;
   BufferLayout layout_;
+  WeightGroups groups_;  // of a plan for a device
+  std::shared_ptr<OffloadedWeights> offloaded_;
   std::vector<Tensor> resident_;  // one a value
   std::vector<Step> steps_;
   std::size_t scratch_bytes_ = 0;

@@ -44,7 +44,7 @@ Session::Session(std::shared_ptr<const Plan> plan) : plan_(std::move(plan)) {
   }
   for (const Plan::Step& step : plan_->steps()) {
     const Node& node = plan_->node(step);
-    Bound bound{node.op.get(), step.kernel.get(), step.fallback.get(), step.on_cpu, {}, {}};
+    Bound bound{node.op.get(), step.kernel.get(), step.fallback.get(), step.on_cpu, step.group, {}, {}};
     for (const ValueId id : node.inputs) bound.inputs.push_back(values_[static_cast<std::size_t>(id)]);
     for (const ValueId id : node.outputs) bound.outputs.push_back(values_[static_cast<std::size_t>(id)]);
     steps_.push_back(std::move(bound));
@@ -88,6 +88,8 @@ void Session::run(const RunContext& context) {
   std::optional<CollectiveRun> collectives;
   if (context.sequence != nullptr) collectives.emplace(*context.sequence, messages_.get());
   CollectiveRun* const peers = collectives ? &*collectives : nullptr;
+  std::optional<OffloadedWeights::Run> weights;
+  if (plan_->offloaded() != nullptr) weights.emplace(*plan_->offloaded(), work_->stream());
   if (context.step_ms != nullptr) context.step_ms->resize(steps_.size());
   const bool watched = context.step_ms != nullptr || context.recorder != nullptr || context.tap != nullptr;
   // Work was given to the stream since it was last waited for: also what a run that threw left.
@@ -104,6 +106,7 @@ void Session::run(const RunContext& context) {
     if (step.on_cpu) wait();
     const auto start = context.step_ms != nullptr ? Clock::now() : Clock::time_point();
     const double recorded_ms = context.recorder != nullptr ? context.recorder->clock.now_ms() : 0;
+    if (weights) weights->enter(step.group);
     const bool falls_back = step.fallback != nullptr && step.op->falls_back_at(context.step);
     (falls_back ? step.fallback : step.kernel)
         ->run({step.inputs, step.outputs, step.on_cpu ? cpu_scratch : scratch, plan_->threads(), peers, plan_->device(),

@@ -71,6 +71,7 @@ class Session {
     const Kernel* kernel;
     const Kernel* fallback;
     bool on_cpu;
+    OffloadedWeights::Group* group;
     std::vector<Tensor> inputs;
     std::vector<Tensor> outputs;
   };
@@ -83,7 +84,8 @@ class Session {
   Tensor host_arena_;  // of a plan for a device: what lies on the CPU
   std::vector<Tensor> values_;
   std::vector<Bound> steps_;
-  // Null on the CPU, and where ranks exchange nothing on the device; last: they end before the memory that they use goes.
+  // Null on the CPU, and where ranks exchange nothing on the device; last: they end before the memory that they use
+  // goes.
   std::unique_ptr<DeviceWork> work_;
   std::unique_ptr<DeviceMessages> messages_;
 };

@@ -47,6 +47,10 @@ class T5Encoder {
   const T5EncoderConfig& config() const { return config_; }
   /// The tokenizer's limit, at most 512.
   std::int64_t longest_sequence() const;
+  /// What a session's buffers would take, without making one.
+  std::uint64_t buffer_bytes(std::int64_t length) const;
+  /// The least of the weights' bytes that a device must have room for.
+  std::uint64_t least_bytes_to_load() const;
   Runner& runner() { return runner_; }
 
  private:
@@ -83,6 +87,8 @@ class FluxDenoiser {
   /// What a session's buffers would take, without making one.
   std::uint64_t buffer_bytes(std::int64_t prompts, std::int64_t text_tokens, std::int64_t rows,
                              std::int64_t columns) const;
+  /// The least of the weights' bytes that a device must have room for.
+  std::uint64_t least_bytes_to_load() const;
   /// Of one step for one prompt.
   double flops(std::int64_t text_tokens, std::int64_t rows, std::int64_t columns) const;
   /// `latents` [rows * columns, in_channels] float32 -> velocities [prompts, rows * columns, in_channels], one for each

@@ -6,7 +6,6 @@
 #include <random>
 
 #include "core/log.h"
-#include "core/memory.h"
 #include "core/text.h"
 #include "core/trace.h"
 #include "pipelines/kv_cache_options.h"
@@ -102,8 +101,6 @@ std::vector<AgreedValue> request_values(const TextToImageRequest& r) {
           {"kv-cache", to_text(r.kv_cache)}};
 }
 
-bool has_two_branches(const ResolvedTextToImageRequest& request) { return request.true_cfg_scale > 1; }
-
 ComputeOptions for_other_parts(ComputeOptions options) {
   options.plan = options_of_other_parts(std::move(options.plan));
   return options;
@@ -127,6 +124,7 @@ FluxPipeline::FluxPipeline(const DiffusersFolder& folder, const ComputeOptions& 
       cfg_fusion_(options.cfg_fusion),
       vae_tiling_(options.vae_tiling),
       lanes_(options.lanes),
+      layerwise_offload_(options.layerwise_offload),
       memory_limit_(options.memory_limit),
       threads_(options.plan.target.threads),
       device_(options.plan.target.device),
@@ -162,6 +160,7 @@ FluxPipeline::FluxPipeline(const FluxPipeline& other, ClipEncoder clip, T5Encode
       cfg_fusion_(other.cfg_fusion_),
       vae_tiling_(other.vae_tiling_),
       lanes_(other.lanes_),
+      layerwise_offload_(other.layerwise_offload_),
       memory_limit_(other.memory_limit_),
       threads_(other.threads_),
       device_(other.device_),
@@ -338,92 +337,8 @@ double FluxPipeline::step_flops(const ResolvedTextToImageRequest& request) const
   return transformer_.flops(request.max_sequence_length, rows, columns);
 }
 
-std::uint64_t FluxPipeline::memory_left() const {
-  if (device_ != nullptr) {
-    const std::uint64_t left = device_->available_memory() / static_cast<std::uint64_t>(ranks_.on_this_host());
-    const std::uint64_t used = device_->memory().statistics().used_bytes;
-    return memory_limit_ ? std::min(left, *memory_limit_ - std::min(*memory_limit_, used)) : left;
-  }
-  const std::uint64_t available = available_memory() / static_cast<std::uint64_t>(ranks_.on_this_host());
-  if (!memory_limit_) return available;
-  const std::uint64_t taken = resident_memory();
-  return std::min(available, *memory_limit_ > taken ? *memory_limit_ - taken : 0);
-}
-
-std::uint64_t FluxPipeline::memory_for_buffers() const {
-  if (agreed_memory_) return *agreed_memory_;
-  // Of a device's memory, what this pipeline's sessions hold is theirs to use again.
-  const std::uint64_t held = device_ == nullptr ? 0 : transformer_.runner().held_bytes() + vae_.runner().held_bytes();
-  const std::uint64_t left = memory_left() + held;
-  if (device_ == nullptr && !memory_limit_) return left;
-  const std::uint64_t weights = transformer_.runner().bytes_to_load() + vae_.runner().bytes_to_load();
-  return left > weights ? left - weights : 0;
-}
-
-void FluxPipeline::check_memory(const ResolvedTextToImageRequest& request) const {
-  const bool at_once = (cfg_fusion_ == CfgFusion::on || lanes_ == Lanes::two) && has_two_branches(request);
-  const std::uint64_t needed = buffer_bytes(request, at_once ? 2 : 1, decodes_in_tiles(request));
-  const std::uint64_t available = memory_for_buffers();
-  if (needed > available) {
-    throw Unsupported(fmt::format(
-        "size: {} x {} needs about {} of memory for buffers; {} are available{}", request.width, request.height,
-        human_bytes(needed), human_bytes(available),
-        memory_limit_ ? fmt::format(" beside the weights within the limit of {}", human_bytes(*memory_limit_)) : ""));
-  }
-}
-
-std::int64_t FluxPipeline::prompts_per_run(const ResolvedTextToImageRequest& request, RunReport& report) const {
-  if (!has_two_branches(request)) {
-    if (cfg_fusion_ == CfgFusion::on)
-      report.notes.emplace_back("cfg fusion: nothing to fuse: true_cfg_scale is not above 1");
-    return 1;
-  }
-  if (cfg_fusion_ == CfgFusion::off) return 1;
-  const bool tiled = decodes_in_tiles(request);
-  const std::uint64_t needed = buffer_bytes(request, 2, tiled);
-  const std::uint64_t available = memory_for_buffers();
-  if (cfg_fusion_ == CfgFusion::automatic && needed > available) {
-    report.notes.push_back(fmt::format("cfg fusion: not used: {} of memory would be needed and {} are available",
-                                       human_bytes(needed), human_bytes(available)));
-    return 1;
-  }
-  report.notes.push_back(fmt::format("cfg fusion: both branches in one run, buffers {} in place of {}",
-                                     human_bytes(needed), human_bytes(buffer_bytes(request, 1, tiled))));
-  return 2;
-}
-
 FluxPipeline::TokenGrid FluxPipeline::grid_of(const ResolvedTextToImageRequest& request) const {
   return {request.height / pixels_per_token(), request.width / pixels_per_token()};
-}
-
-std::uint64_t FluxPipeline::buffer_bytes(const ResolvedTextToImageRequest& request, std::int64_t prompts,
-                                         bool tiled) const {
-  const auto [rows, columns] = grid_of(request);
-  return transformer_.buffer_bytes(prompts, request.max_sequence_length, rows, columns) +
-         vae_.buffer_bytes(rows, columns, tiled) * (tiled && lanes_ == Lanes::two ? 3 : 1);
-}
-
-bool FluxPipeline::decodes_in_tiles(const ResolvedTextToImageRequest& request) const {
-  const auto [rows, columns] = grid_of(request);
-  if (vae_tiling_ == VaeTiling::off || !vae_.has_tiles(rows, columns)) return false;
-  return vae_tiling_ == VaeTiling::on || buffer_bytes(request, 1, false) > memory_for_buffers();
-}
-
-void FluxPipeline::release_encoders_when_short(const ResolvedTextToImageRequest& request, std::int64_t prompts,
-                                               RunReport& report) {
-  const std::uint64_t to_load = transformer_.runner().bytes_to_load() + vae_.runner().bytes_to_load();
-  // Once the transformer is loaded its buffers are too.
-  const std::uint64_t needed = to_load == 0 ? 0 : to_load + buffer_bytes(request, prompts, decodes_in_tiles(request));
-  const std::uint64_t available = memory_left();
-  if (needed <= available) return;
-  clip_.runner().release();
-  t5_.runner().release();
-  if (side_by_side_ != nullptr) {
-    side_by_side_->clip.runner().release();
-    side_by_side_->t5.runner().release();
-  }
-  report.notes.push_back(fmt::format("text encoders: released, since the rest needs {} of memory and {} are available",
-                                     human_bytes(needed), human_bytes(available)));
 }
 
 RunReport FluxPipeline::generate(const ResolvedTextToImageRequest& request,
@@ -473,6 +388,7 @@ RunReport FluxPipeline::run(const ResolvedTextToImageRequest& request,
   }
 
   std::vector<PromptEmbeddings> branches;
+  budget_encoders(request);
   {
     const TraceScope scope = stage("encode prompt");
     for (const int branch : ranks_.branches_of(true_cfg ? 2 : 1)) {
@@ -488,6 +404,7 @@ RunReport FluxPipeline::run(const ResolvedTextToImageRequest& request,
   SideBySide* const tile_lanes = tiles_side_by_side(request, report);
   if (!tiled && vae_tiling_ == VaeTiling::on) report.notes.emplace_back("vae tiling: the picture is one tile");
   release_encoders_when_short(request, per_run, report);
+  budget_transformer(request, one_each && true_cfg ? 2 : per_run, tiled);
   for (const std::string& note : report.notes) log(LogLevel::info, "{}", note);
 
   const auto [rows, columns] = grid_of(request);

@@ -11,6 +11,8 @@
 
 namespace rondo {
 
+inline bool has_two_branches(const ResolvedTextToImageRequest& request) { return request.true_cfg_scale > 1; }
+
 class FluxPipeline {
  public:
   FluxPipeline(const DiffusersFolder& folder, const ComputeOptions& options);
@@ -67,7 +69,9 @@ class FluxPipeline {
   std::uint64_t buffer_bytes(const ResolvedTextToImageRequest& request, std::int64_t prompts, bool tiled) const;
   /// What may still be taken: of the device's memory, or of the limit or the system's memory.
   std::uint64_t memory_left() const;
-  /// Of that, with a limit, what weights that are still to be loaded leave to buffers.
+  /// Of that, what weights of so many bytes leave to buffers.
+  std::uint64_t memory_beside(std::uint64_t weights) const;
+  /// The same of the weights that are still to be loaded, where there is a limit.
   std::uint64_t memory_for_buffers() const;
   bool decodes_in_tiles(const ResolvedTextToImageRequest& request) const;
   /// How many prompts go into one run of the transformer; says why in the report.
@@ -75,6 +79,11 @@ class FluxPipeline {
   /// Text encoders are done with once the prompt is encoded: where memory is short, they make room for the rest.
   void release_encoders_when_short(const ResolvedTextToImageRequest& request, std::int64_t prompts, RunReport& report);
   void check_memory(const ResolvedTextToImageRequest& request) const;
+  /// Whether weights may leave the device between their layers' turns.
+  bool offloads() const;
+  /// Say how much of the device weights may take, before they are loaded.
+  void budget_encoders(const ResolvedTextToImageRequest& request);
+  void budget_transformer(const ResolvedTextToImageRequest& request, std::int64_t prompts, bool tiled);
   /// Pixels a side of one transformer token.
   std::int64_t pixels_per_token() const { return 2 * vae_.config().scale(); }
 
@@ -86,6 +95,7 @@ class FluxPipeline {
   CfgFusion cfg_fusion_;
   VaeTiling vae_tiling_;
   Lanes lanes_;
+  LayerwiseOffload layerwise_offload_;
   std::optional<std::uint64_t> memory_limit_;
   int threads_;
   std::shared_ptr<const ExecutionDevice> device_;  // null: the CPU

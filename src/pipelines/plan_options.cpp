@@ -77,6 +77,10 @@ PlanOptions plan_options(const PipelineOptions& options) {
   PlanOptions plan;
   plan.target = target_of(options);
   plan.target.allow_cpu_fallback = options.allow_cpu_fallback;
+  if (plan.target.device == nullptr && options.layerwise_offload == LayerwiseOffload::on) {
+    throw InvalidArgument(
+        "layerwise-offload: on is given, but on the CPU there is no other memory; allowed are auto and off");
+  }
   plan.target.threads = options.threads.value_or(default_threads());
   if (plan.target.threads < 1 || plan.target.threads > kMostThreads) {
     throw InvalidArgument(fmt::format("threads: {} is given; allowed is 1 to {}", plan.target.threads, kMostThreads));

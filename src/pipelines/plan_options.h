@@ -6,9 +6,9 @@
 
 namespace rondo {
 
-/// The device, opened (with several ranks one for each, which all ask for together), threads and passes, defaults filled in; how attention is quantised depends on the model, too,
-/// and is added to it. Throws InvalidArgument for a number of threads outside 1 to 1024 and for a pass that is not
-/// known; as find_device() and open_device().
+/// The device, opened (with several ranks one for each, which all ask for together), threads and passes, defaults
+/// filled in; how attention is quantised depends on the model, too, and is added to it. Throws InvalidArgument for a
+/// number of threads outside 1 to 1024 and for a pass that is not known; as find_device() and open_device().
 PlanOptions plan_options(const PipelineOptions& options);
 
 /// Compute dtype, plan_options() and how attention is asked to be quantised: what every run of a model needs. Throws as

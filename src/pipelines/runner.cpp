@@ -2,10 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 
+#include "core/log.h"
 #include "graph/buffer_layout.h"
 #include "graph/passes/sequence_parallel.h"
+#include "graph/weight_groups.h"
 #include "io/safetensors.h"
 #include "quantization/quantized_checkpoint.h"
 
@@ -63,6 +66,16 @@ bool SharedModel::is_loaded() const {
   return model != nullptr && model->weights().resident_bytes() > 0;
 }
 
+void SharedModel::set_weight_budget(std::optional<std::uint64_t> bytes) {
+  const std::lock_guard lock(mutex_);
+  weight_budget_ = bytes;
+}
+
+std::optional<std::uint64_t> SharedModel::weight_budget() const {
+  const std::lock_guard lock(mutex_);
+  return weight_budget_;
+}
+
 Runner::Runner(std::string name, const DiffusersFolder& folder, const ComputeOptions& options)
     : name_(std::move(name)), options_(options) {
   shared_ =
@@ -73,12 +86,16 @@ Session& Runner::session(const std::string& key, const std::function<Graph()>& b
   if (session_ == nullptr || key != key_) {
     session_.reset();  // the old arena goes before the new one comes
     if (model_ == nullptr) model_ = shared_->get();
+    options_.plan.target.weight_budget = shared_->weight_budget();
     session_ = std::make_unique<Session>(model_->plan(key, options_.plan, build));
     key_ = key;
     const Plan& plan = session_->plan();
+    const std::string offload = plan.offload_to_string();
+    if (!offload.empty()) log(LogLevel::info, "{}: layerwise offload: {}", name_, offload);
     last_report_ = {name_,
                     to_string(options_.plan.target.where()),
                     plan.device() == nullptr ? "" : plan.placement().to_string(plan.device()->device()),
+                    offload,
                     std::string(dtype_name(options_.dtype)),
                     0,
                     0,
@@ -111,6 +128,13 @@ RunReport::Component Runner::report() const { return last_report_; }
 std::uint64_t Runner::bytes_to_load() const {
   const bool loaded = session_ != nullptr || shared_->is_loaded();
   return loaded ? 0 : resident_weight_bytes(source(), options_.dtype, options_.plan.quantization);
+}
+
+std::uint64_t Runner::least_bytes_to_load(const Graph& graph) const {
+  const std::uint64_t all = bytes_to_load();
+  const WeightGroups weights = group_weights(graph);
+  const std::uint64_t elsewhere = all > weights.bytes() ? all - weights.bytes() : 0;
+  return std::min(all, elsewhere + weights.least_bytes());
 }
 
 std::uint64_t Runner::buffer_bytes(Graph graph) const {

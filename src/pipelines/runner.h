@@ -18,6 +18,7 @@ namespace rondo {
 struct ComputeOptions {
   CfgFusion cfg_fusion = CfgFusion::automatic;
   VaeTiling vae_tiling = VaeTiling::automatic;
+  LayerwiseOffload layerwise_offload = LayerwiseOffload::automatic;
   Lanes lanes = Lanes::automatic;
   DType dtype = DType::f32;
   PlanOptions plan;
@@ -44,12 +45,16 @@ class SharedModel {
   std::shared_ptr<Model> get();
   /// True while somebody holds it and its weights are in memory.
   bool is_loaded() const;
+  /// Of the next model's plans.
+  void set_weight_budget(std::optional<std::uint64_t> bytes);
+  std::optional<std::uint64_t> weight_budget() const;
 
  private:
   std::shared_ptr<const WeightSource> weights_;
   std::shared_ptr<PackedWeightCache> cache_;
   mutable std::mutex mutex_;
   std::weak_ptr<Model> model_;
+  std::optional<std::uint64_t> weight_budget_;
 };
 
 /// A model with the session of the last shape it ran at: the arena is kept as long as the shape stays.
@@ -75,6 +80,10 @@ class Runner {
   /// Bytes that the first session will add: weights in the dtype they run in. 0 once there is one, here or in another
   /// instance.
   std::uint64_t bytes_to_load() const;
+  /// The least of them that will do on a device, where all layers' weights but two layers' lie in host memory.
+  std::uint64_t least_bytes_to_load(const Graph& graph) const;
+  /// Bytes of the device that the weights may take, for all instances; heeded when the first session is made.
+  void set_weight_budget(std::optional<std::uint64_t> bytes) { shared_->set_weight_budget(bytes); }
   /// Bytes of the buffers that it has now.
   std::uint64_t held_bytes() const { return session_ == nullptr ? 0 : session_->plan().arena_bytes(); }
   /// What this rank's buffers for a graph would take.

@@ -59,6 +59,7 @@ TextToImagePipeline TextToImagePipeline::open(const std::string& folder, const P
   ComputeOptions compute = compute_options(options);
   compute.cfg_fusion = options.cfg_fusion;
   compute.vae_tiling = options.vae_tiling;
+  compute.layerwise_offload = options.layerwise_offload;
   compute.trace = options.trace;
   compute.lanes = options.lanes;
   compute.memory_limit = options.memory_limit;

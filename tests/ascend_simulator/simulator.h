@@ -6,7 +6,8 @@
 // Environment: ASCEND_SIMULATOR_SOC (default Ascend910B2), ASCEND_SIMULATOR_DEVICES (1), ASCEND_SIMULATOR_MEMORY
 // (bytes a device, default 4 GiB), ASCEND_SIMULATOR_FAULT ("aclrtMalloc=207001:5": from the fifth call on it returns
 // that code; with a ! behind it, the fifth alone does), ASCEND_SIMULATOR_HCCL_TIMEOUT (the seconds that a message may
-// take, default 60).
+// take, default 60), ASCEND_SIMULATOR_EAGER_COPIES (copies run as soon as what they wait for is done, not when somebody
+// waits for them: memory that is written too early shows).
 #pragma once
 
 #include <cstddef>

@@ -177,7 +177,10 @@ Stream& State::stream(void* handle, const std::string& what) {
 
 void enqueue(void* stream, const std::string& what, std::function<void()> task) {
   const std::lock_guard guard(lock());
-  state().stream(stream, what).tasks.push_back({++state().tickets, what, std::move(task)});
+  Stream& own = state().stream(stream, what);
+  own.tasks.push_back({++state().tickets, what, std::move(task)});
+  static const bool copies_are_eager = std::getenv("ASCEND_SIMULATOR_EAGER_COPIES") != nullptr;
+  if (copies_are_eager && what.rfind("aclrtMemcpy", 0) == 0) own.run_until(state().tickets);
 }
 
 void Stream::run_until(std::uint64_t ticket) {

@@ -59,6 +59,34 @@ class DevicesTest(CommandTest):
                 self.assertIn("attention: ascend-fia", kernels)
                 self.assertEqual("quant-matmul" in kernels, "w8a8" in flags)
 
+    def test_layers_come_from_host_memory(self):
+        def offloaded(*flags, **more):
+            report = self.folder / "report.json"
+            picture = self.draw(*ASCEND, "--report", report, *flags, env=with_ascend(**more))
+            return picture, {c["name"]: c["offload"] for c in json.loads(report.read_text())["components"]}
+
+        whole, none = offloaded()
+        self.assertEqual(set(none.values()), {""})
+        for flags in ([], ["--lanes", 2, "--true-cfg-scale", 3], ["--dtype", "bfloat16", "--quantize", "w8a8"]):
+            with self.subTest(flags):
+                expected = offloaded("--layerwise-offload", "off", *flags)[0]
+                picture, layers = offloaded("--layerwise-offload", "on", *flags)
+                self.assertEqual(picture, expected)
+                self.assertRegex(layers["transformer"], r"weights of 10 of 10 layers come from host memory, .* a run")
+                self.assertRegex(layers["text_encoder_2"], r"weights of 4 of 4 layers")
+        # By itself, where all do not fit.
+        for limit in ({"RONDO_DEVICE_MEMORY_LIMIT": "34MB"}, {"RONDO_DEVICE_MEMORY_LIMIT": "42MB"}):
+            picture, layers = offloaded(**limit)
+            self.assertEqual(picture, whole)
+            self.assertRegex(layers["transformer"], r"weights of [2-9] of 10 layers")
+        picture, layers = offloaded("--memory-limit", "36MB")
+        self.assertEqual(picture, whole)
+        self.assertRegex(layers["transformer"], r"weights of [2-9] of 10 layers")
+        self.assert_fails(self.generate(*ASCEND, "--layerwise-offload", "off", "-o", "/dev/null",
+                                        **with_ascend(RONDO_DEVICE_MEMORY_LIMIT="30MB")), 1, "size: 64 x 64 needs about")
+        self.assert_fails(self.generate("--device", "cpu", "--layerwise-offload", "on", "-o", "/dev/null"), 2,
+                          "layerwise-offload: on is given, but on the CPU")
+
     def test_attention_in_fp8_where_the_chip_multiplies_it(self):
         fp8 = ["--device", "ascend", "--dtype", "bfloat16", "--kv-cache-dtype", "fp8"]
         newest = with_ascend(ASCEND_SIMULATOR_SOC="Ascend950PR_9589")

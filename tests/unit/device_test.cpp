@@ -2,9 +2,11 @@
 // RONDO_TEST_DEVICE names and are skipped on the CPU.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <thread>
 
 #include "backends/devices.h"
 #include "core/device_name.h"
@@ -14,6 +16,7 @@
 #include "graph/model.h"
 #include "graph/random_weights.h"
 #include "graph/session.h"
+#include "graph/weight_groups.h"
 #include "models/layers.h"
 #include "ops/layout.h"
 #include "rondo/attention.h"
@@ -247,6 +250,112 @@ TEST_F(OnDevice, PublicFunctionsTakeItsTensors) {
   plain.fused = false;
   EXPECT_THROW(activation(there, ActivationKind::relu, plain), Unsupported);
   EXPECT_THROW(device_memory_statistics(Device{}), InvalidArgument);
+}
+
+/// Layers of different sizes; one weight is read by two of them, one by none of them.
+Graph graph_of_layers() {
+  GraphBuilder b;
+  const Scope root(b, DType::f32);
+  ValueId x = b.input("x", {{2, 5, 16}, DType::f32, {}});
+  x = add(b, x, b.weight("outside", {16}, DType::f32));
+  b.begin_segment("embed");
+  const ValueId shared = b.weight("shared", {16}, DType::f32);
+  x = add(b, linear(root / "in", x, 16), shared);
+  for (int i = 0; i < 5; ++i) {
+    b.begin_segment("block", i);
+    const Scope block = root / fmt::format("block{}", i);
+    x = add(b, x, linear(block / "out", activation(b, linear(block / "in", x, 16 + 8 * i), ActivationKind::silu), 16));
+  }
+  b.begin_segment("head");
+  x = multiply(b, x, b.apply<ReshapeOp>({slice(b, b.weight("table", {4, 16}, DType::f32), 0, 1, 2)}, Shape{16}));
+  b.output("y", add(b, x, shared));
+  return b.finish();
+}
+
+TEST(WeightGroups, AreOfOneSegmentEach) {
+  const Graph graph = graph_of_layers();
+  const WeightGroups weights = group_weights(graph);
+  ASSERT_EQ(weights.groups.size(), 7U);
+  EXPECT_EQ(weights.groups[1].segment, "block 0");
+  EXPECT_EQ(weights.groups[6].segment, "head 0");
+  EXPECT_GT(weights.groups[5].bytes, weights.groups[1].bytes);
+  for (std::size_t i = 0; i < graph.values.size(); ++i) {
+    const std::string& name = graph.values[i].name;
+    if (name == "outside" || name == "shared") {
+      EXPECT_EQ(weights.of_value[i], -1) << name;
+    }
+    if (name == "table") {
+      EXPECT_EQ(weights.of_value[i], 6);
+    }
+  }
+}
+
+TEST(WeightGroups, LeaveAsFewAsWillDo) {
+  const WeightGroups weights = group_weights(graph_of_layers());
+  std::size_t before = 0;
+  for (std::uint64_t budget = weights.bytes() + 1000; budget > 100; budget -= 100) {
+    const std::vector<bool> leave = groups_to_offload(weights, budget);
+    std::uint64_t staying = 0;
+    std::uint64_t largest = 0;
+    for (std::size_t i = 0; i < leave.size(); ++i) {
+      if (!leave[i]) staying += weights.groups[i].bytes;
+      if (leave[i]) largest = std::max(largest, weights.groups[i].bytes);
+    }
+    const auto leaving = static_cast<std::size_t>(std::count(leave.begin(), leave.end(), true));
+    if (budget >= weights.bytes()) {
+      EXPECT_EQ(leaving, 0U);
+    }
+    if (budget >= weights.least_bytes()) {
+      EXPECT_LE(staying + std::min<std::size_t>(2, leaving) * largest, budget);
+    }
+    if (budget < weights.least_bytes()) {
+      EXPECT_EQ(leaving, leave.size());
+    }
+    EXPECT_GE(leaving, before);
+    before = leaving;
+  }
+}
+
+TEST_F(OnDevice, OffloadedWeightsGiveTheSame) {
+  const auto weights = std::make_shared<const RandomWeights>(graph_of_layers());
+  PlanOptions options;
+  options.target = test_target(1);
+  Model resident(weights);
+  Session whole(resident.plan("layers", options, graph_of_layers));
+  const WeightGroups groups = group_weights(graph_of_layers());
+  for (const std::uint64_t budget : {std::uint64_t{0}, groups.bytes() * 2 / 3}) {
+    Model model(weights);
+    options.target.weight_budget = budget;
+    const auto plan = model.plan("layers", options, graph_of_layers);
+    ASSERT_NE(plan->offloaded(), nullptr);
+    EXPECT_EQ(plan->offloaded()->groups() == groups.groups.size(), budget == 0);
+    EXPECT_LE(plan->offloaded()->bytes_a_run(), groups.bytes());
+    options.target.threads = 2;
+    Session one(plan);
+    Session other(model.plan("layers", options, graph_of_layers));  // of another plan with the same weights
+    for (std::uint32_t seed = 1; seed < 4; ++seed) {
+      const Tensor expected = run_once(whole, seed);
+      EXPECT_EQ(relative_error(run_once(one, seed), expected), 0);
+      EXPECT_EQ(relative_error(run_once(other, seed), expected), 0);
+    }
+    // Two at a time wait for each other.
+    const Tensor expected = run_once(whole, 5);
+    Tensor from_one;
+    std::thread beside([&] {
+      for (int times = 0; times < 5; ++times) from_one = run_once(one, 5);
+    });
+    for (int times = 0; times < 5; ++times) EXPECT_EQ(relative_error(run_once(other, 5), expected), 0);
+    beside.join();
+    EXPECT_EQ(relative_error(from_one, expected), 0);
+    if (test_device().kind == DeviceKind::ascend) {
+      for (int call = 1; call < 12; ++call) {
+        setenv("ASCEND_SIMULATOR_FAULT", fmt::format("aclrtMemcpyAsync=507899:{}!", call).c_str(), 1);
+        message_of([&] { run_once(one, 6); });
+        unsetenv("ASCEND_SIMULATOR_FAULT");
+        EXPECT_EQ(relative_error(run_once(one, 7), run_once(whole, 7)), 0) << call;
+      }
+    }
+  }
 }
 
 /// More than two pinned buffers full.

@@ -74,19 +74,17 @@ Tensor reciprocals(const Tensor& factors, DType dtype) {
 std::unique_ptr<Kernel> make_int8(const KernelRequest& request) {
   const LinearOp& op = op_of(request);
   const LinearQuantization& quantization = *op.quantization();
-  const ExecutionDevice& device = *request.device;
   const DType dtype = request.inputs[0].prototype.dtype();
   const std::string form = fmt::format("int8 rows and scales, {}", quantization.to_string());
   const auto weight =
-      request.weights.packed(request.inputs[1].weight, {form, {}, {}, device.device()}, [&](const Tensor& stored) {
+      request.weights.packed(request.inputs[1].weight, {form, {}, {}, request.home()}, [&](const Tensor& stored) {
         const QuantizedWeight quantized = quantize_weight(stored, quantization, request.threads);
-        return std::vector{device.upload(quantized.values),
-                           device.upload(quantized.scales.reshaped({quantized.scales.elements()}))};
+        return std::vector{quantized.values, quantized.scales.reshaped({quantized.scales.elements()})};
       });
   const bool has_bias = request.inputs.size() > 2;
   const Tensor bias = has_bias ? stored_parameter(request, 2, DType::f32) : Tensor();
   const Tensor smooth =
-      quantization.smooth.defined() ? device.upload(reciprocals(quantization.smooth, dtype)) : Tensor();
+      quantization.smooth.defined() ? request.device->upload(reciprocals(quantization.smooth, dtype)) : Tensor();
   return make_acl_kernel([&op, dtype, has_bias, weight, bias, smooth](AclCaller& acl, std::span<const Tensor> inputs,
                                                                       std::span<Tensor> outputs) {
     Tensor x = as_rows(acl.dense(inputs[0]));

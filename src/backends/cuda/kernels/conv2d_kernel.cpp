@@ -83,11 +83,10 @@ Tensor channels_last(const Tensor& stored, DType dtype) {
 
 std::unique_ptr<Kernel> make(const KernelRequest& request) {
   const DType dtype = request.inputs[0].prototype.dtype();
-  const ExecutionDevice& device = *request.device;
   const std::string form = fmt::format("channels last {}", dtype_name(dtype));
-  const auto weight = request.weights.packed(
-      request.inputs[1].weight, {form, {}, {}, device.device()},
-      [&](const Tensor& stored) { return std::vector{device.upload(channels_last(stored, dtype))}; });
+  const auto weight =
+      request.weights.packed(request.inputs[1].weight, {form, {}, {}, request.home()},
+                             [&](const Tensor& stored) { return std::vector{channels_last(stored, dtype)}; });
   const bool has_bias = request.inputs.size() > 2;
   return make_cuda_kernel(
       [graph = build(request), weight, has_bias, bias = has_bias ? stored_parameter(request, 2, dtype) : Tensor()](
