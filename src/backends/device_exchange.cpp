@@ -27,7 +27,15 @@ CollectiveRun& collectives_of(const KernelArgs& args) {
   return *args.collectives;
 }
 
+/// Elements are copied as what they are.
+Refusal refuse_dtype(const KernelRequest& request) {
+  const bool is_bf16 = request.outputs[0].dtype() == DType::bf16;
+  if (is_bf16 && !request.device->runtime().has_bf16()) return "the device has no bfloat16";
+  return std::nullopt;
+}
+
 Refusal supports_exchange(const KernelRequest& request) {
+  if (auto refusal = refuse_dtype(request)) return refusal;
   if (auto refusal = request.device->runtime().refuse_messages()) return refusal;
   if (!request.inputs[0].prototype.is_dense() || !request.outputs[0].is_dense()) return "takes dense tensors only";
   return std::nullopt;
@@ -82,8 +90,6 @@ Tensor packed_rows(const Tensor& packed, std::int64_t row, const HeadBlock& bloc
   return packed.sliced(0, row * width, (row + rows) * width).reshaped({count(block.tokens), count(block.heads), width});
 }
 
-Refusal supports_pack(const KernelRequest& /*request*/) { return std::nullopt; }
-
 std::unique_ptr<Kernel> make_pack(const KernelRequest& request) {
   const auto& op = static_cast<const PackHeadsOp&>(request.op);
   return make_kernel([blocks = op.blocks(), repeats = op.repeats()](const KernelArgs& args) {
@@ -123,6 +129,7 @@ std::unique_ptr<Kernel> make_unpack(const KernelRequest& request) {
 }
 
 Refusal supports_unpack(const KernelRequest& request) {
+  if (auto refusal = refuse_dtype(request)) return refusal;
   if (!request.inputs[0].prototype.is_dense()) return "takes a dense input only";
   return std::nullopt;
 }
@@ -130,7 +137,7 @@ Refusal supports_unpack(const KernelRequest& request) {
 constexpr std::array kEntries{
     KernelEntry{"exchange", "messages", false, supports_exchange, make_exchange},
     KernelEntry{"wait", "messages", false, supports_exchange, make_wait},
-    KernelEntry{"pack_heads", "copies", false, supports_pack, make_pack},
+    KernelEntry{"pack_heads", "copies", false, refuse_dtype, make_pack},
     KernelEntry{"unpack_heads", "copies", false, supports_unpack, make_unpack},
 };
 
