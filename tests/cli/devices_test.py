@@ -20,6 +20,12 @@ def with_ascend(folder=None, **more):
     return {"env": {**os.environ, "LD_LIBRARY_PATH": ":".join(path), **more}}
 
 
+def with_emulated_cuda(**more):
+    """The environment in which CUDA's kernels run on the CPU, and NCCL's messages are files."""
+    emulation = str(LIBRARIES / "cuda_emulation")
+    return {"env": {**os.environ, "RONDO_PLUGIN_PATH": emulation, "LD_LIBRARY_PATH": emulation, **more}}
+
+
 def without_ascend(**more):
     return {"env": {**{k: v for k, v in os.environ.items() if k != "LD_LIBRARY_PATH"}, **more}}
 
@@ -47,6 +53,30 @@ class DevicesTest(CommandTest):
         more = ["--true-cfg-scale", 3, "--width", 128, "--height", 160, "--vae-tiling", "on", "--cfg-fusion", "on"]
         cpu = self.draw("--device", "cpu", "--dtype", "float32", *more)
         self.assert_same_picture(self.draw(*ASCEND, *more, env=with_ascend("cann80")), cpu)
+
+    def test_cuda_draws_the_cpus_picture_in_its_emulation(self):
+        quick = ["--true-cfg-scale", 1, "--num-inference-steps", 1]
+        cpu = self.draw("--device", "cpu", "--dtype", "float32", *quick)
+        cuda = ["--device", "cuda", "--dtype", "float32", *quick]
+        emulation = with_emulated_cuda()
+        self.assert_same_picture(self.draw(*cuda, env=emulation), cpu)
+        self.assert_same_picture(self.draw(*cuda, "--layerwise-offload", "on", env=emulation), cpu)
+        report = self.folder / "report.json"
+        quantized = self.draw(*cuda, "--quantize", "w8a8", "--quantize-rotation", "hadamard", "--report", report, env=emulation)
+        self.assertGreater(2, sum(abs(a - b) for a, b in zip(quantized, cpu)) / len(cpu))
+        self.assertRegex(" ".join(json.loads(report.read_text())["components"][2]["kernels"]), r"linear: int8 x \d+")
+
+    @unittest.skipUnless(shutil.which("mpirun"), "no MPI")
+    def test_ranks_exchange_by_nccl_in_its_emulation(self):
+        quick = ["--true-cfg-scale", 1, "--num-inference-steps", 1, "--dtype", "float32"]
+        cpu = self.draw("--device", "cpu", *quick)
+        path = self.folder / "ranks.png"
+        for degree in ("--ulysses-degree", "--ring-degree"):
+            result = rondo("launch", "-n", 2, "generate", "--prompt", "cat face", "--seed", 1, "--device", "cuda", *quick,
+                           degree, 2, "-o", path, **with_emulated_cuda(EMULATED_GPUS="2"))
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertIn("messages: between devices (cuda:0, cuda:1)", result.stderr.decode())
+            self.assert_same_picture([v for row in pixels(path) for v in row], cpu)
 
     def test_bfloat16_and_w8a8_stay_close(self):
         cpu = self.draw("--device", "cpu", "--dtype", "float32")

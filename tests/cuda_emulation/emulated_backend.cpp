@@ -1,5 +1,6 @@
 // librondo_cuda.so with the GPU taken out: the kernels' own code on fibers, "device" memory on the heap, streams that
-// are done at once. Products, convolutions and cuDNN's attention are libraries' and are not there.
+// are done at once. Products and convolutions, which are libraries', are plain loops (libraries.cpp); cuDNN's attention
+// is not there.
 #include <cstdlib>
 #include <cstring>
 
@@ -13,6 +14,8 @@ namespace rondo::cuda {
 std::optional<std::string> no_gpu() { return std::nullopt; }
 
 StreamHandle handle_of(DeviceStream& /*stream*/) { return nullptr; }
+
+void use_device(const ExecutionDevice& /*device*/) {}
 
 namespace {
 
@@ -67,8 +70,8 @@ class EmulatedRuntime final : public DeviceRuntime, public std::enable_shared_fr
 class EmulatedBackend final : public DeviceBackend {
  public:
   EmulatedBackend() {
-    for (const auto part : {norm_kernels(), element_kernels(), layout_kernels(), lookup_kernels(), merge_kernels(),
-                            group_norm_kernels(), wire_kernels()})
+    for (const auto part : {linear_kernels(), conv2d_kernels(), norm_kernels(), element_kernels(), layout_kernels(),
+                            lookup_kernels(), merge_kernels(), group_norm_kernels(), wire_kernels()})
       kernels_.insert(kernels_.end(), part.begin(), part.end());
   }
   DeviceKind kind() const override { return DeviceKind::cuda; }

@@ -81,6 +81,8 @@ StreamHandle handle_of(DeviceStream& stream) {
   return own.handle();
 }
 
+void use_device(const ExecutionDevice& device) { static_cast<const CudaRuntime&>(device.runtime()).use(); }
+
 CudaRuntime::CudaRuntime(int index) : index_(index) {
   use();
   cudaDeviceProp properties{};

@@ -5,6 +5,7 @@
 #include "backends/cuda/device/merge.cuh"
 #include "backends/cuda/device/norms.cuh"
 #include "backends/cuda/device/pictures.cuh"
+#include "backends/cuda/device/quantize.cuh"
 #include "backends/cuda/device/wire.cuh"
 
 namespace rondo::cuda {
@@ -126,6 +127,26 @@ void gated_add(const RowView& x, const Modulation& gate, const RowView& more, st
   with_float_type(x.number, [&](auto type) {
     launch(gated_add_kernel<decltype(type)>, blocks_for(x.rows() * x.width), kBlock, 0, stream, x, gate, more, tokens,
            y);
+  });
+}
+
+void quantize_rows(const RowView& x, const float* factors, std::int64_t parts, std::int8_t* values, float* scales,
+                   StreamHandle stream) {
+  const auto blocks = static_cast<unsigned>(x.rows());
+  const std::size_t shared = static_cast<std::size_t>(x.width) * sizeof(float);
+  with_float_type(x.number, [&](auto type) {
+    using T = decltype(type);
+    constexpr int kPack = 16 / sizeof(T);
+    const auto kernel = takes_packs(x) ? quantize_rows_kernel<T, kPack> : quantize_rows_kernel<T, 1>;
+    launch(kernel, blocks, kBlock, shared, stream, x, factors, parts, values, scales);
+  });
+}
+
+void dequantize(const IntegerProduct& product, const RowView& y, StreamHandle stream) {
+  with_float_type(y.number, [&](auto type) {
+    launch(dequantize_kernel<decltype(type)>, blocks_for(y.rows() * y.width), kBlock, 0, stream, product.sums,
+           product.row_scales, product.column_scales, product.bias, product.activation.has_value(),
+           product.activation.value_or(Activation::relu), y);
   });
 }
 

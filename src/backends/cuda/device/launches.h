@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 
 namespace rondo::cuda {
 
@@ -79,6 +80,24 @@ void rotate(const RowView& x, const RotaryTables& tables, bool norms, const Vect
 
 enum class Activation : std::int32_t { gelu_tanh, gelu_erf, quick_gelu, silu, mish, relu };
 
+/// The widest row that is quantised: it lies in shared memory.
+constexpr std::int64_t kWidestQuantized = 24576;
+
+/// Each row of x times `factors` (null: 1), then elements i, i + width / parts, ... turned together by a normalised
+/// Walsh-Hadamard matrix of size `parts`, then as integers up to 127 times a scale.
+void quantize_rows(const RowView& x, const float* factors, std::int64_t parts, std::int8_t* values, float* scales,
+                   StreamHandle stream);
+
+/// A product of integers [rows, width] and what it is to be multiplied by: a scale a row and a scale a column.
+struct IntegerProduct {
+  const std::int32_t* sums = nullptr;
+  const float* row_scales = nullptr;
+  const float* column_scales = nullptr;
+  Vector bias;
+  std::optional<Activation> activation;
+};
+void dequantize(const IntegerProduct& product, const RowView& y, StreamHandle stream);
+
 void activate(Activation kind, const RowView& x, const RowView& y, StreamHandle stream);
 /// [hidden, gate] -> hidden * silu(gate)
 void swiglu(const RowView& x, const RowView& y, StreamHandle stream);
@@ -106,8 +125,8 @@ void sinusoid(const float* t, const float* frequencies, std::int64_t half, const
 void group_norm(const RowView& x, std::int64_t groups, const Vector& weight, const Vector& bias, float eps,
                 const RowView& y, float* moments, StreamHandle stream);
 
-/// Its halves, for pictures whose rows lie on several ranks (ops/group_moments.h): the (mean, variance) of one part, and
-/// the norm by those of all, [parts, B, groups, 2]; `joined` is room for [B, groups, 2].
+/// Its halves, for pictures whose rows lie on several ranks (ops/group_moments.h): the (mean, variance) of one part,
+/// and the norm by those of all, [parts, B, groups, 2]; `joined` is room for [B, groups, 2].
 void group_moments(const RowView& x, std::int64_t groups, float* moments, StreamHandle stream);
 
 struct PartCounts {
@@ -132,8 +151,8 @@ struct AttentionLaunch {
   bool causal = false;
 };
 
-/// Attention over two disjoint sets of keys, from what each gave: a and b [B, S, N, D] float32, `tokens` S, their LSE and
-/// the union's [B, N, S], dense.
+/// Attention over two disjoint sets of keys, from what each gave: a and b [B, S, N, D] float32, `tokens` S, their LSE
+/// and the union's [B, N, S], dense.
 struct MergeLaunch {
   RowView a;
   const float* a_lse = nullptr;

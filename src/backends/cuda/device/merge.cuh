@@ -5,8 +5,8 @@
 
 namespace rondo::cuda {
 
-/// Output and LSE of the union of two sets of keys; `pack` elements of a row at a time. What saw nothing weighs nothing,
-/// whatever its output holds.
+/// Output and LSE of the union of two sets of keys; `pack` elements of a row at a time. What saw nothing weighs
+/// nothing, whatever its output holds.
 template <typename T, int pack>
 __global__ void merge_attention_kernel(MergeLaunch call) {
   const std::int64_t packs = call.output.width / pack;

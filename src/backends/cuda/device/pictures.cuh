@@ -5,8 +5,8 @@
 
 namespace rondo::cuda {
 
-/// (mean, 1 / sqrt(variance + eps)) of one batch's group, or with `raw` the variance itself: a block each. Two passes, so that a mean far from zero costs
-/// nothing.
+/// (mean, 1 / sqrt(variance + eps)) of one batch's group, or with `raw` the variance itself: a block each. Two passes,
+/// so that a mean far from zero costs nothing.
 template <typename T>
 __global__ void group_moments_kernel(RowView x, std::int64_t positions, std::int64_t groups, bool raw, float eps,
                                      float* moments) {

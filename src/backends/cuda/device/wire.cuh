@@ -71,8 +71,7 @@ __global__ void rows_from_wire_kernel(const std::int8_t* wire, WireParts parts, 
   for (int i = 0; i < 4; ++i) bits |= static_cast<std::uint32_t>(own.scale[i]) << (8 * i);
   const float scale = __uint_as_float(bits);
   T* const values = row_of<T>(y, own.row) + own.begin;
-  for (std::int64_t i = own.lane; i < own.width; i += kWarp)
-    values[i] = from_float<T>(to_float(own.bytes[i]) * scale);
+  for (std::int64_t i = own.lane; i < own.width; i += kWarp) values[i] = from_float<T>(to_float(own.bytes[i]) * scale);
 }
 
 }  // namespace rondo::cuda

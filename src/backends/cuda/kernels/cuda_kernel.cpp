@@ -70,6 +70,13 @@ Modulation modulation_of(const Tensor& tensor) {
   return {tensor.data(), number_of(tensor.dtype()), strides[0], per_token ? strides[1] : 0};
 }
 
+Tensor dense(const CudaRun& run, const Tensor& x, DType dtype) {
+  if (x.is_dense() && x.dtype() == dtype) return x;
+  const Tensor whole = run.temporary(x.shape(), dtype);
+  copy(view_of(x), view_of(whole), run.handle());
+  return whole;
+}
+
 Activation activation_of(ActivationKind kind) {
   switch (kind) {
     case ActivationKind::gelu_tanh: return Activation::gelu_tanh;

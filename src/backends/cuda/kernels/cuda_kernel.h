@@ -19,6 +19,9 @@ namespace rondo::cuda {
 /// The stream's handle. Makes its device the calling thread's.
 StreamHandle handle_of(DeviceStream& stream);
 
+/// Makes it the calling thread's device.
+void use_device(const ExecutionDevice& device);
+
 /// Why no kernel runs in this process: no GPU, no driver.
 std::optional<std::string> no_gpu();
 
@@ -67,6 +70,9 @@ Vector vector_of(const Tensor& tensor);
 Modulation modulation_of(const Tensor& tensor);
 
 Activation activation_of(ActivationKind kind);
+
+/// x where it is dense and of that dtype already, else a copy that is, for the rest of the run.
+Tensor dense(const CudaRun& run, const Tensor& x, DType dtype);
 
 /// The refusal that row kernels share: the first `data_inputs` inputs float32, bfloat16 or float16, all alike, with up
 /// to five axes of which the last is dense.

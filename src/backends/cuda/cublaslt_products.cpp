@@ -1,0 +1,131 @@
+// Products by cuBLASLt, with bias and GELU in its epilogue.
+#include <cublasLt.h>
+#include <fmt/format.h>
+
+#include "backends/cuda/products.h"
+#include "rondo/error.h"
+
+namespace rondo::cuda {
+namespace {
+
+/// What algorithms may use beside their operands: NVIDIA's recommendation for Hopper.
+constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
+
+void check_lt(cublasStatus_t status, const char* call) {
+  if (status != CUBLAS_STATUS_SUCCESS)
+    throw DeviceError(fmt::format("cuda: {} failed: {}", call, cublasLtGetStatusString(status)));
+}
+
+/// A handle of cuBLASLt's, destroyed as the library says.
+template <typename Handle, cublasStatus_t (*destroy)(Handle)>
+class Owned {
+ public:
+  Owned() = default;
+  ~Owned() {
+    if (handle_ != nullptr) destroy(handle_);
+  }
+  Owned(const Owned&) = delete;
+  Owned& operator=(const Owned&) = delete;
+  Handle* place() { return &handle_; }
+  Handle get() const { return handle_; }
+
+ private:
+  Handle handle_ = nullptr;
+};
+using LtHandle = Owned<cublasLtHandle_t, cublasLtDestroy>;
+using LtOperation = Owned<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>;
+using LtLayout = Owned<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
+using LtPreference = Owned<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>;
+
+cudaDataType_t cuda_dtype(DType dtype) {
+  if (dtype == DType::s8) return CUDA_R_8I;
+  if (dtype == DType::bf16) return CUDA_R_16BF;
+  return dtype == DType::f16 ? CUDA_R_16F : CUDA_R_32F;
+}
+
+/// y [M, N] = x [M, K] w^T, with w [N, K]; to cuBLASLt, which counts columns first, y^T [N, M] = w x^T.
+class LtProduct final : public Product {
+ public:
+  explicit LtProduct(const ProductShape& p) : has_bias_(p.has_bias) {
+    check_lt(cublasLtCreate(lt_.place()), "cublasLtCreate");
+    const bool integers = p.dtype == DType::s8;
+    // float32 stays float32: no TF32.
+    check_lt(cublasLtMatmulDescCreate(operation_.place(), integers ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F,
+                                      integers ? CUDA_R_32I : CUDA_R_32F),
+             "cublasLtMatmulDescCreate");
+    const cublasOperation_t transposed = CUBLAS_OP_T;
+    set(CUBLASLT_MATMUL_DESC_TRANSA, transposed);
+    cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+    if (p.has_bias)
+      epilogue = p.gelu ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_BIAS;
+    else if (p.gelu)
+      epilogue = CUBLASLT_EPILOGUE_GELU;
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
+    const cudaDataType_t type = cuda_dtype(p.dtype);
+    if (p.has_bias) set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type);
+    const auto layout = [&](LtLayout& place, cudaDataType_t element, std::int64_t columns_first, std::int64_t others) {
+      check_lt(cublasLtMatrixLayoutCreate(place.place(), element, static_cast<std::uint64_t>(columns_first),
+                                          static_cast<std::uint64_t>(others), columns_first),
+               "cublasLtMatrixLayoutCreate");
+    };
+    layout(weight_, type, p.inputs, p.outputs);
+    layout(x_, type, p.inputs, p.rows);
+    layout(y_, integers ? CUDA_R_32I : type, p.outputs, p.rows);
+    LtPreference preference;
+    check_lt(cublasLtMatmulPreferenceCreate(preference.place()), "cublasLtMatmulPreferenceCreate");
+    check_lt(cublasLtMatmulPreferenceSetAttribute(preference.get(), CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                                  &kWorkspaceBytes, sizeof kWorkspaceBytes),
+             "cublasLtMatmulPreferenceSetAttribute");
+    int found = 0;
+    check_lt(cublasLtMatmulAlgoGetHeuristic(lt_.get(), operation_.get(), weight_.get(), x_.get(), y_.get(), y_.get(),
+                                            preference.get(), 1, &algorithm_, &found),
+             "cublasLtMatmulAlgoGetHeuristic");
+    if (found == 0)
+      throw Unsupported(fmt::format("linear: cuBLASLt has no algorithm for {} x {} x {} in {}", p.rows, p.inputs,
+                                    p.outputs, dtype_name(p.dtype)));
+  }
+
+  void run(const CudaRun& run, const Tensor& x, const Tensor& w, const Tensor& bias, Tensor y) const override {
+    const float one = 1;
+    const float zero = 0;
+    const std::int32_t one_whole = 1;  // factors are of the sums' type
+    const std::int32_t zero_whole = 0;
+    const bool integers = x.dtype() == DType::s8;
+    const void* const factor = integers ? static_cast<const void*>(&one_whole) : &one;
+    const void* const nothing = integers ? static_cast<const void*>(&zero_whole) : &zero;
+    // The bias stands in the description: each run has its own.
+    cublasLtMatmulDescOpaque_t description = *operation_.get();
+    if (has_bias_) {
+      const void* const pointer = bias.data();
+      check_lt(
+          cublasLtMatmulDescSetAttribute(&description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &pointer, sizeof pointer),
+          "cublasLtMatmulDescSetAttribute");
+    }
+    Tensor workspace = run.temporary({static_cast<std::int64_t>(kWorkspaceBytes)}, DType::u8);
+    check_lt(cublasLtMatmul(lt_.get(), &description, factor, w.data(), weight_.get(), x.data(), x_.get(), nothing,
+                            y.data(), y_.get(), y.data(), y_.get(), &algorithm_.algo, workspace.data(), kWorkspaceBytes,
+                            static_cast<cudaStream_t>(run.handle())),
+             "cublasLtMatmul");
+  }
+
+ private:
+  template <typename Value>
+  void set(cublasLtMatmulDescAttributes_t attribute, const Value& value) {
+    check_lt(cublasLtMatmulDescSetAttribute(operation_.get(), attribute, &value, sizeof value),
+             "cublasLtMatmulDescSetAttribute");
+  }
+
+  bool has_bias_;
+  LtHandle lt_;
+  LtOperation operation_;
+  LtLayout weight_;
+  LtLayout x_;
+  LtLayout y_;
+  cublasLtMatmulHeuristicResult_t algorithm_{};
+};
+
+}  // namespace
+
+std::unique_ptr<const Product> make_product(const ProductShape& shape) { return std::make_unique<LtProduct>(shape); }
+
+}  // namespace rondo::cuda

@@ -1,0 +1,78 @@
+// Rows in 8 bits for products (quantization/linear_quantization.h), and what such a product stands for. A block takes a
+// row, which lies in shared memory while it is turned: memory is read once.
+#pragma once
+
+#include "backends/cuda/device/elements.cuh"
+#include "backends/cuda/device/norms.cuh"
+
+namespace rondo::cuda {
+
+/// The largest magnitude of the block's, as its bits, which compare as magnitudes do, NaNs above all.
+__device__ inline std::uint32_t block_magnitude(std::uint32_t bits) {
+  __shared__ std::uint32_t of_warp[kBlock / kWarp];
+  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
+    const std::uint32_t other = __shfl_xor_sync(0xFFFFFFFFU, bits, distance);
+    bits = other > bits ? other : bits;
+  }
+  if (threadIdx.x % kWarp == 0) of_warp[threadIdx.x / kWarp] = bits;
+  __syncthreads();
+  bits = 0;
+  for (const std::uint32_t other : of_warp) bits = other > bits ? other : bits;
+  return bits;
+}
+
+/// Multiplied by its factors, turned, made integers up to 127 with a scale; what is not finite has a scale that is
+/// none.
+template <typename T, int pack>
+__global__ void quantize_rows_kernel(RowView x, const float* factors, std::int64_t parts, std::int8_t* values,
+                                     float* scales) {
+  float* const own = static_cast<float*>(dynamic_shared());
+  const std::int64_t row = blockIdx.x;
+  const T* const from = row_of<const T>(x, row);
+  for (std::int64_t at = threadIdx.x * pack; at < x.width; at += kBlock * pack) {
+    const auto loaded = *reinterpret_cast<const Pack<T, pack>*>(from + at);
+    for (int j = 0; j < pack; ++j)
+      own[at + j] = to_float(loaded.values[j]) * (factors == nullptr ? 1.0F : factors[at + j]);
+  }
+  for (std::int64_t span = x.width / parts; span < x.width; span *= 2) {
+    __syncthreads();
+    for (std::int64_t pair = threadIdx.x; pair < x.width / 2; pair += kBlock) {
+      const std::int64_t a = pair / span * 2 * span + pair % span;
+      const float sum = own[a] + own[a + span];
+      own[a + span] = own[a] - own[a + span];
+      own[a] = sum;
+    }
+  }
+  __syncthreads();
+  const float norm = 1.0F / sqrtf(static_cast<float>(parts));
+  std::uint32_t bits = 0;
+  for (std::int64_t at = threadIdx.x; at < x.width; at += kBlock) {
+    const std::uint32_t magnitude = __float_as_uint(own[at] * norm) & 0x7FFFFFFFU;
+    bits = magnitude > bits ? magnitude : bits;
+  }
+  bits = block_magnitude(bits);
+  constexpr float kLimit = 127.0F;
+  constexpr float kLeast = 1e-35F;  // its inverse would overflow
+  constexpr std::uint32_t kInfinity = 0x7F800000U;
+  const bool finite = bits < kInfinity;
+  const float largest = __uint_as_float(bits);
+  const float inverse = finite && largest > kLeast ? kLimit / largest : 0.0F;
+  for (std::int64_t at = threadIdx.x; at < x.width; at += kBlock)
+    values[row * x.width + at] = finite ? static_cast<std::int8_t>(rintf(own[at] * norm * inverse)) : 0;
+  if (threadIdx.x == 0) scales[row] = finite ? largest / kLimit : __uint_as_float(0x7FC00000U);
+}
+
+/// A product of integers [rows, width] times its row's and its column's scale, plus the bias, activated.
+template <typename T>
+__global__ void dequantize_kernel(const std::int32_t* product, const float* row_scales, const float* column_scales,
+                                  Vector bias, bool activates, Activation activation, RowView y) {
+  for (std::int64_t i = own_element(); i < y.rows() * y.width; i += element_step()) {
+    const std::int64_t row = i / y.width;
+    const std::int64_t at = i % y.width;
+    float value = static_cast<float>(product[i]) * (row_scales[row] * column_scales[at]);
+    if (bias.data != nullptr) value += load(bias.data, bias.number, at);
+    row_of<T>(y, row)[at] = from_float<T>(activates ? activation_of(activation, value) : value);
+  }
+}
+
+}  // namespace rondo::cuda
