@@ -51,7 +51,7 @@ std::vector<AttentionProblem> AttentionProblemFlags::problems() const {
     if (dtype_) problem.dtype = parse_dtype(*dtype_);
     if (device_) problem.device = find_device(*device_);
     open_device(problem.device);  // its kernels are known from here on, or it is refused
-    KvCacheOptions own;  // what the problem says itself
+    KvCacheOptions own;           // what the problem says itself
     if (problem.quantization.active()) {
       own.dtype = problem.quantization.dtype;
       own.rotate = problem.quantization.rotates;

@@ -25,10 +25,10 @@ void list_kernels() {
                reason ? fmt::format("not available: {}", *reason) : std::string(kernel->description()));
   }
   for (const PluginStatus& status : plugins.statuses()) {
-    fmt::print("{:<7} {:<10} {:<14} {}\n", device_kind_name(status.kind), "plug-in",
-               status.reason.empty() ? "in use" : "not used",
-               status.reason.empty() ? status.file.string()
-                                     : fmt::format("{}: {}", status.file.string(), status.reason));
+    fmt::print(
+        "{:<7} {:<10} {:<14} {}\n", device_kind_name(status.kind), "plug-in",
+        status.reason.empty() ? "in use" : "not used",
+        status.reason.empty() ? status.file.string() : fmt::format("{}: {}", status.file.string(), status.reason));
   }
   for (const DeviceInfo& info : available_devices()) {
     for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {

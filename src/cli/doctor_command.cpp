@@ -58,8 +58,9 @@ void run() {
   }
   fmt::print("\ndevices that can be used\n");
   for (const DeviceInfo& info : available_devices()) {
-    print_line("ok", to_string(info.device),
-               fmt::format("{}, {} of {} free", info.name, human_bytes(info.free_memory), human_bytes(info.total_memory)));
+    print_line(
+        "ok", to_string(info.device),
+        fmt::format("{}, {} of {} free", info.name, human_bytes(info.free_memory), human_bytes(info.total_memory)));
   }
   fmt::print("\n--device auto would take {}\n", to_string(find_device("auto")));
 }

@@ -52,7 +52,8 @@ void print_placement(const InspectedComponent& component) {
   Graph placed = component.graph;
   const Placement placement = place_on_device(placed, *target.device, target.threads, target.no_messages);
   fmt::print("  placement: {}\n", placement.to_string(target.where()));
-  for (const std::string& missing : placement.missing) fmt::print("    no kernel on {}: {}\n", to_string(target.where()), missing);
+  for (const std::string& missing : placement.missing)
+    fmt::print("    no kernel on {}: {}\n", to_string(target.where()), missing);
 }
 
 void inspect_file(const std::string& path) {
@@ -127,7 +128,8 @@ void add_inspect_command(CLI::App& app) {
   auto flags = std::make_shared<InspectFlags>();
   command->add_option("path", flags->path, "model folder, or .safetensors file");
   command->add_flag("--tensors", flags->tensors, "list every tensor");
-  command->add_flag("--plan", flags->plan, "list what each graph pass did and, with --device, what runs where and has no kernel there");
+  command->add_flag("--plan", flags->plan,
+                    "list what each graph pass did and, with --device, what runs where and has no kernel there");
   command->add_flag("--explain-fusion", flags->explain_fusion, "and why it left alone what looks like its pattern");
   command->add_flag("--list-passes", flags->list_passes, "list the graph passes");
   add_value(*command, "--graph", flags->graph, "print the graph of text_encoder, text_encoder_2, transformer or vae");

@@ -149,7 +149,7 @@ void run(const ProfileFlags& flags) {
              pipeline.threads(), cpu_level_name(cpu_level()));
   if (peaks.known())
     fmt::print("peaks measured here: {:.0f} GFLOP/s in {}, {:.1f} GB/s read\n", peaks.gflops,
-             dtype_name(pipeline.dtype()), peaks.gbytes);
+               dtype_name(pipeline.dtype()), peaks.gbytes);
   fmt::print("{:<16} {:<36} {:>7} {:>9} {:>6} {:>9} {:>8} {:>8} {:>7}  {}\n", "component", "operator (kernel)", "calls",
              "ms", "%", "GFLOP/s", "of peak", "GB/s", "of peak", "bound by");
   for (const Row& row : rows) {
@@ -157,9 +157,8 @@ void run(const ProfileFlags& flags) {
     const auto share = [&](double part) { return peaks.known() ? fmt::format("{:.0f}%", 100 * part) : std::string(); };
     fmt::print("{:<16} {:<36} {:>7} {:>9.2f} {:>6.1f} {:>9} {:>8} {:>8.1f} {:>7}  {}\n", row.component,
                fmt::format("{} ({})", row.op, row.kernel), row.calls, row.ms, 100 * row.ms / total,
-               counts ? fmt::format("{:.1f}", row.gflops()) : "",
-               counts ? share(row.compute_share(peaks)) : "", row.gbytes(), share(row.memory_share(peaks)),
-               row.bound(peaks));
+               counts ? fmt::format("{:.1f}", row.gflops()) : "", counts ? share(row.compute_share(peaks)) : "",
+               row.gbytes(), share(row.memory_share(peaks)), row.bound(peaks));
   }
   fmt::print("operators {:.1f} ms of {:.1f} ms\n", total, [&] {
     double stages = 0;

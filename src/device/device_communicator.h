@@ -23,8 +23,8 @@ class DeviceCommunicator {
 
   /// "nccl", "hccl"
   virtual std::string engine() const = 0;
-  /// All at once, in the stream's order: none waits for another of this rank. Messages of one pair of ranks stand in the
-  /// same order on both sides. Throws DeviceError.
+  /// All at once, in the stream's order: none waits for another of this rank. Messages of one pair of ranks stand in
+  /// the same order on both sides. Throws DeviceError.
   virtual void exchange(std::span<const DeviceMessage> sends, std::span<const DeviceMessage> receives,
                         DeviceStream& stream) = 0;
 };

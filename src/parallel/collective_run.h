@@ -16,7 +16,8 @@ class CollectiveRun {
   explicit CollectiveRun(Communicator& sequence, DeviceMessages* on_device = nullptr)
       : sequence_(sequence), on_device_(on_device) {}
 
-  /// Posts the plan's messages; `input` and `output` hold elements of so many bytes. The plan's copies are the caller's.
+  /// Posts the plan's messages; `input` and `output` hold elements of so many bytes. The plan's copies are the
+  /// caller's.
   void start(const ExchangePlan& plan, std::span<const std::byte> input, std::span<std::byte> output,
              std::size_t element_bytes);
   /// Returns once the messages of a slot have left and come.

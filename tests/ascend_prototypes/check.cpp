@@ -14,15 +14,15 @@
 namespace {
 
 template <typename Theirs, typename Ours>
-constexpr bool kSame = std::is_pointer_v<Theirs> == std::is_pointer_v<Ours> &&
-                       std::is_floating_point_v<Theirs> == std::is_floating_point_v<Ours> &&
+constexpr bool kSame = std::is_pointer_v<Theirs> == std::is_pointer_v<Ours>&& std::is_floating_point_v<Theirs> ==
+                           std::is_floating_point_v<Ours> &&
                        sizeof(Theirs) == sizeof(Ours);
 
 template <typename Theirs, typename Ours>
 constexpr bool kSameFunction = false;
 template <typename TheirResult, typename... Theirs, typename OurResult, typename... Ours>
-  requires(sizeof...(Theirs) == sizeof...(Ours))
-constexpr bool kSameFunction<TheirResult(Theirs...), OurResult(Ours...)> =
+requires(sizeof...(Theirs) ==
+         sizeof...(Ours)) constexpr bool kSameFunction<TheirResult(Theirs...), OurResult(Ours...)> =
     kSame<TheirResult, OurResult> && (kSame<Theirs, Ours> && ...);
 
 #define CHECK(name, type) static_assert(kSameFunction<decltype(::name), rondo::ascend::Prototype_##name>, #name);

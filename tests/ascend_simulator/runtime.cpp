@@ -51,7 +51,8 @@ int copy(const std::string& call, void* to, std::size_t to_pitch, const void* fr
   enqueue(stream, call, [=] {
     if (to_device && !is_live(to_block)) breach(call + ": its target was freed before it ran");
     if (from_device && !is_live(from_block)) breach(call + ": its source was freed before it ran");
-    if (pinned && !from_device && !state().is_pinned(from, from_bytes)) breach(call + ": its source was freed before it ran");
+    if (pinned && !from_device && !state().is_pinned(from, from_bytes))
+      breach(call + ": its source was freed before it ran");
     if (pinned && !to_device && !state().is_pinned(to, to_bytes)) breach(call + ": its target was freed before it ran");
     std::byte* target = to_device ? alias(to) : static_cast<std::byte*>(to);
     const std::byte* source = from_device ? alias(from) : static_cast<const std::byte*>(from);

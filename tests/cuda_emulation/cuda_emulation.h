@@ -2,10 +2,10 @@
 // exchanges. What this cannot show: races, what hardware rounds otherwise, speed.
 #pragma once
 
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <bit>
 #include <functional>
 
 #include "core/float_formats.h"

@@ -81,7 +81,8 @@ Tensor on_wire(const Tensor& x, const std::vector<std::int64_t>& parts) {
   return wire;
 }
 
-/// Every value comes back within half a step of its part's scale, and a little for the ways in which scales are rounded.
+/// Every value comes back within half a step of its part's scale, and a little for the ways in which scales are
+/// rounded.
 void expect_half_steps(const Tensor& x, const Tensor& wire, const std::vector<std::int64_t>& parts) {
   const Tensor wide = x.to_float32();
   std::vector<float> back(static_cast<std::size_t>(x.shape().back()));
@@ -135,9 +136,10 @@ TEST(GroupMomentsKernel, NormByThem) {
   Tensor moments = random_tensor({3, 2, 4, 2}, DType::f32, 14);
   for (std::int64_t i = 1; i < moments.elements(); i += 2) moments.as<float>()[i] = std::fabs(moments.as<float>()[i]);
   for (const DType dtype : {DType::f32, DType::bf16}) {
-    expect_kernel_matches_reference(GroupNormByMomentsOp(counts, 1e-6),
-                                    {{random_tensor({2, 5, 7, 12}, dtype, 15)}, {moments}, {weight, true}, {bias, true}},
-                                    "simd", 2, tolerance_for(dtype, 2e-5));
+    expect_kernel_matches_reference(
+        GroupNormByMomentsOp(counts, 1e-6),
+        {{random_tensor({2, 5, 7, 12}, dtype, 15)}, {moments}, {weight, true}, {bias, true}}, "simd", 2,
+        tolerance_for(dtype, 2e-5));
   }
 }
 

@@ -56,8 +56,7 @@ aclTensor* AclCaller::tensor(const Tensor& tensor, AclFormat format) {
   const bool as_shape = format != AclFormat::nd;
   aclTensor* const described =
       library_.aclCreateTensor(shape.begin(), shape.rank(), acl_dtype(tensor.dtype()), tensor.strides().begin(), offset,
-                               format, as_shape ? shape.begin() : &storage, as_shape ? shape.rank() : 1,
-                               storage_begin);
+                               format, as_shape ? shape.begin() : &storage, as_shape ? shape.rank() : 1, storage_begin);
   if (described == nullptr) throw DeviceError("ascend: aclCreateTensor failed");
   tensors_.push_back(described);
   return described;

@@ -14,8 +14,8 @@ namespace {
 class AscendBackend final : public DeviceBackend {
  public:
   AscendBackend() : library_(std::make_shared<const AclLibrary>()) {
-    for (const auto part :
-         {linear_kernels(), norm_kernels(), element_kernels(), layout_kernels(), lookup_kernels(), merge_kernels(), picture_kernels(), group_moments_kernels(), wire_kernels()})
+    for (const auto part : {linear_kernels(), norm_kernels(), element_kernels(), layout_kernels(), lookup_kernels(),
+                            merge_kernels(), picture_kernels(), group_moments_kernels(), wire_kernels()})
       kernels_.insert(kernels_.end(), part.begin(), part.end());
   }
 

@@ -45,8 +45,7 @@ class HcclCommunicator final : public DeviceCommunicator {
       : runtime_(std::move(runtime)) {
     HcclRootInfo info{};
     if (root.size() != sizeof info.bytes) {
-      throw CommunicationError(
-          fmt::format("hccl: the root has {} bytes; it needs {}", root.size(), sizeof info.bytes));
+      throw CommunicationError(fmt::format("hccl: the root has {} bytes; it needs {}", root.size(), sizeof info.bytes));
     }
     std::memcpy(info.bytes, root.data(), root.size());
     runtime_->use();
@@ -78,8 +77,7 @@ class HcclCommunicator final : public DeviceCommunicator {
       for (const DeviceMessage& m : messages) {
         const std::size_t batch = turn[m.peer]++;
         if (batch == batches.size()) batches.emplace_back();
-        batches[batch].push_back(
-            {direction, m.memory, m.bytes, HcclDtype::int8, static_cast<std::uint32_t>(m.peer)});
+        batches[batch].push_back({direction, m.memory, m.bytes, HcclDtype::int8, static_cast<std::uint32_t>(m.peer)});
       }
     };
     add(sends, HcclDirection::send);

@@ -7,8 +7,10 @@ namespace rondo::ascend {
 namespace {
 
 constexpr std::array kTable{
-    SocCapabilities{SocGeneration::ascend310p, "Atlas inference series (310P)", false, false, true, false, 0, true, false, false, false},
-    SocCapabilities{SocGeneration::ascend910, "Atlas training series (910)", false, false, false, false, 0, false, true, false, true},
+    SocCapabilities{SocGeneration::ascend310p, "Atlas inference series (310P)", false, false, true, false, 0, true,
+                    false, false, false},
+    SocCapabilities{SocGeneration::ascend910, "Atlas training series (910)", false, false, false, false, 0, false, true,
+                    false, true},
     SocCapabilities{SocGeneration::ascend910b, "Atlas A2 (910B)", true, true, true, true, 3, true, true, false, true},
     SocCapabilities{SocGeneration::ascend910c, "Atlas A3 (910C)", true, true, true, true, 3, true, true, false, true},
     SocCapabilities{SocGeneration::ascend950, "950", true, true, true, true, 5, false, false, true, true},

@@ -3,10 +3,10 @@
 #include <array>
 #include <cstring>
 
-#include "backends/function_kernel.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/row_map.h"
 #include "backends/cpu/simd_rows.h"
+#include "backends/function_kernel.h"
 #include "core/threads.h"
 #include "ops/layout.h"
 #include "ops/lookup.h"

@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "backends/cpu/kernel_checks.h"
-#include "backends/function_kernel.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/simd_rows.h"
+#include "backends/function_kernel.h"
 #include "core/threads.h"
 #include "ops/group_moments.h"
 #include "ops/norms.h"

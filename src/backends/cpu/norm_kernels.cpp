@@ -2,11 +2,11 @@
 #include <array>
 
 #include "backends/cpu/kernel_checks.h"
-#include "backends/function_kernel.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/modulation_rows.h"
 #include "backends/cpu/over_rows.h"
 #include "backends/cpu/simd_norms.h"
+#include "backends/function_kernel.h"
 #include "ops/fused_norms.h"
 #include "ops/modulation.h"
 #include "ops/norms.h"

@@ -2,10 +2,10 @@
 #include <array>
 
 #include "backends/cpu/kernel_checks.h"
-#include "backends/function_kernel.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/over_rows.h"
 #include "backends/cpu/simd_rows.h"
+#include "backends/function_kernel.h"
 #include "ops/elementwise.h"
 
 namespace rondo::cpu {

@@ -4,9 +4,9 @@
 #include <vector>
 
 #include "backends/cpu/kernel_checks.h"
-#include "backends/function_kernel.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/row_map.h"
+#include "backends/function_kernel.h"
 #include "core/float_formats.h"
 #include "core/threads.h"
 #include "ops/wire_rows.h"

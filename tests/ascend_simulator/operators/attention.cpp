@@ -180,15 +180,13 @@ int fused_e4m3(const FusedCall& c, const aclTensor* query_scale, const aclTensor
   if (broken.empty()) {
     const Dims& q = c.query->dims;
     const Dims& k = c.key->dims;
-    const auto blocks = [](const Dims& x, std::int64_t rows) {
-      return Dims{x[0], x[1], (x[2] + rows - 1) / rows, 1};
-    };
+    const auto blocks = [](const Dims& x, std::int64_t rows) { return Dims{x[0], x[1], (x[2] + rows - 1) / rows, 1}; };
     broken = rule(c.layout != nullptr && std::string_view(c.layout) == "BNSD", "quant mode 7 is played as BNSD only",
                   q.size() == 4 && k.size() == 4 && c.value->dims == k, "ranks, or key and value differ",
                   c.mask == nullptr && c.sparse == 0 && !c.has_lse, "quant mode 7 takes no mask and gives no LSE");
     if (broken.empty()) {
-      broken = rule(c.heads == q[1] && c.key_heads == k[1] && c.heads % c.key_heads == 0, "heads", q[0] == k[0], "batch",
-                    q[3] == k[3] && q[3] <= 128, "head dims", c.output->dims == q, "output's shape",
+      broken = rule(c.heads == q[1] && c.key_heads == k[1] && c.heads % c.key_heads == 0, "heads", q[0] == k[0],
+                    "batch", q[3] == k[3] && q[3] <= 128, "head dims", c.output->dims == q, "output's shape",
                     query_scale->dims == blocks(q, kQueryRows) && key_scale->dims == blocks(k, kKeyRows) &&
                         value_scale->dims == blocks(k, kKeyRows),
                     "scales' shapes");
@@ -196,8 +194,8 @@ int fused_e4m3(const FusedCall& c, const aclTensor* query_scale, const aclTensor
   }
   if (!broken.empty()) return plan(c.name, workspace_bytes, executor, {}, broken, {});
   const auto bsnd = [](const aclTensor* tensor) { return swapped(view_of(tensor), 1, 2); };
-  AttentionOperands o{bsnd(c.query), bsnd(c.key), bsnd(c.value), false, view_of(nullptr), false, c.scale,
-                      bsnd(c.output), false, view_of(nullptr)};
+  AttentionOperands o{bsnd(c.query), bsnd(c.key), bsnd(c.value),  false, view_of(nullptr),
+                      false,         c.scale,     bsnd(c.output), false, view_of(nullptr)};
   o.query_scales = {kQueryRows, view_of(query_scale)};
   o.key_scales = {kKeyRows, view_of(key_scale)};
   o.value_scales = {kKeyRows, view_of(value_scale)};

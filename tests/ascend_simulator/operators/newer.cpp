@@ -80,11 +80,10 @@ int aclnnRotaryPositionEmbeddingGetWorkspaceSize(const aclTensor* x, const aclTe
 int aclnnDynamicBlockQuantGetWorkspaceSize(const aclTensor* x, double least, char* rounding, std::int64_t dtype,
                                            std::int64_t rows, std::int64_t columns, const aclTensor* y,
                                            const aclTensor* scale, WORKSPACE_AND_EXECUTOR) {
-  std::string broken =
-      rule(soc_name().rfind("Ascend950", 0) == 0, "this chip quantises to int8 only",
-           rounding != nullptr && std::string(rounding) == "rint", "roundMode", least == 0, "minScale",
-           dtype == static_cast<std::int64_t>(Dtype::float8_e4m3fn), "dstType",
-           (rows == 1 || rows == 128 || rows == 256 || rows == 512) && columns == 128, "the blocks");
+  std::string broken = rule(soc_name().rfind("Ascend950", 0) == 0, "this chip quantises to int8 only",
+                            rounding != nullptr && std::string(rounding) == "rint", "roundMode", least == 0, "minScale",
+                            dtype == static_cast<std::int64_t>(Dtype::float8_e4m3fn), "dstType",
+                            (rows == 1 || rows == 128 || rows == 256 || rows == 512) && columns == 128, "the blocks");
   if (broken.empty() && x != nullptr && y != nullptr && scale != nullptr) {
     const bool three = x->dims.size() == 3;
     const auto blocks = [](std::int64_t count, std::int64_t size) { return (count + size - 1) / size; };

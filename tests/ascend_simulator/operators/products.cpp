@@ -76,7 +76,8 @@ int aclnnAddmmGetWorkspaceSize(const aclTensor* bias, const aclTensor* a, const 
       broken,
       [bias = view_of(bias), a = view_of(a), b = view_of(b), y = view_of(y), beta = beta->value, alpha = alpha->value] {
         std::vector<float> result(static_cast<std::size_t>(y.elements()));
-        multiply_matrices(product_operand(a).data(), product_operand(b).data(), result.data(), a.dims[0], a.dims[1], b.dims[1]);
+        multiply_matrices(product_operand(a).data(), product_operand(b).data(), result.data(), a.dims[0], a.dims[1],
+                          b.dims[1]);
         const std::vector<float> more = bias.broadcast(y.dims).floats();
         for (std::size_t i = 0; i < result.size(); ++i)
           result[i] = static_cast<float>(alpha) * result[i] + static_cast<float>(beta) * more[i];

@@ -79,8 +79,7 @@ QuantizedHeads quantized(AclCaller& acl, const Tensor& x, std::int64_t rows_of_b
   std::string to_nearest = "rint";
   acl.call(kDynamicBlockQuant, acl.tensor(x.reshaped(samples)), 0.0, to_nearest.data(),
            static_cast<std::int64_t>(AclDtype::float8_e4m3fn), rows_of_block, kE4m3Columns,
-           acl.tensor(result.values.reshaped(samples)),
-           acl.tensor(result.scales.reshaped({s[0] * s[1], blocks, 1})));
+           acl.tensor(result.values.reshaped(samples)), acl.tensor(result.scales.reshaped({s[0] * s[1], blocks, 1})));
   return result;
 }
 

@@ -56,21 +56,21 @@ class MathAttention final : public AttentionKernel {
                                         int /*threads*/) const override {
     // Sequences differ in how far their queries see: each takes some rows of a triangle that has them all.
     const std::int64_t before = p.varlen ? p.queries : 0;
-    const auto triangle = p.causal ? std::make_shared<UploadedOnce>(causal_mask(
-                                         before + (p.varlen ? p.keys : p.queries), p.keys,
-                                         p.varlen ? -before : p.keys - p.queries))
-                                   : nullptr;
+    const auto triangle =
+        p.causal ? std::make_shared<UploadedOnce>(causal_mask(before + (p.varlen ? p.keys : p.queries), p.keys,
+                                                              p.varlen ? -before : p.keys - p.queries))
+                 : nullptr;
     const std::int8_t math = support_.capabilities().f32_products ? 0 : 1;
-    return std::make_unique<AclAttentionRunner>([triangle, math, varlen = p.varlen, before](AclCaller& acl,
-                                                                                     const AttentionCall& call) {
-      Tensor hidden = triangle ? triangle->on(*call.device) : Tensor();
-      if (hidden.defined() && varlen) {
-        const std::int64_t queries = call.query.shape()[1];
-        const std::int64_t keys = call.key.shape()[1];
-        hidden = hidden.sliced(0, before + keys - queries, before + keys).sliced(1, 0, keys);
-      }
-      run(acl, call, hidden, math);
-    });
+    return std::make_unique<AclAttentionRunner>(
+        [triangle, math, varlen = p.varlen, before](AclCaller& acl, const AttentionCall& call) {
+          Tensor hidden = triangle ? triangle->on(*call.device) : Tensor();
+          if (hidden.defined() && varlen) {
+            const std::int64_t queries = call.query.shape()[1];
+            const std::int64_t keys = call.key.shape()[1];
+            hidden = hidden.sliced(0, before + keys - queries, before + keys).sliced(1, 0, keys);
+          }
+          run(acl, call, hidden, math);
+        });
   }
 
  private:

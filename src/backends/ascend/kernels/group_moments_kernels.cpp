@@ -112,8 +112,7 @@ std::unique_ptr<Kernel> make_norm(const KernelRequest& request) {
     const Tensor x = by_group(inputs[0], groups);
     const Tensor normed = acl.temporary(x.shape(), DType::f32);
     acl.copy(x, normed);
-    acl.call(kSubtract, acl.tensor(normed), acl.tensor(beside_group(moments.mean)), acl.scalar(1),
-             acl.tensor(normed));
+    acl.call(kSubtract, acl.tensor(normed), acl.tensor(beside_group(moments.mean)), acl.scalar(1), acl.tensor(normed));
     acl.multiply(normed, beside_group(moments.variance), normed);
     const Shape of_channels{1, 1, groups, x.shape()[3]};
     acl.multiply_add(acl.dense(b).reshaped(of_channels), normed, acl.dense(w).reshaped(of_channels), normed);

@@ -148,7 +148,8 @@ void rotate(AclCaller& acl, const Tensor& x, const Tensor& cos, const Tensor& si
   constexpr std::int64_t kInterleaved = 1;
   constexpr std::int64_t kMostRows = 1000;
   constexpr std::int64_t kWidest = 896;
-  if (acl.runtime().capabilities().rotary && acl.has(kRotaryPositionEmbedding.name) && x.shape()[0] * x.shape()[2] < kMostRows && head_dim < kWidest) {
+  if (acl.runtime().capabilities().rotary && acl.has(kRotaryPositionEmbedding.name) &&
+      x.shape()[0] * x.shape()[2] < kMostRows && head_dim < kWidest) {
     return into_apart(acl, x, y, [&](const Tensor& dense) {
       acl.call(kRotaryPositionEmbedding, acl.tensor(x), acl.tensor(c), acl.tensor(s),
                mode == RotaryMode::half ? kHalf : kInterleaved, acl.tensor(dense));
@@ -186,17 +187,17 @@ std::unique_ptr<Kernel> make_rms_norm(const KernelRequest& request) {
 }
 
 std::unique_ptr<Kernel> make_add_rms_norm(const KernelRequest& request) {
-  return make_acl_kernel([eps = static_cast<const AddRmsNormOp&>(request.op).eps(),
-                          weight = RmsWeight(request, 2, DType::f32)](
-                             AclCaller& acl, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
-    // The norm takes the sum before it is rounded.
-    const Tensor sum = acl.temporary(inputs[0].shape(), DType::f32);
-    acl.add(in_dtype(acl, inputs[0], DType::f32), in_dtype(acl, inputs[1], DType::f32), sum);
-    const Tensor normed = acl.temporary(sum.shape(), DType::f32);
-    rms_norm(acl, sum, weight.in(acl, inputs), eps, normed);
-    acl.copy(normed, outputs[0]);
-    acl.copy(sum, outputs[1]);
-  });
+  return make_acl_kernel(
+      [eps = static_cast<const AddRmsNormOp&>(request.op).eps(), weight = RmsWeight(request, 2, DType::f32)](
+          AclCaller& acl, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
+        // The norm takes the sum before it is rounded.
+        const Tensor sum = acl.temporary(inputs[0].shape(), DType::f32);
+        acl.add(in_dtype(acl, inputs[0], DType::f32), in_dtype(acl, inputs[1], DType::f32), sum);
+        const Tensor normed = acl.temporary(sum.shape(), DType::f32);
+        rms_norm(acl, sum, weight.in(acl, inputs), eps, normed);
+        acl.copy(normed, outputs[0]);
+        acl.copy(sum, outputs[1]);
+      });
 }
 
 std::unique_ptr<Kernel> make_rms_norm_rope(const KernelRequest& request) {

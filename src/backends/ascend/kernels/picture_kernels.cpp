@@ -32,8 +32,7 @@ PaddedPicture padded(AclCaller& acl, const Tensor& x, const Conv2dOp::Padding& p
     acl.copy(source, picture.reshaped({in[0], in[3], in[1] * in[2]}));
     return {picture, {p.top, p.left}};
   }
-  const Tensor picture =
-      acl.temporary({in[0], in[3], in[1] + p.top + p.bottom, in[2] + p.left + p.right}, x.dtype());
+  const Tensor picture = acl.temporary({in[0], in[3], in[1] + p.top + p.bottom, in[2] + p.left + p.right}, x.dtype());
   acl.call(kFill, acl.tensor(picture), acl.scalar(0));
   const Shape& strides = source.strides();
   acl.copy(source.restrided({in[0], in[3], in[1], in[2]}, {strides[0], strides[1], in[2] * strides[2], strides[2]}),
