@@ -71,6 +71,7 @@ std::shared_ptr<const AttentionKernel> AttentionRegistry::find(const std::string
   if (auto kernel = known()) return kernel;
   std::vector<std::string_view> names;
   const auto all = kernels();
+  names.reserve(all.size());
   for (const auto& kernel : all) names.push_back(kernel->name());
   throw InvalidArgument(fmt::format("attention: backend '{}' ({}) is not known; allowed are {}", printable(name),
                                     source, fmt::join(names, ", ")));

@@ -62,9 +62,11 @@ class DevicesTest(CommandTest):
         self.assert_same_picture(self.draw(*cuda, env=emulation), cpu)
         self.assert_same_picture(self.draw(*cuda, "--layerwise-offload", "on", env=emulation), cpu)
         report = self.folder / "report.json"
-        quantized = self.draw(*cuda, "--quantize", "w8a8", "--quantize-rotation", "hadamard", "--report", report, env=emulation)
-        self.assertGreater(2, sum(abs(a - b) for a, b in zip(quantized, cpu)) / len(cpu))
-        self.assertRegex(" ".join(json.loads(report.read_text())["components"][2]["kernels"]), r"linear: int8 x \d+")
+        for quantized, kernel in ((["w8a8", "--quantize-rotation", "hadamard"], "int8"), (["w4a16"], "weight-only")):
+            picture = self.draw(*cuda, "--quantize", *quantized, "--report", report, env=emulation)
+            self.assertGreater(4, sum(abs(a - b) for a, b in zip(picture, cpu)) / len(cpu))
+            kernels = " ".join(json.loads(report.read_text())["components"][2]["kernels"])
+            self.assertRegex(kernels, rf"linear: {kernel} x \d+")
 
     @unittest.skipUnless(shutil.which("mpirun"), "no MPI")
     def test_ranks_exchange_by_nccl_in_its_emulation(self):

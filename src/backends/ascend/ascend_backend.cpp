@@ -23,7 +23,7 @@ class AscendBackend final : public DeviceBackend {
 
   std::vector<ComponentVersion> versions() const override {
     std::vector<ComponentVersion> all = library_->versions();
-    const std::string missing = hccl_missing();
+    const std::string& missing = hccl_missing();
     all.push_back({"HCCL", missing.empty() ? "found" : "", missing.empty() ? "several NPUs on one picture" : missing});
     return all;
   }

@@ -20,11 +20,13 @@ struct OpenedHccl {
 
 const OpenedHccl& opened_hccl() {
   static const OpenedHccl opened = [] {
+    OpenedHccl result;
     try {
-      return OpenedHccl{std::make_unique<const HcclLibrary>(), ""};
+      result.library = std::make_unique<const HcclLibrary>();
     } catch (const Error& error) {
-      return OpenedHccl{nullptr, error.what()};
+      result.missing = error.what();
     }
+    return result;
   }();
   return opened;
 }

@@ -26,11 +26,13 @@ struct OpenedNccl {
 
 const OpenedNccl& opened_nccl() {
   static const OpenedNccl opened = [] {
+    OpenedNccl result;
     try {
-      return OpenedNccl{std::make_unique<const NcclLibrary>(), ""};
+      result.library = std::make_unique<const NcclLibrary>();
     } catch (const Error& error) {
-      return OpenedNccl{nullptr, error.what()};
+      result.missing = error.what();
     }
+    return result;
   }();
   return opened;
 }

@@ -142,6 +142,27 @@ void quantize_rows(const RowView& x, const float* factors, std::int64_t parts, s
   });
 }
 
+void turn_rows(const RowView& x, const float* factors, std::int64_t parts, void* turned, StreamHandle stream) {
+  const auto blocks = static_cast<unsigned>(x.rows());
+  const std::size_t shared = static_cast<std::size_t>(x.width) * sizeof(float);
+  with_float_type(x.number, [&](auto type) {
+    using T = decltype(type);
+    constexpr int kPack = 16 / sizeof(T);
+    const auto kernel = takes_packs(x) ? turn_rows_kernel<T, kPack> : turn_rows_kernel<T, 1>;
+    launch(kernel, blocks, kBlock, shared, stream, x, factors, parts, static_cast<T*>(turned));
+  });
+}
+
+void dequantize_weight(const void* values, bool halves, const float* scales, std::int64_t count, std::int64_t group,
+                       void* weight, Number number, StreamHandle stream) {
+  with_float_type(number, [&](auto type) {
+    using T = decltype(type);
+    const auto kernel = halves ? dequantize_weight_kernel<T, true> : dequantize_weight_kernel<T, false>;
+    launch(kernel, blocks_for(count / 2), kBlock, 0, stream, static_cast<const std::uint8_t*>(values), scales, count,
+           group, static_cast<T*>(weight));
+  });
+}
+
 void dequantize(const IntegerProduct& product, const RowView& y, StreamHandle stream) {
   with_float_type(y.number, [&](auto type) {
     launch(dequantize_kernel<decltype(type)>, blocks_for(y.rows() * y.width), kBlock, 0, stream, product.sums,

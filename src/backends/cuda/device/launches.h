@@ -88,6 +88,13 @@ constexpr std::int64_t kWidestQuantized = 24576;
 void quantize_rows(const RowView& x, const float* factors, std::int64_t parts, std::int8_t* values, float* scales,
                    StreamHandle stream);
 
+/// The same without the integers, as x's numbers in dense rows.
+void turn_rows(const RowView& x, const float* factors, std::int64_t parts, void* turned, StreamHandle stream);
+/// `count` integers, an even number, of which each `group` have a scale: int8, or with `halves` int4, two a byte, the
+/// even one in the low half. To a floating dtype.
+void dequantize_weight(const void* values, bool halves, const float* scales, std::int64_t count, std::int64_t group,
+                       void* weight, Number number, StreamHandle stream);
+
 /// A product of integers [rows, width] and what it is to be multiplied by: a scale a row and a scale a column.
 struct IntegerProduct {
   const std::int32_t* sums = nullptr;

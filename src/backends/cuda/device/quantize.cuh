@@ -21,14 +21,12 @@ __device__ inline std::uint32_t block_magnitude(std::uint32_t bits) {
   return bits;
 }
 
-/// Multiplied by its factors, turned, made integers up to 127 with a scale; what is not finite has a scale that is
-/// none.
+/// The block's row in shared memory: multiplied by its factors, turned but for the matrix' norm. All of it is there for
+/// every thread.
 template <typename T, int pack>
-__global__ void quantize_rows_kernel(RowView x, const float* factors, std::int64_t parts, std::int8_t* values,
-                                     float* scales) {
+__device__ float* turned_row(const RowView& x, const float* factors, std::int64_t parts) {
   float* const own = static_cast<float*>(dynamic_shared());
-  const std::int64_t row = blockIdx.x;
-  const T* const from = row_of<const T>(x, row);
+  const T* const from = row_of<const T>(x, blockIdx.x);
   for (std::int64_t at = threadIdx.x * pack; at < x.width; at += kBlock * pack) {
     const auto loaded = *reinterpret_cast<const Pack<T, pack>*>(from + at);
     for (int j = 0; j < pack; ++j)
@@ -44,6 +42,23 @@ __global__ void quantize_rows_kernel(RowView x, const float* factors, std::int64
     }
   }
   __syncthreads();
+  return own;
+}
+
+template <typename T, int pack>
+__global__ void turn_rows_kernel(RowView x, const float* factors, std::int64_t parts, T* turned) {
+  const float* const own = turned_row<T, pack>(x, factors, parts);
+  const float norm = 1.0F / sqrtf(static_cast<float>(parts));
+  T* const to = turned + blockIdx.x * x.width;
+  for (std::int64_t at = threadIdx.x; at < x.width; at += kBlock) to[at] = from_float<T>(own[at] * norm);
+}
+
+/// Integers up to 127 with a scale; what is not finite has a scale that is none.
+template <typename T, int pack>
+__global__ void quantize_rows_kernel(RowView x, const float* factors, std::int64_t parts, std::int8_t* values,
+                                     float* scales) {
+  const float* const own = turned_row<T, pack>(x, factors, parts);
+  const std::int64_t row = blockIdx.x;
   const float norm = 1.0F / sqrtf(static_cast<float>(parts));
   std::uint32_t bits = 0;
   for (std::int64_t at = threadIdx.x; at < x.width; at += kBlock) {
@@ -72,6 +87,27 @@ __global__ void dequantize_kernel(const std::int32_t* product, const float* row_
     float value = static_cast<float>(product[i]) * (row_scales[row] * column_scales[at]);
     if (bias.data != nullptr) value += load(bias.data, bias.number, at);
     row_of<T>(y, row)[at] = from_float<T>(activates ? activation_of(activation, value) : value);
+  }
+}
+
+/// Integers, one a byte or two (the even one in the low half), times their group's scale; two at a time.
+template <typename T, bool halves>
+__global__ void dequantize_weight_kernel(const std::uint8_t* values, const float* scales, std::int64_t count,
+                                         std::int64_t group, T* weight) {
+  for (std::int64_t i = 2 * own_element(); i < count; i += 2 * element_step()) {
+    int even;
+    int odd;
+    if constexpr (halves) {
+      const int byte = values[i / 2];
+      even = (byte & 15) - (byte & 8) * 2;
+      odd = (byte >> 4) - (byte >> 4 & 8) * 2;
+    } else {
+      even = static_cast<std::int8_t>(values[i]);
+      odd = static_cast<std::int8_t>(values[i + 1]);
+    }
+    const float scale = scales[i / group];  // groups are even
+    weight[i] = from_float<T>(static_cast<float>(even) * scale);
+    weight[i + 1] = from_float<T>(static_cast<float>(odd) * scale);
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 
 #include "backends/cuda/products.h"
 #include "ops/linear.h"
@@ -12,14 +13,19 @@ namespace {
 
 const LinearOp& op_of(const KernelRequest& request) { return static_cast<const LinearOp&>(request.op); }
 
-Refusal supports(const KernelRequest& request) {
-  if (op_of(request).quantization()) return "does not take quantised weights";
+/// Of a product in floats.
+Refusal refuse_product(const KernelRequest& request) {
   // 16-byte loads: what is not a multiple has no fast algorithm, and for some none at all.
   const Shape& weight = request.inputs[1].prototype.shape();
   const std::int64_t unit = request.inputs[0].prototype.dtype() == DType::f32 ? 1 : 8;
   if (weight[0] % unit != 0 || weight[1] % unit != 0)
     return fmt::format("takes inputs and outputs in multiples of {} only", unit);
   return refuse_unless_rows(request, 1);
+}
+
+Refusal supports(const KernelRequest& request) {
+  if (op_of(request).quantization()) return "does not take quantised weights";
+  return refuse_product(request);
 }
 
 Tensor as_rows(const Tensor& x) { return x.reshaped({x.shape().rows(), x.shape().back()}); }
@@ -38,7 +44,10 @@ void finish(const CudaRun& run, const LinearOp& op, const Tensor& product, std::
             y.shape()[1], rows_of(y), run.handle());
 }
 
-std::unique_ptr<Kernel> make(const KernelRequest& request) {
+/// An operand of a product, as it is made from the run's inputs: dense, in the product's dtype.
+using OperandSource = std::function<Tensor(const CudaRun& run, std::span<const Tensor> inputs)>;
+
+std::unique_ptr<Kernel> make_product_kernel(const KernelRequest& request, OperandSource x_of, OperandSource w_of) {
   const LinearOp& op = op_of(request);
   const DType dtype = request.inputs[0].prototype.dtype();
   const bool has_bias = request.inputs.size() > 2;
@@ -47,19 +56,46 @@ std::unique_ptr<Kernel> make(const KernelRequest& request) {
   use_device(*request.device);
   const std::shared_ptr<const Product> product = make_product(
       {request.inputs[0].prototype.shape().rows(), weight_shape[1], weight_shape[0], dtype, has_bias, gelu});
-  return make_cuda_kernel([&op, dtype, has_bias, gelu, product, weight = stored_parameter(request, 1, dtype),
+  return make_cuda_kernel([&op, dtype, has_bias, gelu, product, x_of = std::move(x_of), w_of = std::move(w_of),
                            bias = has_bias ? stored_parameter(request, 2, dtype) : Tensor()](
                               const CudaRun& run, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
-    const Tensor x = as_rows(dense(run, inputs[0], dtype));
-    const Tensor w = dense(run, parameter_or(weight, inputs[1]), dtype);
     const Tensor b = has_bias ? dense(run, parameter_or(bias, inputs[2]), dtype) : Tensor();
     const Tensor& y = outputs[0];
     const Tensor result = product_place(run, op, y);
-    product->run(run, x, w, b, as_rows(result));
+    product->run(run, as_rows(x_of(run, inputs)), w_of(run, inputs), b, as_rows(result));
     if (op.activation() && !gelu)
       activate(activation_of(*op.activation()), rows_of(result), rows_of(result), run.handle());
     finish(run, op, result, inputs, y);
   });
+}
+
+std::unique_ptr<Kernel> make(const KernelRequest& request) {
+  const DType dtype = request.inputs[0].prototype.dtype();
+  return make_product_kernel(
+      request, [dtype](const CudaRun& run, std::span<const Tensor> inputs) { return dense(run, inputs[0], dtype); },
+      [dtype, weight = stored_parameter(request, 1, dtype)](const CudaRun& run, std::span<const Tensor> inputs) {
+        return dense(run, parameter_or(weight, inputs[1]), dtype);
+      });
+}
+
+/// What becomes of inputs before they are quantised, or multiplied: linear_quantization.h.
+struct InputTurn {
+  Tensor factors;  // the smoothing's reciprocals, and the rotation's signs; undefined for neither
+  std::int64_t parts = 1;
+
+  const float* data() const { return factors.defined() ? factors.as<float>() : nullptr; }
+};
+
+InputTurn input_turn(const KernelRequest& request) {
+  const LinearQuantization& quantization = *op_of(request).quantization();
+  if (quantization.rotation == 0 && !quantization.smooth.defined()) return {};
+  const std::int64_t inputs = request.inputs[1].prototype.shape()[1];
+  Tensor factors = Tensor::empty({inputs}, DType::f32);
+  for (std::int64_t k = 0; k < inputs; ++k) {
+    factors.as<float>()[k] = quantization.rotation == 0 ? 1.0F : rotation_sign(k);
+    if (quantization.smooth.defined()) factors.as<float>()[k] /= quantization.smooth.as<float>()[k];
+  }
+  return {request.device->upload(factors), std::max<std::int64_t>(quantization.rotation, 1)};
 }
 
 Refusal supports_int8(const KernelRequest& request) {
@@ -76,18 +112,6 @@ Refusal supports_int8(const KernelRequest& request) {
   return refuse_unless_rows(request, 1);
 }
 
-/// What inputs are multiplied by before they are turned: the smoothing's reciprocals, and the rotation's signs.
-/// Undefined for nothing.
-Tensor input_factors(const LinearQuantization& quantization, std::int64_t inputs) {
-  if (quantization.rotation == 0 && !quantization.smooth.defined()) return {};
-  Tensor factors = Tensor::empty({inputs}, DType::f32);
-  for (std::int64_t k = 0; k < inputs; ++k) {
-    factors.as<float>()[k] = quantization.rotation == 0 ? 1.0F : rotation_sign(k);
-    if (quantization.smooth.defined()) factors.as<float>()[k] /= quantization.smooth.as<float>()[k];
-  }
-  return factors;
-}
-
 std::unique_ptr<Kernel> make_int8(const KernelRequest& request) {
   const LinearOp& op = op_of(request);
   const LinearQuantization& quantization = *op.quantization();
@@ -99,13 +123,10 @@ std::unique_ptr<Kernel> make_int8(const KernelRequest& request) {
         const QuantizedWeight quantized = quantize_weight(stored, quantization, request.threads);
         return std::vector{quantized.values, quantized.scales.reshaped({quantized.scales.elements()})};
       });
-  const Tensor known = input_factors(quantization, weight_shape[1]);
-  const Tensor factors = known.defined() ? request.device->upload(known) : Tensor();
-  const std::int64_t parts = std::max<std::int64_t>(quantization.rotation, 1);
   use_device(*request.device);
   const std::shared_ptr<const Product> product =
       make_product({request.inputs[0].prototype.shape().rows(), weight_shape[1], weight_shape[0], DType::s8});
-  return make_cuda_kernel([&op, parts, has_bias, product, weight, factors,
+  return make_cuda_kernel([&op, has_bias, product, weight, turn = input_turn(request),
                            bias = has_bias ? stored_parameter(request, 2, DType::f32) : Tensor()](
                               const CudaRun& run, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
     const Tensor& x = inputs[0];
@@ -114,8 +135,8 @@ std::unique_ptr<Kernel> make_int8(const KernelRequest& request) {
     Tensor integers = run.temporary({rows, x.shape().back()}, DType::s8);
     Tensor row_scales = run.temporary({rows}, DType::f32);
     Tensor sums = run.temporary({rows, y.shape().back()}, DType::s32);
-    quantize_rows(rows_of(x), factors.defined() ? factors.as<float>() : nullptr, parts, integers.as<std::int8_t>(),
-                  row_scales.as<float>(), run.handle());
+    quantize_rows(rows_of(x), turn.data(), turn.parts, integers.as<std::int8_t>(), row_scales.as<float>(),
+                  run.handle());
     product->run(run, integers, weight->parts[0], {}, sums);
     const Tensor result = op.gated() ? product_place(run, op, y) : y;
     const Tensor& b = has_bias ? parameter_or(bias, inputs[2]) : bias;
@@ -128,11 +149,52 @@ std::unique_ptr<Kernel> make_int8(const KernelRequest& request) {
   });
 }
 
+Refusal supports_weight_only(const KernelRequest& request) {
+  const auto& quantization = op_of(request).quantization();
+  if (!quantization || quantization->quantizes_input()) return "takes w8a16 and w4a16 only";
+  if (request.inputs[1].weight.empty()) return "takes stored weights only";
+  const Shape& weight = request.inputs[1].prototype.shape();
+  if (weight[1] > kWidestQuantized) return fmt::format("takes up to {} inputs only", kWidestQuantized);
+  if (weight[1] % 2 != 0) return "takes an even number of inputs only";
+  return refuse_product(request);
+}
+
+/// For memory: the weight becomes floats for each product.
+std::unique_ptr<Kernel> make_weight_only(const KernelRequest& request) {
+  const LinearQuantization& quantization = *op_of(request).quantization();
+  const DType dtype = request.inputs[0].prototype.dtype();
+  const Shape shape = request.inputs[1].prototype.shape();
+  const bool halves = quantization.format == LinearFormat::w4a16;
+  const std::string form = fmt::format("integers and scales, {}", quantization.to_string());
+  const auto weight =
+      request.weights.packed(request.inputs[1].weight, {form, {}, {}, request.home()}, [&](const Tensor& stored) {
+        const QuantizedWeight quantized = quantize_weight(stored, quantization, request.threads);
+        return std::vector{halves ? pack_int4(quantized.values) : quantized.values, quantized.scales};
+      });
+  const std::int64_t group = quantization.group == 0 ? shape[1] : quantization.group;
+  return make_product_kernel(
+      request,
+      [dtype, turn = input_turn(request)](const CudaRun& run, std::span<const Tensor> inputs) {
+        if (turn.data() == nullptr) return dense(run, inputs[0], dtype);
+        Tensor turned = run.temporary(inputs[0].shape(), dtype);
+        turn_rows(rows_of(inputs[0]), turn.data(), turn.parts, turned.data(), run.handle());
+        return turned;
+      },
+      [dtype, shape, halves, group, weight](const CudaRun& run, std::span<const Tensor> /*inputs*/) {
+        Tensor floats = run.temporary(shape, dtype);
+        dequantize_weight(weight->parts[0].data(), halves, weight->parts[1].as<float>(), shape.elements(), group,
+                          floats.data(), number_of(dtype), run.handle());
+        return floats;
+      });
+}
+
 }  // namespace
 
 std::span<const KernelEntry> linear_kernels() {
-  static constexpr std::array kEntries{KernelEntry{"linear", "int8", true, supports_int8, make_int8},
-                                       KernelEntry{"linear", "cublaslt", true, supports, make}};
+  static constexpr std::array kEntries{
+      KernelEntry{"linear", "int8", true, supports_int8, make_int8},
+      KernelEntry{"linear", "weight-only", true, supports_weight_only, make_weight_only},
+      KernelEntry{"linear", "cublaslt", true, supports, make}};
   return kEntries;
 }
 
