@@ -101,7 +101,7 @@ Tensor WeightStore::get(const std::string& name, DType dtype) {
   if (found != converted_.end()) return found->second.parts[0];
   const bool mapped = !parts_.contains(name);
   if (mapped) {
-    const Tensor plain = stored(name);
+    Tensor plain = stored(name);
     if (plain.dtype() == dtype) return plain;
   }
   const PackedForm form{fmt::format("plain {}", dtype_name(dtype)), {{shape_of(name), dtype, {}}}};

@@ -74,7 +74,7 @@ Moments joined(AclCaller& acl, const Tensor& parts, const std::vector<std::int64
     acl.call(kFill, acl.tensor(x), acl.scalar(0));
     return x;
   };
-  const Moments result{zeros(), zeros()};
+  Moments result{zeros(), zeros()};
   const Tensor term = acl.temporary({s[1], s[2]}, DType::f32);
   for (std::size_t part = 0; part < counts.size(); ++part) {
     acl.multiply_scalar(moment(part, 0), static_cast<double>(counts[part]) / all, term);

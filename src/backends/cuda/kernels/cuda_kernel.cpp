@@ -72,7 +72,7 @@ Modulation modulation_of(const Tensor& tensor) {
 
 Tensor dense(const CudaRun& run, const Tensor& x, DType dtype) {
   if (x.is_dense() && x.dtype() == dtype) return x;
-  const Tensor whole = run.temporary(x.shape(), dtype);
+  Tensor whole = run.temporary(x.shape(), dtype);
   copy(view_of(x), view_of(whole), run.handle());
   return whole;
 }
