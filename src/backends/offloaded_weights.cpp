@@ -1,6 +1,7 @@
 #include "backends/offloaded_weights.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
 #include "backends/execution_device.h"
@@ -23,7 +24,7 @@ struct OffloadedWeights::Group {
   std::size_t index;
   std::size_t capacity;
   std::shared_ptr<void> host;  // pinned
-  std::size_t used = 0;
+  std::atomic<std::size_t> used = 0;
 };
 
 struct OffloadedWeights::Slot {
@@ -50,6 +51,7 @@ OffloadedWeights::OffloadedWeights(std::shared_ptr<const ExecutionDevice> device
     slots_.back()->free = runtime.make_event();
   }
   copies_ = runtime.make_stream();
+  for (const auto& slot : slots_) slot->free->record(*copies_);  // no document says what waiting for a new one does
 }
 
 OffloadedWeights::~OffloadedWeights() {

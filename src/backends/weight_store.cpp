@@ -149,6 +149,20 @@ std::shared_ptr<OffloadedWeights> WeightStore::offloaded(
   return offloaded_.emplace(device, decide()).first->second;
 }
 
+std::size_t WeightStore::device_bytes() const {
+  const std::lock_guard lock(mutex_);
+  std::size_t bytes = 0;
+  for (const auto& [device, weights] : offloaded_) bytes += weights == nullptr ? 0 : weights->slot_bytes();
+  for (const auto& [key, tensor] : on_device_) bytes += std::get<3>(key) == nullptr ? tensor.bytes() : 0;
+  for (const auto& [name, forms] : packed_) {
+    for (const auto& form : forms) {
+      const WeightHome& home = form->form.home;
+      bytes += home.device != nullptr && home.group == nullptr ? form->bytes() : 0;
+    }
+  }
+  return bytes;
+}
+
 std::size_t WeightStore::resident_bytes() const {
   const std::lock_guard lock(mutex_);
   std::size_t bytes = 0;

@@ -73,6 +73,8 @@ class WeightStore {
 
   /// Bytes of copies and packed forms that this store holds, wherever they lie; what is mapped does not count.
   std::size_t resident_bytes() const;
+  /// What of a device's memory they take.
+  std::size_t device_bytes() const;
 
  private:
   /// The weight as it is stored, or put together from its parts. The lock is held.

@@ -32,6 +32,7 @@ constexpr std::array kVariables{
                 "measured attention kernels: not used, used (default), or measured where they are not yet"},
     EnvVariable{"RONDO_WEIGHT_CACHE", "DIR", "folder of packed weights, which processes share (default: none)"},
     EnvVariable{"ASCEND_CUSTOM_OPP_PATH", "DIR[:DIR...]", "folders of custom Ascend operators, set by CANN"},
+    EnvVariable{"ASCEND_RT_VISIBLE_DEVICES", "N[,N...]", "the NPUs that the driver shows to the process, as 0, 1, ..."},
     EnvVariable{"ASCEND_OPP_PATH", "DIR", "folder of Ascend's operators, set by CANN; vendors' operators lie below it"},
     EnvVariable{"HOME", "DIR", "where .cache/rondo is, without RONDO_CACHE_DIR and XDG_CACHE_HOME"},
     EnvVariable{"OMPI_COMM_WORLD_RANK", "N", "this process's rank, set by Open MPI's mpirun"},

@@ -21,7 +21,7 @@ class DeviceStream {
   virtual void synchronize() = 0;
 };
 
-/// A point in a stream's work. Waiting for one that was never recorded returns at once.
+/// A point in a stream's work. A host that waits for one that was never recorded goes on at once; a stream must not.
 class DeviceEvent {
  public:
   virtual ~DeviceEvent() = default;
@@ -52,6 +52,8 @@ class DeviceRuntime {
   virtual ~DeviceRuntime() = default;
 
   virtual DeviceInfo info() const = 0;
+  /// What tells it from the host's other devices of its kind, by whatever numbers a process sees them.
+  virtual std::string physical_id() const = 0;
   /// Whether it multiplies bfloat16.
   virtual bool has_bf16() const = 0;
   /// Whether products of float32 keep it, or are rounded to a narrower format.

@@ -90,8 +90,8 @@ std::uint64_t T5Encoder::buffer_bytes(std::int64_t length) const {
   return runner_.buffer_bytes(build_t5_encoder(config_, 1, length, runner_.dtype(), nullptr));
 }
 
-std::uint64_t T5Encoder::least_bytes_to_load() const {
-  return runner_.least_bytes_to_load(build_t5_encoder(config_, 1, 1, runner_.dtype(), nullptr));
+std::uint64_t T5Encoder::least_weight_bytes() const {
+  return runner_.least_weight_bytes(build_t5_encoder(config_, 1, 1, runner_.dtype(), nullptr));
 }
 
 Tensor T5Encoder::encode(const std::string& prompt, std::int64_t length, const RunContext& context,
@@ -158,8 +158,8 @@ std::uint64_t FluxDenoiser::buffer_bytes(std::int64_t prompts, std::int64_t text
   return runner_.buffer_bytes(build_flux_transformer(config_, shape, nullptr));
 }
 
-std::uint64_t FluxDenoiser::least_bytes_to_load() const {
-  return runner_.least_bytes_to_load(build_flux_transformer(config_, {1, 1, 1, 1, runner_.dtype(), false}, nullptr));
+std::uint64_t FluxDenoiser::least_weight_bytes() const {
+  return runner_.least_weight_bytes(build_flux_transformer(config_, {1, 1, 1, 1, runner_.dtype(), false}, nullptr));
 }
 
 double FluxDenoiser::flops(std::int64_t text_tokens, std::int64_t rows, std::int64_t columns) const {

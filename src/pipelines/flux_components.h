@@ -26,6 +26,7 @@ class ClipEncoder {
   ClipEncoder(const DiffusersFolder& folder, const ComputeOptions& options);
   Tensor encode(const std::string& prompt, const RunContext& context, std::vector<std::string>& notes);
   const ClipTextConfig& config() const { return config_; }
+  const Runner& runner() const { return runner_; }
   Runner& runner() { return runner_; }
 
  private:
@@ -49,8 +50,9 @@ class T5Encoder {
   std::int64_t longest_sequence() const;
   /// What a session's buffers would take, without making one.
   std::uint64_t buffer_bytes(std::int64_t length) const;
-  /// The least of the weights' bytes that a device must have room for.
-  std::uint64_t least_bytes_to_load() const;
+  /// What weights take of a device that has all layers' but two layers' in host memory.
+  std::uint64_t least_weight_bytes() const;
+  const Runner& runner() const { return runner_; }
   Runner& runner() { return runner_; }
 
  private:
@@ -87,8 +89,8 @@ class FluxDenoiser {
   /// What a session's buffers would take, without making one.
   std::uint64_t buffer_bytes(std::int64_t prompts, std::int64_t text_tokens, std::int64_t rows,
                              std::int64_t columns) const;
-  /// The least of the weights' bytes that a device must have room for.
-  std::uint64_t least_bytes_to_load() const;
+  /// What weights take of a device that has all layers' but two layers' in host memory.
+  std::uint64_t least_weight_bytes() const;
   /// Of one step for one prompt.
   double flops(std::int64_t text_tokens, std::int64_t rows, std::int64_t columns) const;
   /// `latents` [rows * columns, in_channels] float32 -> velocities [prompts, rows * columns, in_channels], one for each

@@ -1,7 +1,8 @@
 // What a FLUX pipeline's parts take of memory, and what is done where it is short: tiles, branches one after the other,
-// text encoders let go, weights that leave the device between their layers' turns.
+// text encoders let go, and on a device weights that leave it between their layers' turns.
 #include <algorithm>
 
+#include "core/log.h"
 #include "core/memory.h"
 #include "core/text.h"
 #include "pipelines/flux_pipeline.h"
@@ -11,75 +12,123 @@ namespace rondo {
 namespace {
 
 /// Kernels on a device ask for memory while they run, of which they do not tell before: on Ascend's simulator up to
-/// twice what the buffers take, for convolutions, whose operands change their layout.
-std::uint64_t temporaries_beside(std::uint64_t buffers) { return 2 * buffers; }
-
-/// What weights may take of what is left, beside what else takes `others`.
-std::uint64_t weight_budget(LayerwiseOffload offload, std::uint64_t left, std::uint64_t others) {
-  if (offload == LayerwiseOffload::on) return 0;
-  left -= left / 20;  // blocks are larger than what is asked for
-  return left - std::min(left, others);
+/// twice what the buffers take, for convolutions, whose operands change their layout; and masks of 4 MB.
+std::uint64_t temporaries_beside(std::uint64_t buffers) {
+  constexpr std::uint64_t kConstants = 5'000'000;
+  return kConstants + 2 * buffers;
 }
+
+/// Blocks of memory are larger than what is asked for.
+std::uint64_t without_margin(std::uint64_t bytes) { return bytes - bytes / 20; }
+
+std::uint64_t less(std::uint64_t bytes, std::uint64_t taken) { return bytes - std::min(bytes, taken); }
 
 }  // namespace
 
+bool FluxPipeline::offloads() const { return device_ != nullptr && layerwise_offload_ != LayerwiseOffload::off; }
+
 std::uint64_t FluxPipeline::memory_left() const {
+  const auto sharers = static_cast<std::uint64_t>(ranks_.on_this_memory());
   if (device_ != nullptr) {
-    const std::uint64_t left = device_->available_memory() / static_cast<std::uint64_t>(ranks_.on_this_host());
-    const std::uint64_t used = device_->memory().statistics().used_bytes;
-    return memory_limit_ ? std::min(left, *memory_limit_ - std::min(*memory_limit_, used)) : left;
+    const std::uint64_t left = device_->available_memory() / sharers;
+    return memory_limit_ ? std::min(left, less(*memory_limit_, device_->memory().statistics().used_bytes)) : left;
   }
-  const std::uint64_t available = available_memory() / static_cast<std::uint64_t>(ranks_.on_this_host());
-  if (!memory_limit_) return available;
-  const std::uint64_t taken = resident_memory();
-  return std::min(available, *memory_limit_ > taken ? *memory_limit_ - taken : 0);
+  const std::uint64_t available = available_memory() / sharers;
+  return memory_limit_ ? std::min(available, less(*memory_limit_, resident_memory())) : available;
 }
 
-std::uint64_t FluxPipeline::memory_beside(std::uint64_t weights) const {
-  // Of a device's memory, what this pipeline's sessions hold is theirs to use again.
-  const std::uint64_t held = device_ == nullptr ? 0 : transformer_.runner().held_bytes() + vae_.runner().held_bytes();
-  const std::uint64_t left = memory_left() + held;
-  return left > weights ? left - weights : 0;
+std::uint64_t FluxPipeline::device_memory() const {
+  std::uint64_t own = 0;
+  const auto add_buffers = [&](const auto&... parts) { own += (parts.runner().held_bytes() + ... + 0); };
+  add_buffers(clip_, t5_, transformer_, vae_);
+  if (side_by_side_ != nullptr) {
+    const SideBySide& s = *side_by_side_;
+    add_buffers(s.clip, s.t5, s.with_prompt, s.without_prompt, s.even_tiles, s.odd_tiles);
+  }
+  const auto add_weights = [&](const auto&... parts) { own += (parts.runner().device_weight_bytes() + ... + 0); };
+  add_weights(clip_, t5_, transformer_, vae_);
+  return memory_left() + own;
+}
+
+std::uint64_t FluxPipeline::beside_transformer(const ResolvedTextToImageRequest& request, std::int64_t prompts,
+                                               bool tiled, bool encoders_stay) const {
+  const std::uint64_t buffers = buffer_bytes(request, prompts, tiled);
+  const std::uint64_t encoding = t5_.buffer_bytes(request.max_sequence_length);
+  const std::uint64_t here = vae_.runner().weight_bytes() + clip_.runner().weight_bytes() + buffers;
+  if (encoders_stay) return here + t5_.runner().weight_bytes() + encoding + temporaries_beside(buffers);
+  // They are let go, and for the next prompt must find room again, when the temporaries are gone.
+  const std::uint64_t t5 = offloads() ? t5_.least_weight_bytes() : t5_.runner().weight_bytes();
+  return here + std::max(temporaries_beside(buffers), t5 + encoding + temporaries_beside(encoding));
+}
+
+bool FluxPipeline::fits_on_device(const ResolvedTextToImageRequest& request, std::int64_t prompts, bool tiled,
+                                  Residence residence) const {
+  const bool leaves = residence == Residence::layers_leave;
+  const std::uint64_t transformer = leaves ? transformer_.least_weight_bytes() : transformer_.runner().weight_bytes();
+  return transformer + beside_transformer(request, prompts, tiled, residence == Residence::all) <=
+         without_margin(agreed_memory_);
+}
+
+void FluxPipeline::agree_on_memory() {
+  agreed_memory_ = ranks_.least(device_ == nullptr ? memory_for_buffers() : device_memory());
 }
 
 std::uint64_t FluxPipeline::memory_for_buffers() const {
-  if (agreed_memory_) return *agreed_memory_;
   if (device_ == nullptr && !memory_limit_) return memory_left();
-  return memory_beside(transformer_.runner().bytes_to_load() + vae_.runner().bytes_to_load());
-}
-
-bool FluxPipeline::offloads() const { return device_ != nullptr && layerwise_offload_ != LayerwiseOffload::off; }
-
-void FluxPipeline::budget_encoders(const ResolvedTextToImageRequest& request) {
-  if (!offloads()) return;
-  const std::uint64_t buffers = t5_.buffer_bytes(request.max_sequence_length);
-  const std::uint64_t others = clip_.runner().bytes_to_load() + buffers + temporaries_beside(buffers);
-  t5_.runner().set_weight_budget(weight_budget(layerwise_offload_, memory_left(), others));
-}
-
-void FluxPipeline::budget_transformer(const ResolvedTextToImageRequest& request, std::int64_t prompts, bool tiled) {
-  if (!offloads()) return;
-  const std::uint64_t buffers = buffer_bytes(request, prompts, tiled);
-  // The next prompt's encoders, where they were let go, must find room again; temporaries are gone by then.
-  const std::uint64_t encoders =
-      clip_.runner().bytes_to_load() + t5_.least_bytes_to_load() + t5_.buffer_bytes(request.max_sequence_length);
-  const std::uint64_t others =
-      vae_.runner().bytes_to_load() + buffers + std::max(temporaries_beside(buffers), encoders);
-  transformer_.runner().set_weight_budget(weight_budget(layerwise_offload_, memory_beside(0), others));
+  if (device_ == nullptr)
+    return less(memory_left(), transformer_.runner().bytes_to_load() + vae_.runner().bytes_to_load());
+  const std::uint64_t transformer =
+      offloads() ? transformer_.least_weight_bytes() : transformer_.runner().weight_bytes();
+  return less(agreed_memory_, transformer + vae_.runner().weight_bytes());
 }
 
 void FluxPipeline::check_memory(const ResolvedTextToImageRequest& request) const {
   const bool at_once = (cfg_fusion_ == CfgFusion::on || lanes_ == Lanes::two) && has_two_branches(request);
   const std::uint64_t needed = buffer_bytes(request, at_once ? 2 : 1, decodes_in_tiles(request));
-  std::uint64_t available = memory_for_buffers();
-  if (needed > available && offloads())
-    available = memory_beside(transformer_.least_bytes_to_load() + vae_.runner().bytes_to_load());
+  const std::uint64_t available = device_ == nullptr ? agreed_memory_ : memory_for_buffers();
   if (needed > available) {
     throw Unsupported(fmt::format(
         "size: {} x {} needs about {} of memory for buffers; {} are available{}", request.width, request.height,
         human_bytes(needed), human_bytes(available),
         memory_limit_ ? fmt::format(" beside the weights within the limit of {}", human_bytes(*memory_limit_)) : ""));
   }
+}
+
+void FluxPipeline::budget_encoders(const ResolvedTextToImageRequest& request) {
+  if (!offloads()) return;
+  const std::uint64_t buffers = t5_.buffer_bytes(request.max_sequence_length);
+  const std::uint64_t others = clip_.runner().bytes_to_load() + buffers + temporaries_beside(buffers);
+  const auto room = [&] { return less(without_margin(memory_left()), others); };
+  const std::uint64_t whole = t5_.runner().bytes_to_load();
+  if (whole > 0 && t5_.least_weight_bytes() > room()) release_transformer("the text encoders need its memory");
+  const bool stays = layerwise_offload_ == LayerwiseOffload::automatic && whole <= room();
+  const std::uint64_t budget = layerwise_offload_ == LayerwiseOffload::on ? 0 : room();
+  t5_.runner().set_weight_budget(stays ? std::nullopt : std::optional(budget));
+}
+
+void FluxPipeline::budget_transformer(const ResolvedTextToImageRequest& request, std::int64_t prompts, bool tiled) {
+  if (!offloads()) return;
+  std::optional<std::uint64_t> budget;
+  if (layerwise_offload_ == LayerwiseOffload::on) budget = 0;
+  if (!budget && !fits_on_device(request, prompts, tiled, Residence::encoders_leave)) {
+    budget = less(without_margin(agreed_memory_), beside_transformer(request, prompts, tiled, false));
+    // It was loaded for less: decided anew.
+    const std::uint64_t least = std::max(*budget, transformer_.least_weight_bytes());
+    if (transformer_.runner().device_weight_bytes() > least + least / 20)
+      release_transformer("this request leaves it less memory");
+  }
+  transformer_.runner().set_weight_budget(budget);
+}
+
+void FluxPipeline::release_transformer(std::string_view reason) {
+  if (transformer_.runner().device_weight_bytes() == 0) return;
+  log(LogLevel::info, "transformer: released, since {}", reason);
+  transformer_.runner().release();
+  if (side_by_side_ != nullptr) {
+    side_by_side_->with_prompt.runner().release();
+    side_by_side_->without_prompt.runner().release();
+  }
+  device_->memory().release_cached();
 }
 
 std::int64_t FluxPipeline::prompts_per_run(const ResolvedTextToImageRequest& request, RunReport& report) const {
@@ -91,15 +140,26 @@ std::int64_t FluxPipeline::prompts_per_run(const ResolvedTextToImageRequest& req
   if (cfg_fusion_ == CfgFusion::off) return 1;
   const bool tiled = decodes_in_tiles(request);
   const std::uint64_t needed = buffer_bytes(request, 2, tiled);
-  const std::uint64_t available = memory_for_buffers();
-  if (cfg_fusion_ == CfgFusion::automatic && needed > available) {
-    report.notes.push_back(fmt::format("cfg fusion: not used: {} of memory would be needed and {} are available",
-                                       human_bytes(needed), human_bytes(available)));
+  if (cfg_fusion_ == CfgFusion::automatic && !both_fit(request, tiled)) {
+    const std::uint64_t available = device_ == nullptr ? agreed_memory_ : memory_for_buffers();
+    report.notes.push_back(
+        needed > available
+            ? fmt::format("cfg fusion: not used: {} of memory would be needed and {} are available",
+                          human_bytes(needed), human_bytes(available))
+            : fmt::format("cfg fusion: not used: its buffers of {} would take the weights' room", human_bytes(needed)));
     return 1;
   }
   report.notes.push_back(fmt::format("cfg fusion: both branches in one run, buffers {} in place of {}",
                                      human_bytes(needed), human_bytes(buffer_bytes(request, 1, tiled))));
   return 2;
+}
+
+bool FluxPipeline::both_fit(const ResolvedTextToImageRequest& request, bool tiled) const {
+  if (device_ == nullptr) return buffer_bytes(request, 2, tiled) <= agreed_memory_;
+  if (fits_on_device(request, 2, tiled, Residence::encoders_leave)) return true;
+  // Layers that leave for want of memory come back once for both branches, or twice.
+  return offloads() && !fits_on_device(request, 1, tiled, Residence::encoders_leave) &&
+         fits_on_device(request, 2, tiled, Residence::layers_leave);
 }
 
 std::uint64_t FluxPipeline::buffer_bytes(const ResolvedTextToImageRequest& request, std::int64_t prompts,
@@ -112,18 +172,25 @@ std::uint64_t FluxPipeline::buffer_bytes(const ResolvedTextToImageRequest& reque
 bool FluxPipeline::decodes_in_tiles(const ResolvedTextToImageRequest& request) const {
   const auto [rows, columns] = grid_of(request);
   if (vae_tiling_ == VaeTiling::off || !vae_.has_tiles(rows, columns)) return false;
-  return vae_tiling_ == VaeTiling::on || buffer_bytes(request, 1, false) > memory_for_buffers();
+  if (vae_tiling_ == VaeTiling::on) return true;
+  if (device_ == nullptr) return buffer_bytes(request, 1, false) > agreed_memory_;
+  return !fits_on_device(request, 1, false, Residence::all);
 }
 
 void FluxPipeline::release_encoders_when_short(const ResolvedTextToImageRequest& request, std::int64_t prompts,
-                                               RunReport& report) {
-  const std::uint64_t to_load = transformer_.runner().bytes_to_load() + vae_.runner().bytes_to_load();
-  const std::uint64_t buffers = buffer_bytes(request, prompts, decodes_in_tiles(request));
-  const std::uint64_t temporaries = device_ == nullptr ? 0 : temporaries_beside(buffers);
-  // Once the transformer is loaded its buffers are too.
-  const std::uint64_t needed = (to_load == 0 ? 0 : to_load + buffers) + temporaries;
-  const std::uint64_t available = memory_left();
-  if (needed <= available) return;
+                                               bool tiled, RunReport& report) {
+  std::string why;
+  if (device_ != nullptr) {
+    if (fits_on_device(request, prompts, tiled, Residence::all)) return;
+    why = fmt::format("{} of memory are there for all", human_bytes(agreed_memory_));
+  } else {
+    const std::uint64_t to_load = transformer_.runner().bytes_to_load() + vae_.runner().bytes_to_load();
+    // Once the transformer is loaded its buffers are too.
+    const std::uint64_t needed = to_load == 0 ? 0 : to_load + buffer_bytes(request, prompts, tiled);
+    const std::uint64_t available = memory_left();
+    if (needed <= available) return;
+    why = fmt::format("the rest needs {} of memory and {} are available", human_bytes(needed), human_bytes(available));
+  }
   clip_.runner().release();
   t5_.runner().release();
   if (side_by_side_ != nullptr) {
@@ -132,8 +199,7 @@ void FluxPipeline::release_encoders_when_short(const ResolvedTextToImageRequest&
   }
   // As whole blocks they would be given to what is smaller.
   if (device_ != nullptr) device_->memory().release_cached();
-  report.notes.push_back(fmt::format("text encoders: released, since the rest needs {} of memory and {} are available",
-                                     human_bytes(needed), human_bytes(available)));
+  report.notes.push_back("text encoders: released, since " + why);
 }
 
 }  // namespace rondo

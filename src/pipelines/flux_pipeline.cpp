@@ -118,7 +118,7 @@ ComputeOptions for_pictures(ComputeOptions options) {
 }  // namespace
 
 FluxPipeline::FluxPipeline(const DiffusersFolder& folder, const ComputeOptions& options)
-    : ranks_(options.groups),
+    : ranks_(options.groups, options.plan.target.device.get()),
       tap_(options.tap),
       trace_(options.trace),
       cfg_fusion_(options.cfg_fusion),
@@ -267,6 +267,12 @@ FluxPipeline::SideBySide* FluxPipeline::side_by_side(const ResolvedTextToImageRe
       (!has_two_branches(request) || cfg_fusion_ != CfgFusion::automatic || step_flops(request) > kMostFlopsForLanes)) {
     return nullptr;
   }
+  // Lanes whose layers come from host memory would wait for each other.
+  if (lanes_ == Lanes::automatic && offloads() &&
+      (layerwise_offload_ == LayerwiseOffload::on ||
+       !fits_on_device(request, 2, decodes_in_tiles(request), Residence::encoders_leave))) {
+    return nullptr;
+  }
   const bool branches = has_two_branches(request) && cfg_fusion_ != CfgFusion::on;
   report.notes.push_back(fmt::format("lanes: the text encoders{} run side by side, {} threads each",
                                      branches ? " and both branches" : "", threads_ / 2));
@@ -374,10 +380,7 @@ RunReport FluxPipeline::run(const ResolvedTextToImageRequest& request,
   }
 
   ranks_.require_same(request_values(request));
-  if (!ranks_.alone()) {
-    agreed_memory_.reset();
-    agreed_memory_ = ranks_.least(memory_for_buffers());
-  }
+  agree_on_memory();
   use_attention(request, report);
   check_memory(request);
   lane_recorder_ = recorder;  // one clock
@@ -397,14 +400,16 @@ RunReport FluxPipeline::run(const ResolvedTextToImageRequest& request,
                                      request.max_sequence_length, context, lanes, report));
     }
   }
+  if (device_ == nullptr) agree_on_memory();  // the encoders are there now
   const bool one_each = (lanes != nullptr && cfg_fusion_ != CfgFusion::on) || ranks_.degrees().cfg > 1;
   const std::int64_t per_run = one_each ? 1 : prompts_per_run(request, report);
   const bool tiled = decodes_in_tiles(request);
   if (tiled) report.notes.emplace_back("vae tiling: the picture is decoded in overlapping tiles");
   SideBySide* const tile_lanes = tiles_side_by_side(request, report);
   if (!tiled && vae_tiling_ == VaeTiling::on) report.notes.emplace_back("vae tiling: the picture is one tile");
-  release_encoders_when_short(request, per_run, report);
-  budget_transformer(request, one_each && true_cfg ? 2 : per_run, tiled);
+  const std::int64_t at_once = lanes != nullptr && true_cfg ? 2 : per_run;
+  release_encoders_when_short(request, at_once, tiled, report);
+  budget_transformer(request, at_once, tiled);
   for (const std::string& note : report.notes) log(LogLevel::info, "{}", note);
 
   const auto [rows, columns] = grid_of(request);

@@ -69,15 +69,30 @@ class FluxPipeline {
   std::uint64_t buffer_bytes(const ResolvedTextToImageRequest& request, std::int64_t prompts, bool tiled) const;
   /// What may still be taken: of the device's memory, or of the limit or the system's memory.
   std::uint64_t memory_left() const;
-  /// Of that, what weights of so many bytes leave to buffers.
-  std::uint64_t memory_beside(std::uint64_t weights) const;
-  /// The same of the weights that are still to be loaded, where there is a limit.
+  /// Of the device's: what this pipeline has, and what is left.
+  std::uint64_t device_memory() const;
+  /// What the ranks have in this run, the least of any: on the CPU for buffers, of a device for all. Decisions that all
+  /// must take alike come from it.
+  void agree_on_memory();
+  /// What weights leave to buffers: of the device's memory, or where there is a limit.
   std::uint64_t memory_for_buffers() const;
+  /// What lies on a device at the same time: everything, or text encoders not, or of the layers' weights two at a time.
+  enum class Residence : std::uint8_t { all, encoders_leave, layers_leave };
+  bool fits_on_device(const ResolvedTextToImageRequest& request, std::int64_t prompts, bool tiled,
+                      Residence residence) const;
+  /// Of a device, all but the transformer's weights.
+  std::uint64_t beside_transformer(const ResolvedTextToImageRequest& request, std::int64_t prompts, bool tiled,
+                                   bool encoders_stay) const;
   bool decodes_in_tiles(const ResolvedTextToImageRequest& request) const;
   /// How many prompts go into one run of the transformer; says why in the report.
   std::int64_t prompts_per_run(const ResolvedTextToImageRequest& request, RunReport& report) const;
+  /// Whether both branches in one run find room.
+  bool both_fit(const ResolvedTextToImageRequest& request, bool tiled) const;
   /// Text encoders are done with once the prompt is encoded: where memory is short, they make room for the rest.
-  void release_encoders_when_short(const ResolvedTextToImageRequest& request, std::int64_t prompts, RunReport& report);
+  void release_encoders_when_short(const ResolvedTextToImageRequest& request, std::int64_t prompts, bool tiled,
+                                   RunReport& report);
+  /// The transformer's weights and buffers, on a device.
+  void release_transformer(std::string_view reason);
   void check_memory(const ResolvedTextToImageRequest& request) const;
   /// Whether weights may leave the device between their layers' turns.
   bool offloads() const;
@@ -88,8 +103,7 @@ class FluxPipeline {
   std::int64_t pixels_per_token() const { return 2 * vae_.config().scale(); }
 
   Ranks ranks_;
-  /// What buffers may take in this run, of several ranks: the least of any.
-  std::optional<std::uint64_t> agreed_memory_;
+  std::uint64_t agreed_memory_ = 0;
   NodeTap tap_;
   bool trace_;
   CfgFusion cfg_fusion_;

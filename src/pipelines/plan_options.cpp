@@ -66,7 +66,7 @@ PlanTarget target_of(const PipelineOptions& options) {
   Communicator& world = options.world->implementation().communicator();
   const std::vector<std::string> hosts = hosts_of_ranks(world);
   target.device = open_device(find_device_of_turn(options.device, place_on_host(hosts, world.rank())));
-  target.no_messages = refuse_messages(world, hosts, target.device.get());
+  target.no_messages = refuse_messages(world, target.device.get());
   return target;
 }
 

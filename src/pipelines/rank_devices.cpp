@@ -7,12 +7,27 @@
 #include <array>
 #include <map>
 
+#include "core/device_name.h"
+
 namespace rondo {
 
-std::vector<std::string> hosts_of_ranks(Communicator& world) {
+namespace {
+
+std::string own_host() {
   std::array<char, 256> name{};
   gethostname(name.data(), name.size() - 1);
-  return world.all_gather(std::string(name.data()));
+  return name.data();
+}
+
+}  // namespace
+
+std::vector<std::string> hosts_of_ranks(Communicator& world) { return world.all_gather(own_host()); }
+
+std::vector<std::string> memories_of_ranks(Communicator& world, const ExecutionDevice* device) {
+  std::string own = own_host();
+  if (device != nullptr)
+    own += fmt::format(" {} {}", device_kind_name(device->device().kind), device->runtime().physical_id());
+  return world.all_gather(own);
 }
 
 int place_on_host(const std::vector<std::string>& hosts, int rank) {
@@ -20,9 +35,10 @@ int place_on_host(const std::vector<std::string>& hosts, int rank) {
   return static_cast<int>(std::count(hosts.begin(), own, *own));
 }
 
-std::string refuse_messages(Communicator& world, const std::vector<std::string>& hosts, const ExecutionDevice* device) {
+std::string refuse_messages(Communicator& world, const ExecutionDevice* device) {
   const std::string own = device == nullptr ? "cpu" : to_string(device->device());
   const std::vector<std::string> devices = world.all_gather(own);
+  const std::vector<std::string> memories = memories_of_ranks(world, device);
   const auto refusal = device == nullptr ? std::nullopt : device->runtime().refuse_messages();
   const std::vector<std::string> refusals = world.all_gather(refusal.value_or(""));
   const auto on_cpu = std::find(devices.begin(), devices.end(), "cpu");
@@ -33,7 +49,7 @@ std::string refuse_messages(Communicator& world, const std::vector<std::string>&
   std::map<std::string, std::size_t> owners;
   for (std::size_t rank = 0; rank < devices.size(); ++rank) {
     if (!refusals[rank].empty()) return fmt::format("rank {}: {}", rank, refusals[rank]);
-    const auto [owner, is_new] = owners.try_emplace(fmt::format("{} {}", hosts[rank], devices[rank]), rank);
+    const auto [owner, is_new] = owners.try_emplace(memories[rank], rank);
     if (!is_new) {
       return fmt::format("ranks {} and {} share {}; messages between devices need one for each rank", owner->second,
                          rank, devices[rank]);

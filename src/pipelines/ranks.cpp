@@ -49,11 +49,11 @@ std::string fingerprint(const DiffusersFolder& folder) {
   return fmt::format("{} files, hash {:x}", lines.size(), hash_of(fmt::format("{}", fmt::join(lines, "\n"))));
 }
 
-Ranks::Ranks(std::shared_ptr<const ProcessGroups> groups) : groups_(std::move(groups)) {
+Ranks::Ranks(std::shared_ptr<const ProcessGroups> groups, const ExecutionDevice* device) : groups_(std::move(groups)) {
   if (alone()) return;
-  const std::vector<std::string> hosts = hosts_of_ranks(groups_->world());
-  const std::string& own = hosts[static_cast<std::size_t>(groups_->world().rank())];
-  on_this_host_ = static_cast<int>(std::count(hosts.begin(), hosts.end(), own));
+  const std::vector<std::string> memories = memories_of_ranks(groups_->world(), device);
+  const std::string& own = memories[static_cast<std::size_t>(groups_->world().rank())];
+  on_this_memory_ = static_cast<int>(std::count(memories.begin(), memories.end(), own));
 }
 
 std::uint64_t Ranks::least(std::uint64_t number) const {

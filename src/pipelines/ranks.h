@@ -12,10 +12,13 @@
 
 namespace rondo {
 
+class ExecutionDevice;
+
 class Ranks {
  public:
   /// Null: this process is alone, and everything is its own. Else all ranks make theirs at the same time.
-  explicit Ranks(std::shared_ptr<const ProcessGroups> groups);
+  /// `device` is what this rank's model runs on; null: the CPU.
+  Ranks(std::shared_ptr<const ProcessGroups> groups, const ExecutionDevice* device);
 
   bool alone() const { return groups_ == nullptr || groups_->world().size() == 1; }
   ParallelDegrees degrees() const { return alone() ? ParallelDegrees{} : groups_->degrees(); }
@@ -31,8 +34,8 @@ class Ranks {
 
   /// Throws as require_agreement().
   void require_same(std::span<const AgreedValue> values) const;
-  /// The ranks that run on this rank's host, this one included, and share its memory.
-  int on_this_host() const { return on_this_host_; }
+  /// The ranks that share the host's memory with this one, or the device's where it runs on one; itself included.
+  int on_this_memory() const { return on_this_memory_; }
   /// The least of the ranks' numbers. What decides how a graph is made must come from here, or ranks would differ.
   std::uint64_t least(std::uint64_t number) const;
   /// Rank 0's number.
@@ -51,7 +54,7 @@ class Ranks {
 
  private:
   std::shared_ptr<const ProcessGroups> groups_;
-  int on_this_host_ = 1;
+  int on_this_memory_ = 1;
 };
 
 /// What a folder's files hold, in short: names, sizes, and a hash of samples of each.

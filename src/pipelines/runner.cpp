@@ -66,6 +66,12 @@ bool SharedModel::is_loaded() const {
   return model != nullptr && model->weights().resident_bytes() > 0;
 }
 
+std::uint64_t SharedModel::device_bytes() const {
+  const std::lock_guard lock(mutex_);
+  const std::shared_ptr<Model> model = model_.lock();
+  return model == nullptr ? 0 : model->weights().device_bytes();
+}
+
 void SharedModel::set_weight_budget(std::optional<std::uint64_t> bytes) {
   const std::lock_guard lock(mutex_);
   weight_budget_ = bytes;
@@ -125,16 +131,20 @@ void Runner::run(RunContext context) {
 
 RunReport::Component Runner::report() const { return last_report_; }
 
-std::uint64_t Runner::bytes_to_load() const {
-  const bool loaded = session_ != nullptr || shared_->is_loaded();
-  return loaded ? 0 : resident_weight_bytes(source(), options_.dtype, options_.plan.quantization);
+std::uint64_t Runner::weight_bytes() const {
+  return resident_weight_bytes(source(), options_.dtype, options_.plan.quantization);
 }
 
-std::uint64_t Runner::least_bytes_to_load(const Graph& graph) const {
-  const std::uint64_t all = bytes_to_load();
+std::uint64_t Runner::least_weight_bytes(const Graph& graph) const {
+  const std::uint64_t all = weight_bytes();
   const WeightGroups weights = group_weights(graph);
   const std::uint64_t elsewhere = all > weights.bytes() ? all - weights.bytes() : 0;
   return std::min(all, elsewhere + weights.least_bytes());
+}
+
+std::uint64_t Runner::bytes_to_load() const {
+  const bool loaded = session_ != nullptr || shared_->is_loaded();
+  return loaded ? 0 : weight_bytes();
 }
 
 std::uint64_t Runner::buffer_bytes(Graph graph) const {

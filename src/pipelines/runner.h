@@ -45,6 +45,8 @@ class SharedModel {
   std::shared_ptr<Model> get();
   /// True while somebody holds it and its weights are in memory.
   bool is_loaded() const;
+  /// What they take of a device's memory now.
+  std::uint64_t device_bytes() const;
   /// Of the next model's plans.
   void set_weight_budget(std::optional<std::uint64_t> bytes);
   std::optional<std::uint64_t> weight_budget() const;
@@ -77,14 +79,16 @@ class Runner {
   /// Runs the last session.
   void run(RunContext context);
   RunReport::Component report() const;
-  /// Bytes that the first session will add: weights in the dtype they run in. 0 once there is one, here or in another
-  /// instance.
+  /// What weights take in the dtype that they run in, loaded or not.
+  std::uint64_t weight_bytes() const;
+  /// The same where all layers' weights but two layers' lie in host memory, of a device.
+  std::uint64_t least_weight_bytes(const Graph& graph) const;
+  /// Bytes that the first session will add: weights. 0 once there is one, here or in another instance.
   std::uint64_t bytes_to_load() const;
-  /// The least of them that will do on a device, where all layers' weights but two layers' lie in host memory.
-  std::uint64_t least_bytes_to_load(const Graph& graph) const;
-  /// Bytes of the device that the weights may take, for all instances; heeded when the first session is made.
+  /// Bytes of a device that the weights may take, for all instances; heeded when the first session is made. Unset: any.
   void set_weight_budget(std::optional<std::uint64_t> bytes) { shared_->set_weight_budget(bytes); }
-  /// Bytes of the buffers that it has now.
+  /// Of a device's memory: what the weights take now, which all instances share, and the buffers of this one.
+  std::uint64_t device_weight_bytes() const { return shared_->device_bytes(); }
   std::uint64_t held_bytes() const { return session_ == nullptr ? 0 : session_->plan().arena_bytes(); }
   /// What this rank's buffers for a graph would take.
   std::uint64_t buffer_bytes(Graph graph) const;

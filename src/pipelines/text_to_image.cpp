@@ -67,7 +67,7 @@ TextToImagePipeline TextToImagePipeline::open(const std::string& folder, const P
   if (!cache.empty()) compute.weight_cache = std::make_shared<PackedWeightCache>(cache, options.weight_cache_limit);
   if (options.lanes == Lanes::two && compute.plan.target.threads < 2)
     throw InvalidArgument("lanes: 2 are asked for and there is 1 thread; each lane needs one");
-  const Ranks ranks(compute.groups);
+  const Ranks ranks(compute.groups, compute.plan.target.device.get());
   if (!ranks.alone() && options.lanes == Lanes::two)
     throw Unsupported("lanes: 2 are asked for in a run of several ranks; allowed is 1");
   const auto files = DiffusersFolder::open(folder);

@@ -242,9 +242,11 @@ int aclrtStreamWaitEvent(void* stream, void* event) {
   if (const int code = begin("aclrtStreamWaitEvent")) return code;
   if (state().events.count(static_cast<Event*>(event)) == 0) breach("aclrtStreamWaitEvent: this is no event");
   const Event recorded = *static_cast<Event*>(event);
+  if (recorded.stream == nullptr)
+    breach("aclrtStreamWaitEvent: the event was never recorded, of which no document says what it does");
   auto* const waiting = static_cast<Stream*>(stream);
   enqueue(stream, "aclrtStreamWaitEvent", [recorded, waiting] {
-    if (recorded.stream == nullptr || state().streams.count(recorded.stream) == 0) return;
+    if (state().streams.count(recorded.stream) == 0) return;
     recorded.stream->run_until(recorded.ticket);
     waiting->failure = waiting->failure == kSuccess ? recorded.stream->failure : waiting->failure;
   });

@@ -3,6 +3,7 @@ ends the process with 97 where CANN's rules are broken or something is left over
 
 import json
 import os
+import re
 import shutil
 import unittest
 from pathlib import Path
@@ -107,17 +108,44 @@ class DevicesTest(CommandTest):
                 self.assertRegex(layers["transformer"], r"weights of 10 of 10 layers come from host memory, .* a run")
                 self.assertRegex(layers["text_encoder_2"], r"weights of 4 of 4 layers")
         # By itself, where all do not fit.
-        for limit in ({"RONDO_DEVICE_MEMORY_LIMIT": "34MB"}, {"RONDO_DEVICE_MEMORY_LIMIT": "42MB"}):
-            picture, layers = offloaded(**limit)
-            self.assertEqual(picture, whole)
-            self.assertRegex(layers["transformer"], r"weights of [2-9] of 10 layers")
-        picture, layers = offloaded("--memory-limit", "36MB")
+        picture, layers = offloaded("--memory-limit", "44MB")
         self.assertEqual(picture, whole)
         self.assertRegex(layers["transformer"], r"weights of [2-9] of 10 layers")
         self.assert_fails(self.generate(*ASCEND, "--layerwise-offload", "off", "-o", "/dev/null",
                                         **with_ascend(RONDO_DEVICE_MEMORY_LIMIT="30MB")), 1, "size: 64 x 64 needs about")
         self.assert_fails(self.generate("--device", "cpu", "--layerwise-offload", "on", "-o", "/dev/null"), 2,
                           "layerwise-offload: on is given, but on the CPU")
+
+    def test_memory_that_is_short_is_enough(self):
+        """The more there is, the fewer layers leave; a second prompt finds room for its encoders again."""
+        prompts = self.folder / "two.txt"
+        prompts.write_text("cat\ndog\n")
+        for dtype, limits in (("float32", (26, 34, 42, 50, 60, 80)), ("bfloat16", (18, 26, 34, 60))):
+            last = 10
+            for limit in limits:
+                with self.subTest(dtype=dtype, limit=limit):
+                    env = with_ascend(RONDO_DEVICE_MEMORY_LIMIT=f"{limit}MB", RONDO_LOG="info")
+                    drawn = rondo("generate", "--prompts-file", prompts, "--seed", 1, "--num-inference-steps", 1, "--device",
+                                  "ascend", "--dtype", dtype, "-o", self.folder / "p.png", **env)
+                    self.assertEqual(drawn.returncode, 0, drawn.stderr)
+                    leave = re.findall(r"transformer: layerwise offload: weights of (\d+) of 10", drawn.stderr.decode())
+                    leaving = max(map(int, leave), default=0)
+                    self.assertLessEqual(leaving, last)
+                    last = leaving
+            self.assertEqual(last, 0)
+
+    @unittest.skipUnless(shutil.which("mpirun"), "no MPI")
+    def test_each_rank_has_its_devices_memory(self):
+        report = self.folder / "report.json"
+        def launch(**more):
+            result = rondo("launch", "-n", 2, "generate", "--prompt", "cat", *QUICK, *ASCEND, "--ulysses-degree", 2, "-o",
+                           self.folder / "r.png", "--report", report, **with_ascend(ASCEND_SIMULATOR_MEMORY="64000000", **more))
+            self.assertEqual(result.returncode, 0, result.stderr)
+            return result.stderr.decode(), {c["name"]: c["offload"] for c in json.loads(report.read_text())["components"]}
+
+        log, layers = launch(ASCEND_SIMULATOR_DEVICES="2")
+        self.assertNotIn("text encoders: released", log)
+        self.assertEqual(set(layers.values()), {""})
 
     def test_attention_in_fp8_where_the_chip_multiplies_it(self):
         fp8 = ["--device", "ascend", "--dtype", "bfloat16", "--kv-cache-dtype", "fp8"]
@@ -246,7 +274,7 @@ class DevicesTest(CommandTest):
     @unittest.skipUnless(shutil.which("mpirun"), "no MPI")
     def test_ranks_exchange_on_their_devices(self):
         def launch(*flags, ranks=2, device="ascend", **more):
-            environment = with_ascend(**{"ASCEND_SIMULATOR_DEVICES": str(ranks), **more})
+            environment = with_ascend(**{"ASCEND_SIMULATOR_DEVICES": str(ranks), "TMPDIR": str(self.folder), **more})
             result = rondo("launch", "-n", ranks, "generate", "--prompt", "cat face", "--seed", 1, *QUICK, "--device",
                            device, "--dtype", "float32", "-o", self.folder / "ranks.png", *flags, **environment)
             return result, result.stderr.decode()
@@ -265,6 +293,9 @@ class DevicesTest(CommandTest):
         assert_drawn(launch("--ring-degree", 2, "--ulysses-degree", 2, ranks=4)[0], between + ", ascend:2, ascend:3)")
 
         shared = "ranks 0 and 1 share ascend:0"
+        # Two numbers may be one device.
+        hidden = launch(ASCEND_RT_VISIBLE_DEVICES="5,5")
+        self.assertIn("ranks 0 and 1 share ascend:1", hidden[1])
         for refused, error in [launch(ASCEND_SIMULATOR_DEVICES="1"), launch(device="ascend:0")]:
             self.assertEqual(refused.returncode, 1)
             self.assertIn(f"has no kernel for exchange (float32 [", error)

@@ -39,6 +39,7 @@ class EmulatedRuntime final : public DeviceRuntime, public std::enable_shared_fr
     constexpr std::uint64_t kBytes = std::uint64_t{4} << 30;
     return {{DeviceKind::cuda, index_}, "emulated GPU", kBytes, kBytes};
   }
+  std::string physical_id() const override { return std::to_string(index_); }
   bool has_bf16() const override { return true; }
   bool keeps_f32() const override { return true; }
   void* allocate(std::size_t bytes) override {

@@ -42,6 +42,7 @@ class CountingRuntime final : public DeviceRuntime {
   explicit CountingRuntime(std::size_t room) : room_(room) {}
   ~CountingRuntime() override { EXPECT_TRUE(blocks_.empty()); }
   DeviceInfo info() const override { return {{DeviceKind::cuda, 0}, "counting", room_, room_ - used_}; }
+  std::string physical_id() const override { return "0"; }
   bool has_bf16() const override { return true; }
   bool keeps_f32() const override { return true; }
   void* allocate(std::size_t bytes) override {

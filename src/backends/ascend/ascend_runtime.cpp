@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "backends/ascend/hccl_communicator.h"
+#include "core/env.h"
 #include "core/log.h"
 #include "rondo/error.h"
 
@@ -84,6 +85,16 @@ DeviceInfo AscendRuntime::info() const {
   std::size_t total = 0;
   library_->check(library_->aclrtGetMemInfo(kHbmMemory, &free, &total), "aclrtGetMemInfo", index_);
   return {{DeviceKind::ascend, index_}, soc_name_, total, free};
+}
+
+std::string AscendRuntime::physical_id() const {
+  // The driver gives a process the devices that this lists, numbered from 0.
+  const std::string visible = env_value("ASCEND_RT_VISIBLE_DEVICES").value_or("");
+  std::size_t begin = 0;
+  for (int i = 0; i < index_ && begin < visible.size(); ++i)
+    begin = std::min(visible.find(',', begin), visible.size()) + 1;
+  if (begin >= visible.size()) return std::to_string(index_);
+  return visible.substr(begin, std::min(visible.find(',', begin), visible.size()) - begin);
 }
 
 void* AscendRuntime::allocate(std::size_t bytes) {

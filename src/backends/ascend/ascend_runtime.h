@@ -18,6 +18,7 @@ class AscendRuntime final : public DeviceRuntime, public std::enable_shared_from
   void use() const;
 
   DeviceInfo info() const override;
+  std::string physical_id() const override;
   bool has_bf16() const override { return capabilities_.bf16; }
   bool keeps_f32() const override { return capabilities_.f32_products; }
   void* allocate(std::size_t bytes) override;

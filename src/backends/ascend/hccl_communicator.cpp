@@ -69,8 +69,8 @@ class HcclCommunicator final : public DeviceCommunicator {
 
   std::string engine() const override { return "hccl"; }
 
-  /// One batch takes a message a peer and direction: the documents say nothing of more, so that further ones come in
-  /// batches of their own.
+  /// One batch takes a message a peer and direction, as HcclBatchSendRecv's page says: further ones come in batches of
+  /// their own.
   void exchange(std::span<const DeviceMessage> sends, std::span<const DeviceMessage> receives,
                 DeviceStream& stream) override {
     std::vector<std::vector<HcclMessage>> batches;

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <array>
+
 #include "backends/cuda/kernels/cuda_kernel.h"
 #include "backends/cuda/nccl_communicator.h"
 #include "core/log.h"
@@ -97,6 +99,12 @@ DeviceInfo CudaRuntime::info() const {
   std::size_t total = 0;
   check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo", index_);
   return {{DeviceKind::cuda, index_}, name_, total, free};
+}
+
+std::string CudaRuntime::physical_id() const {
+  std::array<char, 64> id{};
+  check(cudaDeviceGetPCIBusId(id.data(), static_cast<int>(id.size()), index_), "cudaDeviceGetPCIBusId", index_);
+  return id.data();
 }
 
 void* CudaRuntime::allocate(std::size_t bytes) {

@@ -24,6 +24,7 @@ class CudaRuntime final : public DeviceRuntime, public std::enable_shared_from_t
   int capability() const { return capability_; }
 
   DeviceInfo info() const override;
+  std::string physical_id() const override;  // its place on the PCI bus
   bool has_bf16() const override { return capability_ >= 80; }
   bool keeps_f32() const override { return true; }
   void* allocate(std::size_t bytes) override;

@@ -31,7 +31,8 @@ class NcclCommunicator final : public DeviceCommunicator {
     std::memcpy(unique.bytes, id.data(), id.size());
     check(nccl().ncclCommInitRank(&communicator_, ranks, unique, rank), "ncclCommInitRank", device_);
   }
-  /// Destroying waits for what is under way: after a failure, that would be for ever.
+  /// Destroying waits for what NCCL has under way: after a failure, that might be for ever. Streams were waited for
+  /// before; a peer that is gone shows there first, and MPI's watch ends the process.
   ~NcclCommunicator() override {
     NcclResult failure = NcclResult::success;
     const bool asked = nccl().ncclCommGetAsyncError(communicator_, &failure) == NcclResult::success;

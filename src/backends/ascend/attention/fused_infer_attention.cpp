@@ -1,6 +1,9 @@
 // "ascend-fia": FusedInferAttentionScore, in the version that the chip takes.
 #include <fmt/format.h>
 
+#include <map>
+#include <mutex>
+
 #include "backends/ascend/attention/attention_kernels.h"
 
 namespace rondo::ascend {
@@ -33,9 +36,7 @@ class FusedInferAttention final : public AttentionKernel {
 
   std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, const AttentionTiling& tiling,
                                         int /*threads*/) const override {
-    // Causality is a compressed mask of a fixed size.
-    const auto triangle =
-        problem.causal ? std::make_shared<UploadedOnce>(causal_mask(kCausalMaskSide, kCausalMaskSide, 0)) : nullptr;
+    const auto triangle = problem.causal ? shared_triangle(problem.device) : nullptr;
     return std::make_unique<AclAttentionRunner>(
         [version = version(), triangle, layout = tiling.layout](AclCaller& acl, const AttentionCall& call) {
           run(acl, call, version, triangle ? triangle->on(*call.device) : Tensor(), layout);
@@ -43,6 +44,15 @@ class FusedInferAttention final : public AttentionKernel {
   }
 
  private:
+  /// Causality is a compressed mask of a fixed size, 4 MB, which all runners on a device share.
+  std::shared_ptr<UploadedOnce> shared_triangle(const Device& device) const {
+    const std::lock_guard lock(triangles_mutex_);
+    std::weak_ptr<UploadedOnce>& known = triangles_[device];
+    std::shared_ptr<UploadedOnce> triangle = known.lock();
+    if (triangle == nullptr)
+      known = triangle = std::make_shared<UploadedOnce>(causal_mask(kCausalMaskSide, kCausalMaskSide, 0));
+    return triangle;
+  }
   /// 3 came with CANN 8.1; before it there was 2.
   int version() const {
     const int wanted = support_.capabilities().fused_infer_attention;
@@ -92,6 +102,8 @@ class FusedInferAttention final : public AttentionKernel {
     if (wants_lse) acl.copy(lse.reshaped({q[0], q[2], q[1]}), call.lse);
   }
 
+  mutable std::mutex triangles_mutex_;
+  mutable std::map<Device, std::weak_ptr<UploadedOnce>> triangles_;
   AttentionSupport support_;
 };
 

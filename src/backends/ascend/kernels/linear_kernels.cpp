@@ -75,34 +75,35 @@ std::unique_ptr<Kernel> make_int8(const KernelRequest& request) {
   const LinearOp& op = op_of(request);
   const LinearQuantization& quantization = *op.quantization();
   const DType dtype = request.inputs[0].prototype.dtype();
-  const std::string form = fmt::format("int8 rows and scales, {}", quantization.to_string());
+  const std::string form = fmt::format("int8 rows and scales for {}, {}", dtype_name(dtype), quantization.to_string());
   const auto weight =
       request.weights.packed(request.inputs[1].weight, {form, {}, {}, request.home()}, [&](const Tensor& stored) {
         const QuantizedWeight quantized = quantize_weight(stored, quantization, request.threads);
-        return std::vector{quantized.values, quantized.scales.reshaped({quantized.scales.elements()})};
+        std::vector<Tensor> parts{quantized.values, quantized.scales.reshaped({quantized.scales.elements()})};
+        if (quantization.smooth.defined()) parts.push_back(reciprocals(quantization.smooth, dtype));
+        return parts;
       });
   const bool has_bias = request.inputs.size() > 2;
   const Tensor bias = has_bias ? stored_parameter(request, 2, DType::f32) : Tensor();
-  const Tensor smooth =
-      quantization.smooth.defined() ? request.device->upload(reciprocals(quantization.smooth, dtype)) : Tensor();
-  return make_acl_kernel([&op, dtype, has_bias, weight, bias, smooth](AclCaller& acl, std::span<const Tensor> inputs,
-                                                                      std::span<Tensor> outputs) {
-    Tensor x = as_rows(acl.dense(inputs[0]));
-    if (smooth.defined()) {
-      const Tensor smoothed = acl.temporary(x.shape(), dtype);
-      acl.multiply(x, smooth, smoothed);
-      x = smoothed;
-    }
-    const Tensor integers = acl.temporary(x.shape(), DType::s8);
-    const Tensor row_scales = acl.temporary({x.shape()[0]}, DType::f32);
-    acl.call(kDynamicQuant, acl.tensor(x), nullptr, acl.tensor(integers), acl.tensor(row_scales));
-    const Tensor b = has_bias ? parameter_in(acl, bias, inputs[2], DType::f32) : Tensor();
-    const Tensor& y = outputs[0];
-    const Tensor product = is_plain(op, y) ? y : acl.temporary(y.shape(), dtype);
-    acl.call(kQuantMatmulV4, acl.tensor(integers), acl.tensor(weight->parts[0]), acl.tensor(weight->parts[1]), nullptr,
-             acl.tensor(row_scales), acl.tensor(b), false, true, acl.tensor(as_rows(product)));
-    if (!is_plain(op, y)) finish(acl, op, product, inputs, y);
-  });
+  return make_acl_kernel(
+      [&op, dtype, has_bias, weight, bias](AclCaller& acl, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
+        Tensor x = as_rows(acl.dense(inputs[0]));
+        constexpr std::size_t kSmooth = 2;
+        if (weight->parts.size() > kSmooth) {
+          const Tensor smoothed = acl.temporary(x.shape(), dtype);
+          acl.multiply(x, weight->parts[kSmooth], smoothed);
+          x = smoothed;
+        }
+        const Tensor integers = acl.temporary(x.shape(), DType::s8);
+        const Tensor row_scales = acl.temporary({x.shape()[0]}, DType::f32);
+        acl.call(kDynamicQuant, acl.tensor(x), nullptr, acl.tensor(integers), acl.tensor(row_scales));
+        const Tensor b = has_bias ? parameter_in(acl, bias, inputs[2], DType::f32) : Tensor();
+        const Tensor& y = outputs[0];
+        const Tensor product = is_plain(op, y) ? y : acl.temporary(y.shape(), dtype);
+        acl.call(kQuantMatmulV4, acl.tensor(integers), acl.tensor(weight->parts[0]), acl.tensor(weight->parts[1]),
+                 nullptr, acl.tensor(row_scales), acl.tensor(b), false, true, acl.tensor(as_rows(product)));
+        if (!is_plain(op, y)) finish(acl, op, product, inputs, y);
+      });
 }
 
 }  // namespace

@@ -78,24 +78,30 @@ std::unique_ptr<Kernel> make(const KernelRequest& request) {
       });
 }
 
-/// What becomes of inputs before they are quantised, or multiplied: linear_quantization.h.
-struct InputTurn {
-  Tensor factors;  // the smoothing's reciprocals, and the rotation's signs; undefined for neither
-  std::int64_t parts = 1;
+/// A weight's integers, their scales, and what inputs are multiplied by before they meet them, where they are: the
+/// smoothing's reciprocals and the rotation's signs (linear_quantization.h).
+constexpr std::size_t kFactors = 2;
 
-  const float* data() const { return factors.defined() ? factors.as<float>() : nullptr; }
-};
-
-InputTurn input_turn(const KernelRequest& request) {
-  const LinearQuantization& quantization = *op_of(request).quantization();
-  if (quantization.rotation == 0 && !quantization.smooth.defined()) return {};
-  const std::int64_t inputs = request.inputs[1].prototype.shape()[1];
+std::vector<Tensor> packed_parts(Tensor values, Tensor scales, const LinearQuantization& quantization,
+                                 std::int64_t inputs) {
+  std::vector<Tensor> parts{std::move(values), std::move(scales)};
+  if (quantization.rotation == 0 && !quantization.smooth.defined()) return parts;
   Tensor factors = Tensor::empty({inputs}, DType::f32);
   for (std::int64_t k = 0; k < inputs; ++k) {
     factors.as<float>()[k] = quantization.rotation == 0 ? 1.0F : rotation_sign(k);
     if (quantization.smooth.defined()) factors.as<float>()[k] /= quantization.smooth.as<float>()[k];
   }
-  return {request.device->upload(factors), std::max<std::int64_t>(quantization.rotation, 1)};
+  parts.push_back(std::move(factors));
+  return parts;
+}
+
+const float* factors_of(const PackedWeight& weight) {
+  return weight.parts.size() > kFactors ? weight.parts[kFactors].as<float>() : nullptr;
+}
+
+/// How many elements are turned together.
+std::int64_t parts_of(const LinearQuantization& quantization) {
+  return std::max<std::int64_t>(quantization.rotation, 1);
 }
 
 Refusal supports_int8(const KernelRequest& request) {
@@ -121,12 +127,13 @@ std::unique_ptr<Kernel> make_int8(const KernelRequest& request) {
   const auto weight =
       request.weights.packed(request.inputs[1].weight, {form, {}, {}, request.home()}, [&](const Tensor& stored) {
         const QuantizedWeight quantized = quantize_weight(stored, quantization, request.threads);
-        return std::vector{quantized.values, quantized.scales.reshaped({quantized.scales.elements()})};
+        return packed_parts(quantized.values, quantized.scales.reshaped({quantized.scales.elements()}), quantization,
+                            weight_shape[1]);
       });
   use_device(*request.device);
   const std::shared_ptr<const Product> product =
       make_product({request.inputs[0].prototype.shape().rows(), weight_shape[1], weight_shape[0], DType::s8});
-  return make_cuda_kernel([&op, has_bias, product, weight, turn = input_turn(request),
+  return make_cuda_kernel([&op, has_bias, product, weight, parts = parts_of(quantization),
                            bias = has_bias ? stored_parameter(request, 2, DType::f32) : Tensor()](
                               const CudaRun& run, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
     const Tensor& x = inputs[0];
@@ -135,7 +142,7 @@ std::unique_ptr<Kernel> make_int8(const KernelRequest& request) {
     Tensor integers = run.temporary({rows, x.shape().back()}, DType::s8);
     Tensor row_scales = run.temporary({rows}, DType::f32);
     Tensor sums = run.temporary({rows, y.shape().back()}, DType::s32);
-    quantize_rows(rows_of(x), turn.data(), turn.parts, integers.as<std::int8_t>(), row_scales.as<float>(),
+    quantize_rows(rows_of(x), factors_of(*weight), parts, integers.as<std::int8_t>(), row_scales.as<float>(),
                   run.handle());
     product->run(run, integers, weight->parts[0], {}, sums);
     const Tensor result = op.gated() ? product_place(run, op, y) : y;
@@ -169,15 +176,16 @@ std::unique_ptr<Kernel> make_weight_only(const KernelRequest& request) {
   const auto weight =
       request.weights.packed(request.inputs[1].weight, {form, {}, {}, request.home()}, [&](const Tensor& stored) {
         const QuantizedWeight quantized = quantize_weight(stored, quantization, request.threads);
-        return std::vector{halves ? pack_int4(quantized.values) : quantized.values, quantized.scales};
+        return packed_parts(halves ? pack_int4(quantized.values) : quantized.values, quantized.scales, quantization,
+                            shape[1]);
       });
   const std::int64_t group = quantization.group == 0 ? shape[1] : quantization.group;
   return make_product_kernel(
       request,
-      [dtype, turn = input_turn(request)](const CudaRun& run, std::span<const Tensor> inputs) {
-        if (turn.data() == nullptr) return dense(run, inputs[0], dtype);
+      [dtype, weight, parts = parts_of(quantization)](const CudaRun& run, std::span<const Tensor> inputs) {
+        if (factors_of(*weight) == nullptr) return dense(run, inputs[0], dtype);
         Tensor turned = run.temporary(inputs[0].shape(), dtype);
-        turn_rows(rows_of(inputs[0]), turn.data(), turn.parts, turned.data(), run.handle());
+        turn_rows(rows_of(inputs[0]), factors_of(*weight), parts, turned.data(), run.handle());
         return turned;
       },
       [dtype, shape, halves, group, weight](const CudaRun& run, std::span<const Tensor> /*inputs*/) {
