@@ -43,7 +43,8 @@ class ParallelWorld {
   /// Joins the processes that mpirun started; once a process. A rank that gives no sign of life for `rank_timeout` is
   /// given up by all, however long they compute. Throws Unsupported in a build without MPI.
   static std::shared_ptr<ParallelWorld> join_mpi(std::chrono::milliseconds rank_timeout = std::chrono::seconds(8));
-  /// Ranks of this process, each for a thread of the caller's.
+  /// Ranks of this process, each for a thread of the caller's. On GPUs and NPUs: where one fails, others may wait on
+  /// their devices for as long as HCCL does, and NCCL does for ever; ranks of processes end then.
   static std::vector<std::shared_ptr<ParallelWorld>> threads(int ranks);
 
   class Implementation;

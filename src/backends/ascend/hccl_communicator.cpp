@@ -7,29 +7,14 @@
 #include <vector>
 
 #include "core/log.h"
+#include "core/opened_library.h"
 #include "core/text.h"
 #include "rondo/error.h"
 
 namespace rondo::ascend {
 namespace {
 
-struct OpenedHccl {
-  std::unique_ptr<const HcclLibrary> library;
-  std::string missing;
-};
-
-const OpenedHccl& opened_hccl() {
-  static const OpenedHccl opened = [] {
-    OpenedHccl result;
-    try {
-      result.library = std::make_unique<const HcclLibrary>();
-    } catch (const Error& error) {
-      result.missing = error.what();
-    }
-    return result;
-  }();
-  return opened;
-}
+const OpenedLibrary<HcclLibrary>& opened_hccl() { return OpenedLibrary<HcclLibrary>::get(); }
 
 /// Throws DeviceError, with the call, the code and HCCL's and CANN's own words.
 void check(const AscendRuntime& runtime, AclStatus status, const char* call) {

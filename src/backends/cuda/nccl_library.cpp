@@ -3,8 +3,7 @@
 #include <dlfcn.h>
 #include <fmt/format.h>
 
-#include <memory>
-
+#include "core/opened_library.h"
 #include "core/text.h"
 #include "rondo/error.h"
 
@@ -17,24 +16,6 @@ template <typename Function>
 void load(void* library, const char* name, Function*& function) {
   function = reinterpret_cast<Function*>(dlsym(library, name));
   if (function == nullptr) throw Error(fmt::format("{} has no {}: NCCL 2.7 or later is needed", kLibrary, name));
-}
-
-struct OpenedNccl {
-  std::unique_ptr<const NcclLibrary> library;
-  std::string missing;
-};
-
-const OpenedNccl& opened_nccl() {
-  static const OpenedNccl opened = [] {
-    OpenedNccl result;
-    try {
-      result.library = std::make_unique<const NcclLibrary>();
-    } catch (const Error& error) {
-      result.missing = error.what();
-    }
-    return result;
-  }();
-  return opened;
 }
 
 }  // namespace
@@ -59,9 +40,9 @@ NcclLibrary::NcclLibrary() {
   load(library, "ncclRecv", ncclRecv);
 }
 
-const std::string& nccl_missing() { return opened_nccl().missing; }
+const std::string& nccl_missing() { return OpenedLibrary<NcclLibrary>::get().missing; }
 
-const NcclLibrary& nccl() { return *opened_nccl().library; }
+const NcclLibrary& nccl() { return *OpenedLibrary<NcclLibrary>::get().library; }
 
 std::string nccl_version() {
   int version = 0;

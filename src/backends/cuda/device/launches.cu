@@ -130,27 +130,35 @@ void gated_add(const RowView& x, const Modulation& gate, const RowView& more, st
   });
 }
 
-void quantize_rows(const RowView& x, const float* factors, std::int64_t parts, std::int8_t* values, float* scales,
-                   StreamHandle stream) {
+namespace {
+
+/// Launches a kernel that keeps a row in shared memory, a block a row. `of` gives it for an element's type and the
+/// elements of a load.
+template <typename Kernel, typename... Args>
+void launch_turned_rows(const RowView& x, StreamHandle stream, const Kernel& of, const Args&... args) {
   const auto blocks = static_cast<unsigned>(x.rows());
   const std::size_t shared = static_cast<std::size_t>(x.width) * sizeof(float);
   with_float_type(x.number, [&](auto type) {
     using T = decltype(type);
     constexpr int kPack = 16 / sizeof(T);
-    const auto kernel = takes_packs(x) ? quantize_rows_kernel<T, kPack> : quantize_rows_kernel<T, 1>;
-    launch(kernel, blocks, kBlock, shared, stream, x, factors, parts, values, scales);
+    const auto kernel = takes_packs(x) ? of(type, Constant<kPack>{}) : of(type, Constant<1>{});
+    launch(kernel, blocks, kBlock, shared, stream, x, args...);
   });
 }
 
+}  // namespace
+
+void quantize_rows(const RowView& x, const float* factors, std::int64_t parts, std::int8_t* values, float* scales,
+                   StreamHandle stream) {
+  launch_turned_rows(
+      x, stream, [](auto type, auto pack) { return quantize_rows_kernel<decltype(type), decltype(pack)::kValue>; },
+      factors, parts, values, scales);
+}
+
 void turn_rows(const RowView& x, const float* factors, std::int64_t parts, void* turned, StreamHandle stream) {
-  const auto blocks = static_cast<unsigned>(x.rows());
-  const std::size_t shared = static_cast<std::size_t>(x.width) * sizeof(float);
-  with_float_type(x.number, [&](auto type) {
-    using T = decltype(type);
-    constexpr int kPack = 16 / sizeof(T);
-    const auto kernel = takes_packs(x) ? turn_rows_kernel<T, kPack> : turn_rows_kernel<T, 1>;
-    launch(kernel, blocks, kBlock, shared, stream, x, factors, parts, static_cast<T*>(turned));
-  });
+  launch_turned_rows(
+      x, stream, [](auto type, auto pack) { return turn_rows_kernel<decltype(type), decltype(pack)::kValue>; }, factors,
+      parts, turned);
 }
 
 void dequantize_weight(const void* values, bool halves, const float* scales, std::int64_t count, std::int64_t group,

@@ -46,10 +46,10 @@ __device__ float* turned_row(const RowView& x, const float* factors, std::int64_
 }
 
 template <typename T, int pack>
-__global__ void turn_rows_kernel(RowView x, const float* factors, std::int64_t parts, T* turned) {
+__global__ void turn_rows_kernel(RowView x, const float* factors, std::int64_t parts, void* turned) {
   const float* const own = turned_row<T, pack>(x, factors, parts);
   const float norm = 1.0F / sqrtf(static_cast<float>(parts));
-  T* const to = turned + blockIdx.x * x.width;
+  T* const to = static_cast<T*>(turned) + blockIdx.x * x.width;
   for (std::int64_t at = threadIdx.x; at < x.width; at += kBlock) to[at] = from_float<T>(own[at] * norm);
 }
 
