@@ -65,7 +65,7 @@ class FluxPipeline {
   /// Of one branch's step.
   double step_flops(const ResolvedTextToImageRequest& request) const;
   TokenGrid grid_of(const ResolvedTextToImageRequest& request) const;
-  /// Throws Unsupported, before any work, when the buffers of this size cannot fit.
+  /// What a request's buffers take, with so many prompts in a run of the transformer.
   std::uint64_t buffer_bytes(const ResolvedTextToImageRequest& request, std::int64_t prompts, bool tiled) const;
   /// What may still be taken: of the device's memory, or of the limit or the system's memory.
   std::uint64_t memory_left() const;
@@ -91,8 +91,9 @@ class FluxPipeline {
   /// Text encoders are done with once the prompt is encoded: where memory is short, they make room for the rest.
   void release_encoders_when_short(const ResolvedTextToImageRequest& request, std::int64_t prompts, bool tiled,
                                    RunReport& report);
-  /// The transformer's weights and buffers, on a device.
+  /// Gives back the transformer's weights and buffers, on a device; the next session loads them again.
   void release_transformer(std::string_view reason);
+  /// Throws Unsupported, before any work, when the buffers of this size cannot fit.
   void check_memory(const ResolvedTextToImageRequest& request) const;
   /// Whether weights may leave the device between their layers' turns.
   bool offloads() const;
