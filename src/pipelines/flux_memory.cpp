@@ -174,7 +174,8 @@ bool FluxPipeline::decodes_in_tiles(const ResolvedTextToImageRequest& request) c
   if (vae_tiling_ == VaeTiling::off || !vae_.has_tiles(rows, columns)) return false;
   if (vae_tiling_ == VaeTiling::on) return true;
   if (device_ == nullptr) return buffer_bytes(request, 1, false) > agreed_memory_;
-  return !fits_on_device(request, 1, false, Residence::all);
+  // Tiles change the picture a little, encoders that leave do not.
+  return !fits_on_device(request, 1, false, Residence::encoders_leave);
 }
 
 void FluxPipeline::release_encoders_when_short(const ResolvedTextToImageRequest& request, std::int64_t prompts,
