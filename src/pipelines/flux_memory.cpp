@@ -143,10 +143,10 @@ std::int64_t FluxPipeline::prompts_per_run(const ResolvedTextToImageRequest& req
   if (cfg_fusion_ == CfgFusion::automatic && !both_fit(request, tiled)) {
     const std::uint64_t available = device_ == nullptr ? agreed_memory_ : memory_for_buffers();
     report.notes.push_back(
-        needed > available
-            ? fmt::format("cfg fusion: not used: {} of memory would be needed and {} are available",
-                          human_bytes(needed), human_bytes(available))
-            : fmt::format("cfg fusion: not used: its buffers of {} would take the weights' room", human_bytes(needed)));
+        needed > available ? fmt::format("cfg fusion: not used: {} of memory would be needed and {} are available",
+                                         human_bytes(needed), human_bytes(available))
+                           : fmt::format("cfg fusion: not used: its buffers of {} would take {}", human_bytes(needed),
+                                         device_ == nullptr ? "more than another rank has" : "the weights' room"));
     return 1;
   }
   report.notes.push_back(fmt::format("cfg fusion: both branches in one run, buffers {} in place of {}",
@@ -155,11 +155,11 @@ std::int64_t FluxPipeline::prompts_per_run(const ResolvedTextToImageRequest& req
 }
 
 bool FluxPipeline::both_fit(const ResolvedTextToImageRequest& request, bool tiled) const {
-  if (device_ == nullptr) return buffer_bytes(request, 2, tiled) <= agreed_memory_;
-  if (fits_on_device(request, 2, tiled, Residence::encoders_leave)) return true;
+  if (device_ == nullptr) return ranks_.all(buffer_bytes(request, 2, tiled) <= agreed_memory_);
+  if (ranks_.all(fits_on_device(request, 2, tiled, Residence::encoders_leave))) return true;
   // Layers that leave for want of memory come back once for both branches, or twice.
-  return offloads() && !fits_on_device(request, 1, tiled, Residence::encoders_leave) &&
-         fits_on_device(request, 2, tiled, Residence::layers_leave);
+  return ranks_.all(offloads() && !fits_on_device(request, 1, tiled, Residence::encoders_leave) &&
+                    fits_on_device(request, 2, tiled, Residence::layers_leave));
 }
 
 std::uint64_t FluxPipeline::buffer_bytes(const ResolvedTextToImageRequest& request, std::int64_t prompts,
@@ -173,9 +173,9 @@ bool FluxPipeline::decodes_in_tiles(const ResolvedTextToImageRequest& request) c
   const auto [rows, columns] = grid_of(request);
   if (vae_tiling_ == VaeTiling::off || !vae_.has_tiles(rows, columns)) return false;
   if (vae_tiling_ == VaeTiling::on) return true;
-  if (device_ == nullptr) return buffer_bytes(request, 1, false) > agreed_memory_;
+  if (device_ == nullptr) return !ranks_.all(buffer_bytes(request, 1, false) <= agreed_memory_);
   // Tiles change the picture a little, encoders that leave do not.
-  return !fits_on_device(request, 1, false, Residence::encoders_leave);
+  return !ranks_.all(fits_on_device(request, 1, false, Residence::encoders_leave));
 }
 
 void FluxPipeline::release_encoders_when_short(const ResolvedTextToImageRequest& request, std::int64_t prompts,

@@ -83,10 +83,12 @@ class FluxPipeline {
   /// Of a device, all but the transformer's weights.
   std::uint64_t beside_transformer(const ResolvedTextToImageRequest& request, std::int64_t prompts, bool tiled,
                                    bool encoders_stay) const;
+  /// Alike on all ranks, which ask together.
   bool decodes_in_tiles(const ResolvedTextToImageRequest& request) const;
-  /// How many prompts go into one run of the transformer; says why in the report.
+  /// How many prompts go into one run of the transformer; says why in the report. Alike on all ranks, which ask
+  /// together.
   std::int64_t prompts_per_run(const ResolvedTextToImageRequest& request, RunReport& report) const;
-  /// Whether both branches in one run find room.
+  /// Whether both branches in one run find room, on all ranks.
   bool both_fit(const ResolvedTextToImageRequest& request, bool tiled) const;
   /// Text encoders are done with once the prompt is encoded: where memory is short, they make room for the rest.
   void release_encoders_when_short(const ResolvedTextToImageRequest& request, std::int64_t prompts, bool tiled,

@@ -38,6 +38,8 @@ class Ranks {
   int on_this_memory() const { return on_this_memory_; }
   /// The least of the ranks' numbers. What decides how a graph is made must come from here, or ranks would differ.
   std::uint64_t least(std::uint64_t number) const;
+  /// Whether it holds on all of them: of what depends on a rank's own part, which may be larger than another's.
+  bool all(bool holds) const { return least(holds ? 1 : 0) == 1; }
   /// Rank 0's number.
   std::uint64_t agree_on(std::uint64_t number) const;
   /// The tensor of the rank that leads the sequence, on all that share it.
