@@ -79,6 +79,8 @@ class OffloadedWeights {
 struct WeightHome {
   const ExecutionDevice* device = nullptr;   // null: the CPU
   OffloadedWeights::Group* group = nullptr;  // null where they stay on the device
+
+  bool operator==(const WeightHome&) const = default;
 };
 
 }  // namespace rondo

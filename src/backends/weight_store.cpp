@@ -129,7 +129,7 @@ std::shared_ptr<const PackedWeight> WeightStore::packed(
   const std::lock_guard lock(mutex_);
   auto& forms = packed_[name];
   for (const auto& known : forms) {
-    if (known->form.name == form.name && known->form.home.group == form.home.group) return known;
+    if (known->form.name == form.name && known->form.home == form.home) return known;
   }
   forms.push_back(std::make_shared<const PackedWeight>(load_or_make(name, form, make)));
   return forms.back();

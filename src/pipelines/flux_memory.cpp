@@ -69,14 +69,17 @@ bool FluxPipeline::fits_on_device(const ResolvedTextToImageRequest& request, std
          without_margin(agreed_memory_);
 }
 
+std::uint64_t FluxPipeline::cpu_memory() const {
+  if (!memory_limit_) return memory_left();
+  return less(memory_left(), transformer_.runner().bytes_to_load() + vae_.runner().bytes_to_load());
+}
+
 void FluxPipeline::agree_on_memory() {
-  agreed_memory_ = ranks_.least(device_ == nullptr ? memory_for_buffers() : device_memory());
+  agreed_memory_ = ranks_.least(device_ == nullptr ? cpu_memory() : device_memory());
 }
 
 std::uint64_t FluxPipeline::memory_for_buffers() const {
-  if (device_ == nullptr && !memory_limit_) return memory_left();
-  if (device_ == nullptr)
-    return less(memory_left(), transformer_.runner().bytes_to_load() + vae_.runner().bytes_to_load());
+  if (device_ == nullptr) return agreed_memory_;
   const std::uint64_t transformer =
       offloads() ? transformer_.least_weight_bytes() : transformer_.runner().weight_bytes();
   return less(agreed_memory_, transformer + vae_.runner().weight_bytes());
@@ -85,7 +88,7 @@ std::uint64_t FluxPipeline::memory_for_buffers() const {
 void FluxPipeline::check_memory(const ResolvedTextToImageRequest& request) const {
   const bool at_once = (cfg_fusion_ == CfgFusion::on || lanes_ == Lanes::two) && has_two_branches(request);
   const std::uint64_t needed = buffer_bytes(request, at_once ? 2 : 1, decodes_in_tiles(request));
-  const std::uint64_t available = device_ == nullptr ? agreed_memory_ : memory_for_buffers();
+  const std::uint64_t available = memory_for_buffers();
   if (needed > available) {
     throw Unsupported(fmt::format(
         "size: {} x {} needs about {} of memory for buffers; {} are available{}", request.width, request.height,
@@ -141,7 +144,7 @@ std::int64_t FluxPipeline::prompts_per_run(const ResolvedTextToImageRequest& req
   const bool tiled = decodes_in_tiles(request);
   const std::uint64_t needed = buffer_bytes(request, 2, tiled);
   if (cfg_fusion_ == CfgFusion::automatic && !both_fit(request, tiled)) {
-    const std::uint64_t available = device_ == nullptr ? agreed_memory_ : memory_for_buffers();
+    const std::uint64_t available = memory_for_buffers();
     report.notes.push_back(
         needed > available ? fmt::format("cfg fusion: not used: {} of memory would be needed and {} are available",
                                          human_bytes(needed), human_bytes(available))

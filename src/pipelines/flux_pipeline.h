@@ -69,12 +69,14 @@ class FluxPipeline {
   std::uint64_t buffer_bytes(const ResolvedTextToImageRequest& request, std::int64_t prompts, bool tiled) const;
   /// What may still be taken: of the device's memory, or of the limit or the system's memory.
   std::uint64_t memory_left() const;
+  /// On the CPU, what is left to buffers: with a limit, beside the weights.
+  std::uint64_t cpu_memory() const;
   /// Of the device's: what this pipeline has, and what is left.
   std::uint64_t device_memory() const;
   /// What the ranks have in this run, the least of any: on the CPU for buffers, of a device for all. Decisions that all
   /// must take alike come from it.
   void agree_on_memory();
-  /// What weights leave to buffers: of the device's memory, or where there is a limit.
+  /// Of what was agreed on, what weights leave to buffers.
   std::uint64_t memory_for_buffers() const;
   /// What lies on a device at the same time: everything, or text encoders not, or of the layers' weights two at a time.
   enum class Residence : std::uint8_t { all, encoders_leave, layers_leave };
