@@ -37,8 +37,9 @@ enum class Lanes : std::uint8_t { automatic, one, two };
 
 /// How the transformer's linear layers are quantised. Layers are named as their weights are, without ".weight".
 struct LinearQuantizationOptions {
-  /// w8a8 (weights and inputs in 8 bits), w8a16, w4a16 (weights in 8 or 4 bits, for memory) or none. Empty: as the
-  /// checkpoint is stored.
+  /// w8a8 (weights and inputs in 8 bits), w8a16, w4a16 (weights in 8 or 4 bits, for memory), fp8 (w8a8 in e4m3, for
+  /// GPUs that multiply it), fp8-per-tensor (the same with one scale for all rows) or none. Empty: as the checkpoint is
+  /// stored.
   std::string format;
   /// Globs of layers that stay as they are. Unset: modulations, embeddings and the output.
   std::optional<std::vector<std::string>> exclude;

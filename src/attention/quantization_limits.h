@@ -3,9 +3,9 @@
 
 #include <cstdint>
 
-namespace rondo {
+#include "quantization/e4m3_limits.h"
 
-constexpr float kLeastMagnitude = 1e-35F;  // what is smaller counts as 0: the inverse of its scale would overflow
+namespace rondo {
 
 constexpr std::int64_t kKeysOfBlock = 128;  // int8: that share a value's scale, and among which weights are relative
 constexpr int kInt8Limit = 127;             // keys, values and queries
@@ -15,7 +15,6 @@ constexpr int kWeightLimit = 255;           // weights
 constexpr int kNarrowQueryLimit = 63;
 constexpr int kNarrowWeightLimit = 127;
 
-constexpr float kE4m3Limit = 448.0F;
 constexpr std::int64_t kE4m3Queries = 128;  // rows that share a scale
 constexpr std::int64_t kE4m3Keys = 256;     // the same of keys and values
 constexpr std::int64_t kE4m3Columns = 128;

@@ -29,7 +29,7 @@ struct QuantizeFlags {
 };
 
 void run(const QuantizeFlags& flags) {
-  if (!flags.to) throw UsageError("--to: none is given; allowed are w8a8, w8a16 and w4a16");
+  if (!flags.to) throw UsageError("--to: none is given; allowed are w8a8, w8a16, w4a16, fp8 and fp8-per-tensor");
   if (!flags.output) throw UsageError("--output: none is given");
   PipelineOptions options;
   options.quantization = flags.quantization.options();
@@ -65,7 +65,7 @@ void add_quantize_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("quantize", "Write a model folder with a quantised transformer");
   auto flags = std::make_shared<QuantizeFlags>();
   command->add_option("model", flags->model, "folder in diffusers layout (default: the bundled model)");
-  add_value(*command, "--to", flags->to, "w8a8, w8a16 or w4a16");
+  add_value(*command, "--to", flags->to, "w8a8, w8a16, w4a16, fp8 or fp8-per-tensor");
   add_value(*command, "-o,--output", flags->output, "the new folder");
   add_value(*command, "--calibrate", flags->calibrate,
             "smooth inputs by what these prompts show, one a line in a file (SmoothQuant)");

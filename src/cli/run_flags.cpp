@@ -112,9 +112,10 @@ void RunFlags::add_to(CLI::App& app) {
             "(default: RONDO_WEIGHT_CACHE, else none)");
   add_value(app, "--weight-cache-limit", weight_cache_limit_,
             "what that folder may take, such as 20GB (the default); what was not used for the longest time goes first");
-  add_value(app, "--quantize", quantize_,
-            "the transformer's linear layers in w8a8 (8 bits), w8a16 or w4a16 (weights only, for memory) or none "
-            "(default: as the checkpoint is stored)");
+  add_value(
+      app, "--quantize", quantize_,
+      "the transformer's linear layers in w8a8 (8 bits), w8a16 or w4a16 (weights only, for memory), fp8 (a scale a "
+      "row) or fp8-per-tensor (for GPUs that multiply e4m3), or none (default: as the checkpoint is stored)");
   quantization_.add_to(app);
   kv_cache_.add_to(app);
   add_value(app, "--kv-cache-skip-steps", kv_cache_skip_steps_,

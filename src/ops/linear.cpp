@@ -4,12 +4,18 @@
 #include <cmath>
 #include <vector>
 
+#include "core/float_formats.h"
 #include "ops/modulation.h"
 
 namespace rondo {
 namespace {
 
-/// The input as a quantised layer sees it: smoothed, turned, and each row in 8 bits where the format says so.
+double rounded(double value, const LinearQuantization& q) {
+  if (!q.is_fp8()) return std::nearbyint(value);
+  return static_cast<double>(f8_e4m3_to_float(float_to_f8_e4m3(static_cast<float>(value))));
+}
+
+/// The input as a quantised layer sees it: smoothed, turned, and each row, or all, in 8 bits where the format says so.
 RefTensor quantized_input(const RefTensor& x, const LinearQuantization& q) {
   RefTensor result = x;
   const auto width = static_cast<std::size_t>(x.shape.back());
@@ -18,16 +24,20 @@ RefTensor quantized_input(const RefTensor& x, const LinearQuantization& q) {
     for (std::size_t k = 0; q.smooth.defined() && k < width; ++k)
       row[k] /= static_cast<double>(q.smooth.as<float>()[k]);
     if (q.rotation != 0) rotate_row(row, q.rotation);
-    if (!q.quantizes_input()) continue;
+  }
+  if (!q.quantizes_input()) return result;
+  const std::size_t share = q.format == LinearFormat::fp8_per_tensor ? result.values.size() : width;
+  for (std::size_t first = 0; first < result.values.size(); first += share) {
+    const std::span values = std::span(result.values).subspan(first, share);
     double largest = 0;
-    for (const double value : row) largest = std::max(largest, std::abs(value));
-    const double scale = largest / kInputLimit;
-    for (double& value : row) value = scale > 0 ? std::nearbyint(value / scale) * scale : 0;
+    for (const double value : values) largest = std::max(largest, std::abs(value));
+    const double scale = largest / (q.is_fp8() ? static_cast<double>(kE4m3Limit) : kInputLimit);
+    for (double& value : values) value = scale > 0 ? rounded(value / scale, q) * scale : 0;
   }
   return result;
 }
 
-/// The weight that the integers stand for, in the turned and smoothed inputs' terms.
+/// The weight that the quantised one stands for, in the turned and smoothed inputs' terms.
 RefTensor quantized_weight(const RefTensor& weight, const LinearQuantization& q) {
   Tensor plain = Tensor::empty(weight.shape, DType::f32);
   std::copy(weight.values.begin(), weight.values.end(), plain.as<float>());
@@ -35,7 +45,7 @@ RefTensor quantized_weight(const RefTensor& weight, const LinearQuantization& q)
   RefTensor result{weight.shape, {}};
   const std::int64_t group = q.group == 0 ? weight.shape[1] : q.group;
   for (std::int64_t i = 0; i < quantized.values.elements(); ++i) {
-    result.values.push_back(static_cast<double>(quantized.values.as<std::int8_t>()[i]) *
+    result.values.push_back(static_cast<double>(quantized.value(i)) *
                             static_cast<double>(quantized.scales.as<float>()[i / group]));
   }
   return result;

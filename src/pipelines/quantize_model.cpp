@@ -113,8 +113,8 @@ class LayerTensors {
       const auto quantized = [&weights, name, &q] {
         return quantize_weight(weights.tensor(name), q, default_threads());
       };
-      add(stored_weight_name(layer, q.format), packed ? DType::u8 : DType::s8,
-          {record.shape[0], packed ? inputs / 2 : inputs}, [quantized, packed] {
+      add(stored_weight_name(layer, q.format), stored_dtype(q.format), {record.shape[0], packed ? inputs / 2 : inputs},
+          [quantized, packed] {
             const Tensor values = quantized().values;
             return packed ? pack_int4(values) : values;
           });

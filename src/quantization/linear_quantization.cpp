@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 
+#include "core/float_formats.h"
 #include "core/text.h"
 #include "core/threads.h"
 #include "rondo/error.h"
@@ -13,7 +14,7 @@
 namespace rondo {
 namespace {
 
-constexpr std::array<std::string_view, 3> kFormats{"w8a8", "w8a16", "w4a16"};
+constexpr std::array<std::string_view, 5> kFormats{"w8a8", "w8a16", "w4a16", "fp8", "fp8-per-tensor"};
 
 /// Sums and differences of elements 1, 2, 4, ... parts apart: a Walsh-Hadamard matrix without the matrix.
 template <typename Real>
@@ -40,16 +41,51 @@ void apply_signs(std::span<Real> row) {
   for (std::size_t i = 0; i < row.size(); ++i) row[i] *= static_cast<Real>(rotation_sign(static_cast<std::int64_t>(i)));
 }
 
-void quantize_group(std::span<const float> group, int limit, std::int8_t* values, float* scale) {
+/// Of what is infinite or no number, that.
+float largest_magnitude(std::span<const float> values) {
   float largest = 0;
-  for (const float value : group) largest = std::max(largest, std::abs(value));
+  for (const float value : values)
+    largest = std::isnan(value) || std::isnan(largest) ? NAN : std::max(largest, std::abs(value));
+  return largest;
+}
+
+/// A file's weight may be infinite: what is no number becomes 0 here, and the scale says so.
+void quantize_group(std::span<const float> group, int limit, std::int8_t* values, float* scale) {
+  const float largest = largest_magnitude(group);
   *scale = largest / static_cast<float>(limit);
   const float inverse = largest > 0 ? static_cast<float>(limit) / largest : 0;
   for (std::size_t i = 0; i < group.size(); ++i) {
-    // A file's weight may be infinite: what is no number becomes none here, and the scale says so.
     const float value = std::isfinite(largest) ? std::nearbyint(group[i] * inverse) : 0;
     values[i] = static_cast<std::int8_t>(std::clamp(value, static_cast<float>(-limit), static_cast<float>(limit)));
   }
+}
+
+/// The same in e4m3, for what shares its largest element with others.
+void quantize_e4m3(std::span<const float> row, float largest, std::uint8_t* values, float* scale) {
+  *scale = largest / kE4m3Limit;
+  const bool has_scale = largest > kLeastMagnitude && std::isfinite(largest);
+  const float inverse = has_scale ? kE4m3Limit / largest : 0;
+  for (std::size_t i = 0; i < row.size(); ++i) values[i] = float_to_f8_e4m3(has_scale ? row[i] * inverse : 0.0F);
+}
+
+/// A row of the weight as it is multiplied: smoothed and turned.
+std::vector<float> prepared_row(const Tensor& weight, std::int64_t n, const LinearQuantization& quantization) {
+  const std::int64_t inputs = weight.shape()[1];
+  const Tensor row = weight.sliced(0, n, n + 1).to_float32();
+  std::vector<float> values(row.as<float>(), row.as<float>() + inputs);
+  for (std::int64_t k = 0; quantization.smooth.defined() && k < inputs; ++k)
+    values[static_cast<std::size_t>(k)] *= quantization.smooth.as<float>()[k];
+  if (quantization.rotation != 0) rotate_row(std::span(values), quantization.rotation);
+  return values;
+}
+
+float largest_in_weight(const Tensor& weight, const LinearQuantization& quantization, int threads) {
+  std::vector<float> of_row(static_cast<std::size_t>(weight.shape()[0]));
+  parallel_ranges(threads, weight.shape()[0], 16, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t n = begin; n < end; ++n)
+      of_row[static_cast<std::size_t>(n)] = largest_magnitude(prepared_row(weight, n, quantization));
+  });
+  return largest_magnitude(of_row);
 }
 
 /// FNV-1a over the bytes.
@@ -74,6 +110,15 @@ LinearFormat parse_linear_format(std::string_view name, std::string_view source)
     throw InvalidArgument(
         fmt::format("{}: '{}' is given; allowed are {}", source, printable(name), fmt::join(kFormats, ", ")));
   return static_cast<LinearFormat>(found - kFormats.begin());
+}
+
+DType stored_dtype(LinearFormat format) {
+  switch (format) {
+    case LinearFormat::w4a16: return DType::u8;
+    case LinearFormat::fp8:
+    case LinearFormat::fp8_per_tensor: return DType::f8_e4m3;
+    default: return DType::s8;
+  }
 }
 
 std::string LinearQuantization::to_string() const {
@@ -111,23 +156,31 @@ template void rotate_row(std::span<double> row, std::int64_t parts);
 template void rotate_row_back(std::span<float> row, std::int64_t parts);
 template void rotate_row_back(std::span<double> row, std::int64_t parts);
 
+float QuantizedWeight::value(std::int64_t index) const {
+  if (values.dtype() == DType::f8_e4m3) return f8_e4m3_to_float(values.as<std::uint8_t>()[index]);
+  return static_cast<float>(values.as<std::int8_t>()[index]);
+}
+
 QuantizedWeight quantize_weight(const Tensor& weight, const LinearQuantization& quantization, int threads) {
   const std::int64_t outputs = weight.shape()[0];
   const std::int64_t inputs = weight.shape()[1];
   const std::int64_t group = group_of(quantization, inputs);
-  QuantizedWeight result{Tensor::empty(weight.shape(), DType::s8),
+  const bool per_tensor = quantization.format == LinearFormat::fp8_per_tensor;
+  const float largest = per_tensor ? largest_in_weight(weight, quantization, threads) : 0;
+  QuantizedWeight result{Tensor::empty(weight.shape(), quantization.is_fp8() ? DType::f8_e4m3 : DType::s8),
                          Tensor::empty({outputs, inputs / group}, DType::f32)};
   parallel_ranges(threads, outputs, 16, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t n = begin; n < end; ++n) {
-      const Tensor row = weight.sliced(0, n, n + 1).to_float32();
-      std::vector<float> values(row.as<float>(), row.as<float>() + inputs);
-      for (std::int64_t k = 0; quantization.smooth.defined() && k < inputs; ++k)
-        values[static_cast<std::size_t>(k)] *= quantization.smooth.as<float>()[k];
-      if (quantization.rotation != 0) rotate_row(std::span(values), quantization.rotation);
+      const std::vector<float> row = prepared_row(weight, n, quantization);
       for (std::int64_t k = 0; k < inputs; k += group) {
-        quantize_group(std::span(values).subspan(static_cast<std::size_t>(k), static_cast<std::size_t>(group)),
-                       quantization.weight_limit, result.values.as<std::int8_t>() + n * inputs + k,
-                       result.scales.as<float>() + (n * inputs + k) / group);
+        const std::span part = std::span(row).subspan(static_cast<std::size_t>(k), static_cast<std::size_t>(group));
+        const std::int64_t at = n * inputs + k;
+        float* const scale = result.scales.as<float>() + at / group;
+        if (quantization.is_fp8())
+          quantize_e4m3(part, per_tensor ? largest : largest_magnitude(part), result.values.as<std::uint8_t>() + at,
+                        scale);
+        else
+          quantize_group(part, quantization.weight_limit, result.values.as<std::int8_t>() + at, scale);
       }
     }
   });
@@ -143,8 +196,8 @@ Tensor dequantize_weight(const QuantizedWeight& weight, const LinearQuantization
     for (std::int64_t n = begin; n < end; ++n) {
       const std::span row(result.as<float>() + n * inputs, static_cast<std::size_t>(inputs));
       for (std::int64_t k = 0; k < inputs; ++k) {
-        row[static_cast<std::size_t>(k)] = static_cast<float>(weight.values.as<std::int8_t>()[n * inputs + k]) *
-                                           weight.scales.as<float>()[(n * inputs + k) / group];
+        row[static_cast<std::size_t>(k)] =
+            weight.value(n * inputs + k) * weight.scales.as<float>()[(n * inputs + k) / group];
       }
       if (quantization.rotation != 0) rotate_row_back(row, quantization.rotation);
       for (std::int64_t k = 0; quantization.smooth.defined() && k < inputs; ++k)

@@ -2,9 +2,10 @@
 //
 // Weights are integers times a scale, symmetric around 0: one scale for each output, or one for each group of inputs.
 // w8a8 quantises the input as well, each row (token) by its own largest element, when it comes; products are then exact
-// in integers. w8a16 and w4a16 keep the input as it is. As in SmoothQuant (Xiao et al., 2023) and QuaRot (Ashkboos et
-// al., 2024), the input may be divided by a factor a channel or turned by Hadamard matrices first, the weight likewise
-// the other way: the product stays, outliers do not.
+// in integers. w8a16 and w4a16 keep the input as it is. fp8 is w8a8 with e4m3 in place of integers, sums in floats;
+// fp8-per-tensor has one scale for the whole weight and one for all rows of an input. As in SmoothQuant (Xiao et al.,
+// 2023) and QuaRot (Ashkboos et al., 2024), the input may be divided by a factor a channel or turned by Hadamard
+// matrices first, the weight likewise the other way: the product stays, outliers do not.
 #pragma once
 
 #include <cstdint>
@@ -13,20 +14,23 @@
 #include <string_view>
 #include <vector>
 
+#include "quantization/e4m3_limits.h"
 #include "rondo/tensor.h"
 
 namespace rondo {
 
-enum class LinearFormat : std::uint8_t { w8a8, w8a16, w4a16 };
+enum class LinearFormat : std::uint8_t { w8a8, w8a16, w4a16, fp8, fp8_per_tensor };
 
 /// "w8a8", ...
 std::string_view linear_format_name(LinearFormat format);
 /// Throws InvalidArgument, starting with `source`, for a name that is no format.
 LinearFormat parse_linear_format(std::string_view name, std::string_view source);
+/// Of weights in a file or in memory; int4 stand two a byte.
+DType stored_dtype(LinearFormat format);
 
 struct LinearQuantization {
   LinearFormat format = LinearFormat::w8a8;
-  /// The largest integer of a weight: 127, or less where a kernel asks for it; 7 for w4a16.
+  /// The largest integer of a weight: 127, or less where a kernel asks for it; 7 for w4a16. fp8 reads none.
   int weight_limit = 127;
   /// Consecutive inputs that share a weight's scale; 0 for all of them. Divides the number of inputs.
   std::int64_t group = 0;
@@ -38,7 +42,8 @@ struct LinearQuantization {
   /// Steps of a request (from 0, sorted) that run unquantised.
   std::vector<int> native_steps;
 
-  bool quantizes_input() const { return format == LinearFormat::w8a8; }
+  bool is_fp8() const { return format == LinearFormat::fp8 || format == LinearFormat::fp8_per_tensor; }
+  bool quantizes_input() const { return format == LinearFormat::w8a8 || is_fp8(); }
   /// "w8a8 rotation=64": part of an operator's attributes; smoothing factors stand there as a checksum.
   std::string to_string() const;
 };
@@ -48,8 +53,10 @@ constexpr int kInputLimit = 127;
 constexpr int kInputZero = 128;
 
 struct QuantizedWeight {
-  Tensor values;  // int8 [N, K]
-  Tensor scales;  // float32 [N, K / group]: value * scale is the weight
+  Tensor values;  // int8 or e4m3 [N, K]
+  Tensor scales;  // float32 [N, K / group]: value * scale is the weight; per tensor all are the same
+
+  float value(std::int64_t index) const;
 };
 
 /// `weight` [N, K] in a floating dtype.

@@ -77,7 +77,7 @@ void QuantizedCheckpoint::add_layer(const std::string& layer, const JsonConfig& 
   const bool packed = q.format == LinearFormat::w4a16;
   q.weight_limit = packed ? 7 : 127;
   const std::string name = stored_weight_name(layer, q.format);
-  const TensorRecord& weight = require(name, packed ? DType::u8 : DType::s8);
+  const TensorRecord& weight = require(name, stored_dtype(q.format));
   const auto wrong_shape = [&](const std::string& tensor, const Shape& shape, const std::string& needed) {
     return FileError(fmt::format("{}: tensor '{}' has shape {}; quantization_config needs {}", source(),
                                  printable(tensor), shape.to_string(), needed));
@@ -86,6 +86,7 @@ void QuantizedCheckpoint::add_layer(const std::string& layer, const JsonConfig& 
   const Shape shape{weight.shape[0], weight.shape[1] * (packed ? 2 : 1)};
   const std::int64_t inputs = shape[1];
   q.group = entry.integer("group", 0, 0, inputs);
+  if (q.group != 0 && q.is_fp8()) entry.refuse("group", fmt::format("{} has none", linear_format_name(q.format)));
   if (q.group != 0 && inputs % q.group != 0)
     entry.refuse("group", fmt::format("allowed are divisors of the layer's {} inputs", inputs));
   q.rotation = entry.integer("rotation", 0, 0, inputs);

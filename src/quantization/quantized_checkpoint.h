@@ -4,9 +4,9 @@
 //   {"quant_method": "rondo", "format_version": 1, "layers": {"blocks.0.to_q": {"format": "w8a8", "rotation": 64},
 //   ...}}
 //
-// with the tensors <layer>.weight (int8 [N, K]) or, of w4a16, <layer>.weight_packed (uint8 [N, K / 2], the even input
-// in the low half), <layer>.weight_scale (float32 [N, K / group]) and, with "smooth": true, <layer>.smooth_scale
-// (float32 [K]).
+// with the tensors <layer>.weight (int8 or, of fp8, float8_e4m3fn [N, K]) or, of w4a16, <layer>.weight_packed (uint8
+// [N, K / 2], the even input in the low half), <layer>.weight_scale (float32 [N, K / group]) and, with "smooth": true,
+// <layer>.smooth_scale (float32 [K]).
 #pragma once
 
 #include <map>

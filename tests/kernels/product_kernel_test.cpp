@@ -108,12 +108,14 @@ TEST_P(ProductKernel, TiledLinear) {
 
 /// Every way to quantise, at a level's own limit of weights.
 std::vector<LinearQuantization> quantizations(std::int64_t inputs) {
-  std::vector<LinearQuantization> all(3);
+  std::vector<LinearQuantization> all(5);
   all[0].weight_limit = cpu_level() < CpuLevel::avx512_vnni ? 63 : 127;
   all[1].format = LinearFormat::w8a16;
   all[2].format = LinearFormat::w4a16;
   all[2].weight_limit = 7;
   all[2].group = 32;
+  all[3].format = LinearFormat::fp8;
+  all[4].format = LinearFormat::fp8_per_tensor;
   std::vector<LinearQuantization> more = all;
   for (LinearQuantization& q : more) {
     q.rotation = 16;
@@ -143,11 +145,11 @@ TEST_P(ProductKernel, QuantizedLinear) {
     const Operand weight{random({out, in}, 32, 1.0 / std::sqrt(in)), true};
     const Operand bias{random_tensor({out}, DType::f32, 33), true};
     for (const LinearQuantization& q : quantizations(in)) {
-      const std::string kernel = q.quantizes_input() ? "int8" : "weight-only";
+      const std::string kernel = q.is_fp8() ? "fp8" : q.quantizes_input() ? "int8" : "weight-only";
       Tolerance tolerance = tolerance_for(dtype(), 5e-5);
       // What is turned and smoothed may lie between two integers and round either way: that moves a sum by one step of
-      // an input (1 / 127 of the largest) times a weight.
-      if (q.rotation != 0 && q.quantizes_input()) tolerance.absolute += 0.3 / std::sqrt(in);
+      // an input (1 / 127 of the largest, in e4m3 up to 1 / 14) times a weight.
+      if (q.rotation != 0 && q.quantizes_input()) tolerance.absolute += (q.is_fp8() ? 0.9 : 0.3) / std::sqrt(in);
       // In bfloat16 a weight that is scaled before the product and an input that is turned are rounded once more. The
       // CPU scales the sums where a row has one scale.
       const bool rounds = q.group != 0 || q.rotation != 0 || !test_device().is_cpu();
@@ -168,12 +170,16 @@ TEST_P(ProductKernel, QuantizedLinearOfWhatIsNotFiniteIsNotFinite) {
   for (const float bad : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
     Tensor x = random_tensor({1, 3, 64}, DType::f32, 31);
     x.as<float>()[70] = bad;
-    LinearQuantization q = quantizations(64)[0];
-    const Tensor y =
-        run_kernel(LinearOp(std::nullopt, q), {{x.to(dtype())}, {random({32, 64}, 32), true}}, "int8", 1)[0]
-            .to_float32();
-    for (std::int64_t i = 0; i < y.elements(); ++i)
-      EXPECT_EQ(std::isfinite(y.as<float>()[i]), i / 32 != 1) << "element " << i;
+    for (const auto& [way, kernel] : {std::pair(0, "int8"), {3, "fp8"}, {4, "fp8"}}) {
+      const LinearQuantization q = quantizations(64)[static_cast<std::size_t>(way)];
+      const Tensor y =
+          run_kernel(LinearOp(std::nullopt, q), {{x.to(dtype())}, {random({32, 64}, 32), true}}, kernel, 1)[0]
+              .to_float32();
+      for (std::int64_t i = 0; i < y.elements(); ++i) {
+        const bool shares_scale = i / 32 == 1 || q.format == LinearFormat::fp8_per_tensor;
+        EXPECT_EQ(std::isfinite(y.as<float>()[i]), !shares_scale) << q.to_string() << " element " << i;
+      }
+    }
   }
 }
 

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "core/text.h"
 #include "graph/builder.h"
@@ -55,10 +56,27 @@ TEST(Quantization, ErrorIsHalfAStepAtMost) {
   }
 }
 
+TEST(Quantization, E4m3KeepsFourBitsOfEveryElement) {
+  const Tensor weight = random_tensor({9, 96}, DType::f32, 1);
+  for (const LinearFormat format : {LinearFormat::fp8, LinearFormat::fp8_per_tensor}) {
+    const QuantizedWeight quantized = quantize_weight(weight, quantization(format), 2);
+    const Tensor back = dequantize_weight(quantized, quantization(format), 2);
+    std::set<float> scales;
+    for (std::int64_t i = 0; i < weight.elements(); ++i) {
+      const float scale = quantized.scales.as<float>()[i / 96];
+      scales.insert(scale);
+      const float wanted = weight.as<float>()[i];
+      EXPECT_LE(std::abs(back.as<float>()[i] - wanted), std::max(std::abs(wanted) / 15, scale * 0x1p-10F)) << i;
+    }
+    EXPECT_EQ(scales.size(), format == LinearFormat::fp8 ? 9U : 1U);
+  }
+}
+
 TEST(Quantization, QuantisingWhatWasDequantisedGivesTheSameIntegers) {
   const Tensor weight = random_tensor({33, 192}, DType::f32, 2);
   for (LinearQuantization q : {quantization(LinearFormat::w8a8), quantization(LinearFormat::w8a16, 0, 32),
-                               quantization(LinearFormat::w4a16, 32), quantization(LinearFormat::w4a16, 64, 4)}) {
+                               quantization(LinearFormat::w4a16, 32), quantization(LinearFormat::w4a16, 64, 4),
+                               quantization(LinearFormat::fp8), quantization(LinearFormat::fp8_per_tensor, 0, 32)}) {
     for (const bool smooths : {false, true}) {
       if (smooths) q.smooth = positive_factors(192);
       const QuantizedWeight once = quantize_weight(weight, q, 1);
@@ -72,11 +90,13 @@ TEST(Quantization, RowsOfZerosAndOfInfinities) {
   Tensor weight = Tensor::zeros({3, 32}, DType::f32);
   weight.as<float>()[40] = INFINITY;
   weight.as<float>()[70] = 1;
-  const LinearQuantization q = quantization(LinearFormat::w8a8);
-  const Tensor back = dequantize_weight(quantize_weight(weight, q, 1), q, 1);
-  EXPECT_EQ(back.as<float>()[0], 0);
-  EXPECT_FALSE(std::isfinite(back.as<float>()[40]));  // what was infinite does not become a number
-  EXPECT_EQ(back.as<float>()[70], 1);
+  for (const LinearFormat format : {LinearFormat::w8a8, LinearFormat::fp8}) {
+    const LinearQuantization q = quantization(format);
+    const Tensor back = dequantize_weight(quantize_weight(weight, q, 1), q, 1);
+    EXPECT_EQ(back.as<float>()[0], 0);
+    EXPECT_FALSE(std::isfinite(back.as<float>()[40]));  // what was infinite does not become a number
+    EXPECT_EQ(back.as<float>()[70], 1);
+  }
 }
 
 TEST(Quantization, RotationIsOrthogonal) {
@@ -253,7 +273,8 @@ class QuantizedFolder : public ::testing::Test {
 
 TEST_F(QuantizedFolder, GivesWhatWasQuantised) {
   for (LinearQuantization q : {quantization(LinearFormat::w8a8), quantization(LinearFormat::w8a16, 0, 16),
-                               quantization(LinearFormat::w4a16, 16)}) {
+                               quantization(LinearFormat::w4a16, 16), quantization(LinearFormat::fp8, 0, 16),
+                               quantization(LinearFormat::fp8_per_tensor)}) {
     for (const bool smooths : {false, true}) {
       if (smooths) q.smooth = positive_factors(32);
       const auto checkpoint = open(q);
@@ -273,6 +294,7 @@ TEST_F(QuantizedFolder, RefusesWhatDoesNotHoldTogether) {
   expect_refused([](auto& c) { c["layers"]["l"] = 3; }, "layers: 'l': is no object");
   expect_refused([](auto& c) { c["layers"]["l"]["format"] = "w2"; }, "format: 'w2' is given");
   expect_refused([](auto& c) { c["layers"]["l"]["format"] = "w4a16"; }, "has no tensor 'l.weight_packed'");
+  expect_refused([](auto& c) { c["layers"]["l"]["format"] = "fp8"; }, "dtype int8; quantization_config needs float8");
   expect_refused([](auto& c) { c["layers"]["l"]["group"] = 7; }, "'group' is 7");
   expect_refused([](auto& c) { c["layers"]["l"]["group"] = 16; }, "tensor 'l.weight_scale' has shape [4, 1]");
   expect_refused([](auto& c) { c["layers"]["l"]["rotation"] = 12; }, "'rotation' is 12");

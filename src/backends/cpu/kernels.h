@@ -14,7 +14,7 @@ std::span<const KernelEntry> kernels();
 std::span<const KernelEntry> tiled_linear_kernels();
 std::span<const KernelEntry> linear_kernels();
 std::span<const KernelEntry> int8_linear_kernels();
-std::span<const KernelEntry> weight_only_linear_kernels();
+std::span<const KernelEntry> decoded_linear_kernels();
 std::span<const KernelEntry> conv2d_kernels();
 std::span<const KernelEntry> norm_kernels();
 std::span<const KernelEntry> row_kernels();

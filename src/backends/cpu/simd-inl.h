@@ -104,6 +104,21 @@ HWY_INLINE void store_float(D /*d*/, hn::Vec<D> value, std::uint16_t* target) {
   hn::StoreU(hn::DemoteTo(narrow, hn::BitCast(wide_signed, result)), narrow, target);
 }
 
+/// Numbers up to 448 (and rounding) as those that e4m3 holds, to nearest even.
+template <class D>
+HWY_INLINE hn::Vec<D> round_to_e4m3(D d, hn::Vec<D> value) {
+  const hn::RebindToSigned<D> di;
+  const auto magnitude = hn::Abs(value);
+  const auto bits = hn::BitCast(di, magnitude);
+  const auto odd = hn::And(hn::ShiftRight<20>(bits), hn::Set(di, 1));
+  const auto rounded = hn::And(hn::Add(bits, hn::Add(odd, hn::Set(di, 0x7ffff))), hn::Set(di, ~0xfffff));
+  const auto normal = hn::Min(hn::BitCast(d, rounded), hn::Set(d, 448.0F));
+  // Below 2^-6 steps stay at 2^-9.
+  const auto subnormal =
+      hn::Mul(hn::ConvertTo(d, hn::NearestInt(hn::Mul(magnitude, hn::Set(d, 0x1p9F)))), hn::Set(d, 0x1p-9F));
+  return hn::CopySign(hn::IfThenElse(hn::Lt(magnitude, hn::Set(d, 0x1p-6F)), subnormal, normal), value);
+}
+
 /// Calls body(T{}) with the element type that stands for `dtype`: float32, bfloat16 or float16.
 template <class Body>
 HWY_INLINE void with_element(DType dtype, const Body& body) {

@@ -97,9 +97,37 @@ float QuantizeRow(const RowMap& x, std::int64_t row, std::int64_t width, const C
   return scale;
 }
 
+float LargestInRow(const RowMap& x, std::int64_t row, std::int64_t width) {
+  float largest = 0;
+  with_element(x.dtype(),
+               [&](auto element) HWY_ATTR { largest = largest_magnitude(x.row<const decltype(element)>(row), width); });
+  return largest;
+}
+
+float RoundRowToE4m3(const RowMap& x, std::int64_t row, std::int64_t width, float largest, const ChunkedRow& target,
+                     DType dtype) {
+  const float inverse = largest > kLeastMagnitude && std::isfinite(largest) ? kE4m3Limit / largest : 0.0F;
+  with_element(x.dtype(), [&](auto source) HWY_ATTR {
+    const auto* in = x.row<const decltype(source)>(row);
+    with_element(dtype, [&](auto element) HWY_ATTR {
+      for (std::int64_t c = 0; c * target.chunk < width; ++c) {
+        auto* out = static_cast<decltype(element)*>(target.base) + c * target.stride;
+        const auto* part = in + c * target.chunk;
+        for_lanes(std::min(target.chunk, width - c * target.chunk), [&](auto d, std::int64_t i) HWY_ATTR {
+          // Where nothing is a number the scale tells; 0 times infinity would be none.
+          const auto scaled =
+              inverse == 0 ? hn::Zero(d) : round_to_e4m3(d, hn::Mul(load_float(d, part + i), hn::Set(d, inverse)));
+          store_float(d, scaled, out + i);
+        });
+      }
+    });
+  });
+  return largest / kE4m3Limit;
+}
+
 /// Signed bytes as floats.
 template <class D>
-HWY_INLINE hn::Vec<D> load_bytes(D d, const std::int8_t* source) {
+HWY_INLINE hn::Vec<D> load_float(D d, const std::int8_t* source) {
   const hn::Rebind<std::int8_t, D> narrow;
   const hn::RebindToSigned<D> integer;
   return hn::ConvertTo(d, hn::PromoteTo(integer, hn::LoadU(narrow, source)));
@@ -128,8 +156,8 @@ HWY_INLINE void unpack_nibbles(const std::uint8_t* packed, std::int64_t count, s
   }
 }
 
-void DecodeIntegers(const void* integers, int bits, const float* scales, std::int64_t group, std::int64_t count,
-                    const ChunkedRow& target, DType dtype) {
+void DecodeWeights(const void* weights, StoredWeights kind, const float* scales, std::int64_t group, std::int64_t count,
+                   const ChunkedRow& target, DType dtype) {
   constexpr std::int64_t kBlock = 64;
   HWY_ALIGN std::int8_t block[kBlock];
   with_element(dtype, [&](auto element) HWY_ATTR {
@@ -140,16 +168,21 @@ void DecodeIntegers(const void* integers, int bits, const float* scales, std::in
       for (std::int64_t first = c * target.chunk; first < end;) {
         const std::int64_t group_end = scales == nullptr ? end : (first / group + 1) * group;
         const std::int64_t length = std::min({kBlock, end - first, group_end - first});
-        const auto* bytes = static_cast<const std::int8_t*>(integers) + first;
-        if (bits == 4) {
-          unpack_nibbles(static_cast<const std::uint8_t*>(integers) + first / 2, length, block);
-          bytes = block;
-        }
         const float scale = scales == nullptr ? 1.0F : scales[first / group];
         T* to = out + (first - c * target.chunk);
-        for_lanes(length, [&](auto d, std::int64_t i) HWY_ATTR {
-          store_float(d, hn::Mul(load_bytes(d, bytes + i), hn::Set(d, scale)), to + i);
-        });
+        const auto decode = [&](const auto* bytes) HWY_ATTR {
+          for_lanes(length, [&](auto d, std::int64_t i) HWY_ATTR {
+            store_float(d, hn::Mul(load_float(d, bytes + i), hn::Set(d, scale)), to + i);
+          });
+        };
+        switch (kind) {
+          case StoredWeights::int4:
+            unpack_nibbles(static_cast<const std::uint8_t*>(weights) + first / 2, length, block);
+            decode(static_cast<const std::int8_t*>(block));
+            break;
+          case StoredWeights::int8: decode(static_cast<const std::int8_t*>(weights) + first); break;
+          case StoredWeights::e4m3: decode(static_cast<const E4m3*>(weights) + first); break;
+        }
         first += length;
       }
     }
@@ -196,7 +229,9 @@ namespace rondo::cpu {
 
 HWY_EXPORT(Transform);
 HWY_EXPORT(QuantizeRow);
-HWY_EXPORT(DecodeIntegers);
+HWY_EXPORT(LargestInRow);
+HWY_EXPORT(RoundRowToE4m3);
+HWY_EXPORT(DecodeWeights);
 HWY_EXPORT(FinishTile);
 
 void transform_row(const RowMap& x, std::int64_t row, std::int64_t width, const InputTransform& transform, float* out) {
@@ -205,9 +240,16 @@ void transform_row(const RowMap& x, std::int64_t row, std::int64_t width, const 
 float quantize_row(const RowMap& x, std::int64_t row, std::int64_t width, const ChunkedRow& target) {
   return HWY_DYNAMIC_DISPATCH(QuantizeRow)(x, row, width, target);
 }
-void decode_integers(const void* integers, int bits, const float* scales, std::int64_t group, std::int64_t count,
-                     const ChunkedRow& target, DType dtype) {
-  HWY_DYNAMIC_DISPATCH(DecodeIntegers)(integers, bits, scales, group, count, target, dtype);
+float largest_in_row(const RowMap& x, std::int64_t row, std::int64_t width) {
+  return HWY_DYNAMIC_DISPATCH(LargestInRow)(x, row, width);
+}
+float round_row_to_e4m3(const RowMap& x, std::int64_t row, std::int64_t width, float largest, const ChunkedRow& target,
+                        DType dtype) {
+  return HWY_DYNAMIC_DISPATCH(RoundRowToE4m3)(x, row, width, largest, target, dtype);
+}
+void decode_weights(const void* weights, StoredWeights kind, const float* scales, std::int64_t group,
+                    std::int64_t count, const ChunkedRow& target, DType dtype) {
+  HWY_DYNAMIC_DISPATCH(DecodeWeights)(weights, kind, scales, group, count, target, dtype);
 }
 void finish_tile(const TileSums& sums, std::int64_t rows, std::int64_t width, const RowMap& target, std::int64_t first,
                  std::int64_t column) {

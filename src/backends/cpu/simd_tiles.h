@@ -1,5 +1,5 @@
 // SIMD around products that are cut into tiles: what makes a product's input (smoothed, turned, in 8 bits), what turns
-// sums into results (scales, bias, activation, rounding), and what unpacks stored integers.
+// sums into results (scales, bias, activation, rounding), and what unpacks stored weights.
 #pragma once
 
 #include <cstdint>
@@ -29,10 +29,19 @@ void transform_row(const RowMap& x, std::int64_t row, std::int64_t width, const 
 /// A row in unsigned 8 bits around 128; returns its scale. Where x is not finite the scale is not either.
 float quantize_row(const RowMap& x, std::int64_t row, std::int64_t width, const ChunkedRow& target);
 
-/// `count` integers (bits = 8: one a byte; bits = 4: the even one in the low half) to floats, times their group's scale
-/// where scales are given.
-void decode_integers(const void* integers, int bits, const float* scales, std::int64_t group, std::int64_t count,
-                     const ChunkedRow& target, DType dtype);
+/// The largest magnitude of a row: what is infinite or no number stands above all.
+float largest_in_row(const RowMap& x, std::int64_t row, std::int64_t width);
+
+/// A row as numbers that e4m3 holds, in float32 or bfloat16, where `largest` becomes its largest; returns their scale.
+float round_row_to_e4m3(const RowMap& x, std::int64_t row, std::int64_t width, float largest, const ChunkedRow& target,
+                        DType dtype);
+
+/// How stored weights stand: one a byte, or two, the even one in the low half.
+enum class StoredWeights : std::uint8_t { int4, int8, e4m3 };
+
+/// `count` stored weights to floats, times their group's scale where scales are given.
+void decode_weights(const void* weights, StoredWeights kind, const float* scales, std::int64_t group,
+                    std::int64_t count, const ChunkedRow& target, DType dtype);
 
 /// A tile of sums and what makes results of them: activation(sum' * row_scale * column_scale + bias), where sum' is the
 /// sum, of integers less its column's zero. Null for nothing.

@@ -23,7 +23,7 @@ PassResult quantize_linears(Graph& graph, const QuantizationPolicy& policy) {
       continue;
     }
     // Below VNNI CPUs sum pairs of products of 8 bits in 16 bits, which weights of 7 bits cannot overflow.
-    if (decision.quantization->quantizes_input() && cpu_level() < CpuLevel::avx512_vnni)
+    if (decision.quantization->format == LinearFormat::w8a8 && cpu_level() < CpuLevel::avx512_vnni)
       decision.quantization->weight_limit = 63;
     node.op = std::make_shared<const LinearOp>(linear->activation(), std::move(decision.quantization), linear->gated());
     result.matched(1, 1);
