@@ -2,8 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <map>
+#include <set>
 
 #include "core/text.h"
 #include "graph/buffer_layout.h"
@@ -37,6 +37,7 @@ class Placer {
       segment.end = begins[at(segment.end)];
     }
     for (NamedValue& output : graph_.outputs) output.value = on(output.value, false);
+    tell_missing();
     return std::move(placement_);
   }
 
@@ -63,11 +64,16 @@ class Placer {
       return true;
     }
     ++placement_.nodes_on_cpu;
-    const std::string text =
-        fmt::format("{} ({}): {}", node.op->name(), graph_.values[at(node.outputs[0])].type.to_string(), *refusals);
-    if (std::find(placement_.missing.begin(), placement_.missing.end(), text) == placement_.missing.end())
-      placement_.missing.push_back(text);
+    missing_[{std::string(node.op->name()), *refusals}].insert(graph_.values[at(node.outputs[0])].type.to_string());
     return false;
+  }
+
+  /// A line for each operator and reason.
+  void tell_missing() {
+    for (const auto& [what, types] : missing_) {
+      const std::string others = types.size() > 1 ? fmt::format(" and {} more", types.size() - 1) : "";
+      placement_.missing.push_back(fmt::format("{} ({}{}): {}", what.first, *types.begin(), others, what.second));
+    }
   }
 
   /// Why the device cannot; nothing where it can.
@@ -131,6 +137,7 @@ class Placer {
   std::vector<bool> on_device_;
   std::map<ValueId, ValueId> twins_;
   Placement placement_;
+  std::map<std::pair<std::string, std::string>, std::set<std::string>> missing_;  // operator and reason: types
 };
 
 }  // namespace

@@ -11,7 +11,7 @@ namespace rondo {
 
 /// What a placement comes to, for reports.
 struct Placement {
-  /// Operators that the device has no kernel for: "conv2d (bfloat16 [1, 8, 8, 64]): ascend-nn: takes ...".
+  /// Operators that the device has no kernel for: "conv2d (bfloat16 [1, 8, 8, 64] and 3 more): ascend-nn: takes ...".
   std::vector<std::string> missing;
   int nodes_on_device = 0;
   int nodes_on_cpu = 0;

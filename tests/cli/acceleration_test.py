@@ -98,7 +98,8 @@ class AccelerationTest(CommandTest):
 
         plain, unquantised = draw("plain.png")
         self.assertNotIn("quantize-linears", str(unquantised["passes"]))
-        for name, least, smaller in (("w8a8", 40, 1.2), ("w8a16", 40, 1.2), ("w4a16", 25, 1.4)):
+        for name, least, smaller in (("w8a8", 40, 1.2), ("w8a16", 40, 1.2), ("w4a16", 25, 1.4),
+                                     ("fp8", 35, 1.2), ("fp8-per-tensor", 35, 1.2)):
             with self.subTest(name):
                 picture, transformer = draw(f"{name}.png", "--quantize", name)
                 self.assertIn("quantize-linears: 54 nodes matched", str(transformer["passes"]))
@@ -124,13 +125,18 @@ class AccelerationTest(CommandTest):
         again, transformer = draw("none.png", "--model", folder, "--quantize", "none")
         self.assertNotIn("quantize-linears", str(transformer["passes"]))
         self.assertGreater(self.psnr(plain, again), 40)
+        stored = self.folder / "fp8"
+        self.assertEqual(rondo("quantize", EMOJI, "-q", "-o", stored, "--to", "fp8").returncode, 0)
+        picture, transformer = draw("stored.png", "--model", stored)
+        self.assertIn("linear: fp8 x", str(transformer["kernels"]))
+        self.assertGreater(self.psnr(self.folder / "fp8.png", picture), 45)
         plan = rondo("inspect", folder, "--plan", "--explain-fusion").stdout.decode()
         self.assertIn("quantize-linears: 54 nodes", plan)
         self.assert_fails(rondo("quantize", folder, "--to", "w8a8", "-o", self.folder / "x"), 1, "is quantised already")
         self.assert_fails(rondo("quantize", EMOJI, "--to", "w8a8", "-o", folder), 1, "exists; a new folder")
         self.assert_fails(rondo("quantize", EMOJI, "--to", "w2", "-o", self.folder / "x"), 2, "'w2' is given; allowed are w8a8")
         self.assert_fails(rondo("quantize", EMOJI, "--to", "w8a8", "-o", self.folder / "x", "--quantize-exclude", "*"), 2, "no layer is left")
-        self.assertEqual(sorted(path.name for path in self.folder.iterdir() if path.is_dir()), ["model"])  # nothing half done
+        self.assertEqual(sorted(path.name for path in self.folder.iterdir() if path.is_dir()), ["fp8", "model"])  # nothing half done
 
         result = rondo("eval", "linears", "--num-inference-steps", 2, "--quantize", "w8a8", "--json")
         self.assertEqual(result.returncode, 0, result.stderr)

@@ -68,6 +68,20 @@ class DevicesTest(CommandTest):
             self.assertGreater(4, sum(abs(a - b) for a, b in zip(picture, cpu)) / len(cpu))
             kernels = " ".join(json.loads(report.read_text())["components"][2]["kernels"])
             self.assertRegex(kernels, rf"linear: {kernel} x \d+")
+        # Of e4m3 sums get their scales by a kernel of Rondo's in float32, by the product in bfloat16.
+        for dtype, quantized in (("float32", ["fp8", "--quantize-rotation", "hadamard"]), ("bfloat16", ["fp8"]),
+                                 ("bfloat16", ["fp8-per-tensor"])):
+            with self.subTest(dtype=dtype, quantized=quantized):
+                flags = ["--dtype", dtype, "--quantize", *quantized, *quick]
+                expected = self.draw("--device", "cpu", *flags)
+                picture = self.draw("--device", "cuda", *flags, "--report", report, env=emulation)
+                self.assertGreater(2, sum(abs(a - b) for a, b in zip(picture, expected)) / len(cpu))
+                kernels = " ".join(json.loads(report.read_text())["components"][2]["kernels"])
+                self.assertRegex(kernels, r"linear: fp8 x \d+")
+        older = rondo("generate", "--prompt", "cat face", "--device", "cuda", "--quantize", "fp8", "-o", self.folder / "no.png",
+                      **with_emulated_cuda(EMULATED_COMPUTE_CAPABILITY="80"))
+        self.assertEqual(older.returncode, 1)
+        self.assertIn("fp8: needs compute capability 8.9", older.stderr.decode())
 
     @unittest.skipUnless(shutil.which("mpirun"), "no MPI")
     def test_ranks_exchange_by_nccl_in_its_emulation(self):

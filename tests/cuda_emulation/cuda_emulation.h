@@ -2,11 +2,13 @@
 // exchanges. What this cannot show: races, what hardware rounds otherwise, speed.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <utility>
 
 #include "core/float_formats.h"
 
@@ -85,4 +87,12 @@ inline float __half2float(std::uint16_t bits) { return rondo::f16_to_float(bits)
 inline std::uint16_t __float2half_rn(float x) { return rondo::float_to_f16(x); }
 inline std::uint16_t __bfloat16_as_ushort(std::uint16_t bits) { return bits; }
 inline std::uint16_t __float2bfloat16_rn(float x) { return rondo::float_to_bf16(x); }
+enum __nv_saturation_t { __NV_SATFINITE };
+enum __nv_fp8_interpretation_t { __NV_E4M3 };
+inline std::uint8_t __nv_cvt_float_to_fp8(float x, __nv_saturation_t, __nv_fp8_interpretation_t) {
+  return rondo::float_to_f8_e4m3(x);
+}
+inline std::uint32_t atomicMax(std::uint32_t* place, std::uint32_t value) {
+  return std::exchange(*place, std::max(*place, value));
+}
 using std::isnan;

@@ -17,6 +17,11 @@ StreamHandle handle_of(DeviceStream& /*stream*/) { return nullptr; }
 
 void use_device(const ExecutionDevice& /*device*/) {}
 
+int capability_of(const ExecutionDevice& /*device*/) {
+  const char* const capability = std::getenv("EMULATED_COMPUTE_CAPABILITY");
+  return capability == nullptr ? 90 : std::atoi(capability);
+}
+
 namespace {
 
 class EmulatedStream final : public DeviceStream {

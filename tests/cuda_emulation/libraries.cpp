@@ -24,19 +24,22 @@ class LoopProduct final : public Product {
  public:
   explicit LoopProduct(const ProductShape& shape) : shape_(shape) {}
 
-  void run(const CudaRun& /*run*/, const Tensor& x, const Tensor& w, const Tensor& bias, Tensor y) const override {
-    if (shape_.dtype == DType::s8) return whole(x.as<std::int8_t>(), w.as<std::int8_t>(), y.as<std::int32_t>());
-    const std::vector<double> left = values_of(x);
-    const std::vector<double> right = values_of(w);
-    const std::vector<double> added = bias.defined() ? values_of(bias) : std::vector<double>();
+  void run(const CudaRun& /*run*/, const ProductOperands& o) const override {
+    Tensor y = o.y;
+    if (shape_.dtype == DType::s8) return whole(o.x.as<std::int8_t>(), o.w.as<std::int8_t>(), y.as<std::int32_t>());
+    const std::vector<double> left = values_of(o.x);
+    const std::vector<double> right = values_of(o.w);
+    const std::vector<double> added = o.bias.defined() ? values_of(o.bias) : std::vector<double>();
     std::vector<float> result;
     result.reserve(static_cast<std::size_t>(shape_.rows * shape_.outputs));
     for (std::int64_t m = 0; m < shape_.rows; ++m) {
       for (std::int64_t n = 0; n < shape_.outputs; ++n) {
-        double sum = bias.defined() ? added[static_cast<std::size_t>(n)] : 0;
+        double sum = 0;
         const double* const a = left.data() + m * shape_.inputs;
         const double* const b = right.data() + n * shape_.inputs;
         for (std::int64_t k = 0; k < shape_.inputs; ++k) sum += a[k] * b[k];
+        sum *= scale(o, m, n);
+        if (o.bias.defined()) sum += added[static_cast<std::size_t>(n)];
         if (shape_.gelu) sum *= 0.5 * (1 + std::tanh(0.79788456080286536 * (sum + 0.044715 * sum * sum * sum)));
         result.push_back(static_cast<float>(sum));
       }
@@ -45,6 +48,13 @@ class LoopProduct final : public Product {
   }
 
  private:
+  double scale(const ProductOperands& o, std::int64_t row, std::int64_t column) const {
+    if (shape_.scales == ProductShape::Scales::none) return 1;
+    const bool per_row = shape_.scales == ProductShape::Scales::per_row;
+    return static_cast<double>(o.row_scales[per_row ? row : 0]) *
+           static_cast<double>(o.column_scales[per_row ? column : 0]);
+  }
+
   void whole(const std::int8_t* x, const std::int8_t* w, std::int32_t* y) const {
     for (std::int64_t m = 0; m < shape_.rows; ++m) {
       for (std::int64_t n = 0; n < shape_.outputs; ++n) {
@@ -105,7 +115,7 @@ class LoopConvolution final : public Convolution {
 
 }  // namespace
 
-std::unique_ptr<const Product> make_product(const ProductShape& shape) { return std::make_unique<LoopProduct>(shape); }
+std::unique_ptr<const Product> find_product(const ProductShape& shape) { return std::make_unique<LoopProduct>(shape); }
 
 const std::string& convolutions_missing() {
   static const std::string none;

@@ -39,6 +39,8 @@ using LtPreference = Owned<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceD
 
 cudaDataType_t cuda_dtype(DType dtype) {
   if (dtype == DType::s8) return CUDA_R_8I;
+  if (dtype == DType::s32) return CUDA_R_32I;
+  if (dtype == DType::f8_e4m3) return CUDA_R_8F_E4M3;
   if (dtype == DType::bf16) return CUDA_R_16BF;
   return dtype == DType::f16 ? CUDA_R_16F : CUDA_R_32F;
 }
@@ -46,7 +48,7 @@ cudaDataType_t cuda_dtype(DType dtype) {
 /// y [M, N] = x [M, K] w^T, with w [N, K]; to cuBLASLt, which counts columns first, y^T [N, M] = w x^T.
 class LtProduct final : public Product {
  public:
-  explicit LtProduct(const ProductShape& p) : has_bias_(p.has_bias) {
+  explicit LtProduct(const ProductShape& p) : shape_(p) {
     check_lt(cublasLtCreate(lt_.place()), "cublasLtCreate");
     const bool integers = p.dtype == DType::s8;
     // float32 stays float32: no TF32.
@@ -62,7 +64,12 @@ class LtProduct final : public Product {
       epilogue = CUBLASLT_EPILOGUE_GELU;
     set(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
     const cudaDataType_t type = cuda_dtype(p.dtype);
-    if (p.has_bias) set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type);
+    const cudaDataType_t result = cuda_dtype(p.result_dtype());
+    if (p.has_bias) set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, result);
+    if (p.dtype == DType::f8_e4m3) {
+      const std::int8_t fast = 1;  // sums of 14 bits at times, which four bits of an operand do not notice
+      set(CUBLASLT_MATMUL_DESC_FAST_ACCUM, fast);
+    }
     const auto layout = [&](LtLayout& place, cudaDataType_t element, std::int64_t columns_first, std::int64_t others) {
       check_lt(cublasLtMatrixLayoutCreate(place.place(), element, static_cast<std::uint64_t>(columns_first),
                                           static_cast<std::uint64_t>(others), columns_first),
@@ -70,39 +77,45 @@ class LtProduct final : public Product {
     };
     layout(weight_, type, p.inputs, p.outputs);
     layout(x_, type, p.inputs, p.rows);
-    layout(y_, integers ? CUDA_R_32I : type, p.outputs, p.rows);
+    layout(y_, result, p.outputs, p.rows);
     LtPreference preference;
     check_lt(cublasLtMatmulPreferenceCreate(preference.place()), "cublasLtMatmulPreferenceCreate");
     check_lt(cublasLtMatmulPreferenceSetAttribute(preference.get(), CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                                   &kWorkspaceBytes, sizeof kWorkspaceBytes),
              "cublasLtMatmulPreferenceSetAttribute");
+    if (p.scales == ProductShape::Scales::per_row && !set_vector_scales()) return;
     int found = 0;
-    check_lt(cublasLtMatmulAlgoGetHeuristic(lt_.get(), operation_.get(), weight_.get(), x_.get(), y_.get(), y_.get(),
-                                            preference.get(), 1, &algorithm_, &found),
-             "cublasLtMatmulAlgoGetHeuristic");
-    if (found == 0)
-      throw Unsupported(fmt::format("linear: cuBLASLt has no algorithm for {} x {} x {} in {}", p.rows, p.inputs,
-                                    p.outputs, dtype_name(p.dtype)));
+    const cublasStatus_t status =
+        cublasLtMatmulAlgoGetHeuristic(lt_.get(), operation_.get(), weight_.get(), x_.get(), y_.get(), y_.get(),
+                                       preference.get(), 1, &algorithm_, &found);
+    if (status != CUBLAS_STATUS_NOT_SUPPORTED) check_lt(status, "cublasLtMatmulAlgoGetHeuristic");
+    has_algorithm_ = status == CUBLAS_STATUS_SUCCESS && found > 0;
   }
 
-  void run(const CudaRun& run, const Tensor& x, const Tensor& w, const Tensor& bias, Tensor y) const override {
+  bool has_algorithm() const { return has_algorithm_; }
+
+  void run(const CudaRun& run, const ProductOperands& o) const override {
     const float one = 1;
     const float zero = 0;
     const std::int32_t one_whole = 1;  // factors are of the sums' type
     const std::int32_t zero_whole = 0;
-    const bool integers = x.dtype() == DType::s8;
+    const bool integers = shape_.dtype == DType::s8;
     const void* const factor = integers ? static_cast<const void*>(&one_whole) : &one;
     const void* const nothing = integers ? static_cast<const void*>(&zero_whole) : &zero;
-    // The bias stands in the description: each run has its own.
+    // Bias and scales stand in the description: each run has its own.
     cublasLtMatmulDescOpaque_t description = *operation_.get();
-    if (has_bias_) {
-      const void* const pointer = bias.data();
-      check_lt(
-          cublasLtMatmulDescSetAttribute(&description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &pointer, sizeof pointer),
-          "cublasLtMatmulDescSetAttribute");
+    const auto point_to = [&](cublasLtMatmulDescAttributes_t attribute, const void* pointer) {
+      check_lt(cublasLtMatmulDescSetAttribute(&description, attribute, &pointer, sizeof pointer),
+               "cublasLtMatmulDescSetAttribute");
+    };
+    if (shape_.has_bias) point_to(CUBLASLT_MATMUL_DESC_BIAS_POINTER, o.bias.data());
+    if (shape_.scales != ProductShape::Scales::none) {
+      point_to(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, o.column_scales);
+      point_to(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, o.row_scales);
     }
     Tensor workspace = run.temporary({static_cast<std::int64_t>(kWorkspaceBytes)}, DType::u8);
-    check_lt(cublasLtMatmul(lt_.get(), &description, factor, w.data(), weight_.get(), x.data(), x_.get(), nothing,
+    Tensor y = o.y;
+    check_lt(cublasLtMatmul(lt_.get(), &description, factor, o.w.data(), weight_.get(), o.x.data(), x_.get(), nothing,
                             y.data(), y_.get(), y.data(), y_.get(), &algorithm_.algo, workspace.data(), kWorkspaceBytes,
                             static_cast<cudaStream_t>(run.handle())),
              "cublasLtMatmul");
@@ -115,17 +128,34 @@ class LtProduct final : public Product {
              "cublasLtMatmulDescSetAttribute");
   }
 
-  bool has_bias_;
+  /// A scale for each row and each output; false where the toolkit that this was built with knows none.
+  bool set_vector_scales() {
+#if CUBLAS_VERSION >= 120900
+    const cublasLtMatmulMatrixScale_t vector = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+    set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, vector);
+    set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, vector);
+    return true;
+#else
+    return false;
+#endif
+  }
+
+  ProductShape shape_;
   LtHandle lt_;
   LtOperation operation_;
   LtLayout weight_;
   LtLayout x_;
   LtLayout y_;
   cublasLtMatmulHeuristicResult_t algorithm_{};
+  bool has_algorithm_ = false;
 };
 
 }  // namespace
 
-std::unique_ptr<const Product> make_product(const ProductShape& shape) { return std::make_unique<LtProduct>(shape); }
+std::unique_ptr<const Product> find_product(const ProductShape& shape) {
+  auto product = std::make_unique<LtProduct>(shape);
+  if (!product->has_algorithm()) return nullptr;
+  return product;
+}
 
 }  // namespace rondo::cuda

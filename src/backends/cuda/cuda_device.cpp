@@ -85,6 +85,10 @@ StreamHandle handle_of(DeviceStream& stream) {
 
 void use_device(const ExecutionDevice& device) { static_cast<const CudaRuntime&>(device.runtime()).use(); }
 
+int capability_of(const ExecutionDevice& device) {
+  return static_cast<const CudaRuntime&>(device.runtime()).capability();
+}
+
 CudaRuntime::CudaRuntime(int index) : index_(index) {
   use();
   cudaDeviceProp properties{};

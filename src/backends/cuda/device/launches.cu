@@ -148,11 +148,30 @@ void launch_turned_rows(const RowView& x, StreamHandle stream, const Kernel& of,
 
 }  // namespace
 
-void quantize_rows(const RowView& x, const float* factors, std::int64_t parts, std::int8_t* values, float* scales,
+void quantize_rows(const RowView& x, const float* factors, std::int64_t parts, const QuantizedRows& to,
                    StreamHandle stream) {
+  const auto into = [&](auto* values) {
+    using Quantized = std::remove_pointer_t<decltype(values)>;
+    launch_turned_rows(
+        x, stream,
+        [](auto type, auto pack) { return quantize_rows_kernel<decltype(type), decltype(pack)::kValue, Quantized>; },
+        factors, parts, to.largest, values, to.scales);
+  };
+  if (to.e4m3)
+    into(static_cast<E4m3*>(to.values));
+  else
+    into(static_cast<std::int8_t*>(to.values));
+}
+
+void largest_magnitude(const RowView& x, const float* factors, std::int64_t parts, std::uint32_t* bits,
+                       StreamHandle stream) {
+  View all;
+  all.data = bits;
+  all.number = Number::s32;
+  fill(all, 0, stream);
   launch_turned_rows(
-      x, stream, [](auto type, auto pack) { return quantize_rows_kernel<decltype(type), decltype(pack)::kValue>; },
-      factors, parts, values, scales);
+      x, stream, [](auto type, auto pack) { return largest_magnitude_kernel<decltype(type), decltype(pack)::kValue>; },
+      factors, parts, bits);
 }
 
 void turn_rows(const RowView& x, const float* factors, std::int64_t parts, void* turned, StreamHandle stream) {
@@ -171,12 +190,19 @@ void dequantize_weight(const void* values, bool halves, const float* scales, std
   });
 }
 
-void dequantize(const IntegerProduct& product, const RowView& y, StreamHandle stream) {
-  with_float_type(y.number, [&](auto type) {
-    launch(dequantize_kernel<decltype(type)>, blocks_for(y.rows() * y.width), kBlock, 0, stream, product.sums,
-           product.row_scales, product.column_scales, product.bias, product.activation.has_value(),
-           product.activation.value_or(Activation::relu), y);
-  });
+void dequantize(const QuantizedSums& product, const RowView& y, StreamHandle stream) {
+  const auto from = [&](const auto* sums) {
+    using Sum = std::remove_cv_t<std::remove_pointer_t<decltype(sums)>>;
+    with_float_type(y.number, [&](auto type) {
+      launch(dequantize_kernel<Sum, decltype(type)>, blocks_for(y.rows() * y.width), kBlock, 0, stream, sums,
+             product.row_scales, product.column_scales, product.bias, product.activation.has_value(),
+             product.activation.value_or(Activation::relu), y);
+    });
+  };
+  if (product.number == Number::f32)
+    from(static_cast<const float*>(product.sums));
+  else
+    from(static_cast<const std::int32_t*>(product.sums));
 }
 
 void activate(Activation kind, const RowView& x, const RowView& y, StreamHandle stream) {

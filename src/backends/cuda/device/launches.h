@@ -83,27 +83,40 @@ enum class Activation : std::int32_t { gelu_tanh, gelu_erf, quick_gelu, silu, mi
 /// The widest row that is quantised: it lies in shared memory.
 constexpr std::int64_t kWidestQuantized = 24576;
 
-/// Each row of x times `factors` (null: 1), then elements i, i + width / parts, ... turned together by a normalised
-/// Walsh-Hadamard matrix of size `parts`, then as integers up to 127 times a scale.
-void quantize_rows(const RowView& x, const float* factors, std::int64_t parts, std::int8_t* values, float* scales,
-                   StreamHandle stream);
+/// Where rows in 8 bits go, dense, and a scale for each.
+struct QuantizedRows {
+  void* values = nullptr;
+  bool e4m3 = false;  // up to 448; else integers up to 127
+  float* scales = nullptr;
+  /// The bits of what becomes the largest; null: of each row its own.
+  const std::uint32_t* largest = nullptr;
+};
 
-/// The same without the integers, as x's numbers in dense rows.
+/// Each row of x times `factors` (null: 1), then elements i, i + width / parts, ... turned together by a normalised
+/// Walsh-Hadamard matrix of size `parts`, then in 8 bits times a scale.
+void quantize_rows(const RowView& x, const float* factors, std::int64_t parts, const QuantizedRows& to,
+                   StreamHandle stream);
+/// The bits of the largest magnitude of all rows after they were turned.
+void largest_magnitude(const RowView& x, const float* factors, std::int64_t parts, std::uint32_t* bits,
+                       StreamHandle stream);
+
+/// Rows turned only, as x's numbers in dense rows.
 void turn_rows(const RowView& x, const float* factors, std::int64_t parts, void* turned, StreamHandle stream);
 /// `count` integers, an even number, of which each `group` have a scale: int8, or with `halves` int4, two a byte, the
 /// even one in the low half. To a floating dtype.
 void dequantize_weight(const void* values, bool halves, const float* scales, std::int64_t count, std::int64_t group,
                        void* weight, Number number, StreamHandle stream);
 
-/// A product of integers [rows, width] and what it is to be multiplied by: a scale a row and a scale a column.
-struct IntegerProduct {
-  const std::int32_t* sums = nullptr;
+/// Sums of products of 8 bits [rows, width] and what they are to be multiplied by: a scale a row and a scale a column.
+struct QuantizedSums {
+  const void* sums = nullptr;
+  Number number = Number::s32;  // or f32
   const float* row_scales = nullptr;
   const float* column_scales = nullptr;
   Vector bias;
   std::optional<Activation> activation;
 };
-void dequantize(const IntegerProduct& product, const RowView& y, StreamHandle stream);
+void dequantize(const QuantizedSums& product, const RowView& y, StreamHandle stream);
 
 void activate(Activation kind, const RowView& x, const RowView& y, StreamHandle stream);
 /// [hidden, gate] -> hidden * silu(gate)

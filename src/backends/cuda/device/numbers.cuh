@@ -4,6 +4,7 @@
 #ifdef __CUDACC__
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <cuda_fp8.h>
 #include <cuda_runtime.h>
 #else
 // The kernels' own code on the CPU, for tests: a fiber a thread.
@@ -19,6 +20,9 @@ struct F16 {
 };
 struct Bf16 {
   std::uint16_t bits;
+};
+struct E4m3 {
+  std::uint8_t bits;
 };
 
 __device__ inline float to_float(float x) { return x; }
@@ -45,6 +49,12 @@ __device__ inline F16 from_float<F16>(float x) {
 template <>
 __device__ inline Bf16 from_float<Bf16>(float x) {
   return {__bfloat16_as_ushort(__float2bfloat16_rn(x))};
+}
+
+/// What is beyond 448 saturates.
+template <>
+__device__ inline E4m3 from_float<E4m3>(float x) {
+  return {__nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3)};
 }
 
 /// An element of a dtype that is known when the kernel runs: for parameters, of which a row reads few.

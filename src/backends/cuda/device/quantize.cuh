@@ -4,6 +4,7 @@
 
 #include "backends/cuda/device/elements.cuh"
 #include "backends/cuda/device/norms.cuh"
+#include "quantization/e4m3_limits.h"
 
 namespace rondo::cuda {
 
@@ -53,34 +54,56 @@ __global__ void turn_rows_kernel(RowView x, const float* factors, std::int64_t p
   for (std::int64_t at = threadIdx.x; at < x.width; at += kBlock) to[at] = from_float<T>(own[at] * norm);
 }
 
-/// Integers up to 127 with a scale; what is not finite has a scale that is none.
+/// The block's row's largest magnitude, as block_magnitude() gives it.
+__device__ inline std::uint32_t row_magnitude(const float* row, std::int64_t width, float norm) {
+  std::uint32_t bits = 0;
+  for (std::int64_t at = threadIdx.x; at < width; at += kBlock) {
+    const std::uint32_t magnitude = __float_as_uint(row[at] * norm) & 0x7FFFFFFFU;
+    bits = magnitude > bits ? magnitude : bits;
+  }
+  return block_magnitude(bits);
+}
+
+/// Of all rows, as bits; zero before.
 template <typename T, int pack>
-__global__ void quantize_rows_kernel(RowView x, const float* factors, std::int64_t parts, std::int8_t* values,
-                                     float* scales) {
+__global__ void largest_magnitude_kernel(RowView x, const float* factors, std::int64_t parts, std::uint32_t* largest) {
+  const float* const own = turned_row<T, pack>(x, factors, parts);
+  const std::uint32_t bits = row_magnitude(own, x.width, 1.0F / sqrtf(static_cast<float>(parts)));
+  if (threadIdx.x == 0) atomicMax(largest, bits);
+}
+
+/// What a scale's largest element becomes.
+template <typename Quantized>
+constexpr float kLimitOf = 127.0F;
+template <>
+constexpr float kLimitOf<E4m3> = kE4m3Limit;
+
+__device__ inline void store_rounded(float value, std::int8_t* to) { *to = static_cast<std::int8_t>(rintf(value)); }
+__device__ inline void store_rounded(float value, E4m3* to) { *to = from_float<E4m3>(value); }
+
+/// Integers or e4m3 with a scale, by the row's own largest magnitude or by the bits of `largest`; what is not finite
+/// has a scale that is none.
+template <typename T, int pack, typename Quantized>
+__global__ void quantize_rows_kernel(RowView x, const float* factors, std::int64_t parts,
+                                     const std::uint32_t* largest_of_all, Quantized* values, float* scales) {
   const float* const own = turned_row<T, pack>(x, factors, parts);
   const std::int64_t row = blockIdx.x;
   const float norm = 1.0F / sqrtf(static_cast<float>(parts));
-  std::uint32_t bits = 0;
-  for (std::int64_t at = threadIdx.x; at < x.width; at += kBlock) {
-    const std::uint32_t magnitude = __float_as_uint(own[at] * norm) & 0x7FFFFFFFU;
-    bits = magnitude > bits ? magnitude : bits;
-  }
-  bits = block_magnitude(bits);
-  constexpr float kLimit = 127.0F;
-  constexpr float kLeast = 1e-35F;  // its inverse would overflow
+  const std::uint32_t bits = largest_of_all != nullptr ? *largest_of_all : row_magnitude(own, x.width, norm);
+  constexpr float kLimit = kLimitOf<Quantized>;
   constexpr std::uint32_t kInfinity = 0x7F800000U;
   const bool finite = bits < kInfinity;
   const float largest = __uint_as_float(bits);
-  const float inverse = finite && largest > kLeast ? kLimit / largest : 0.0F;
+  const float inverse = finite && largest > kLeastMagnitude ? kLimit / largest : 0.0F;
   for (std::int64_t at = threadIdx.x; at < x.width; at += kBlock)
-    values[row * x.width + at] = finite ? static_cast<std::int8_t>(rintf(own[at] * norm * inverse)) : 0;
+    store_rounded(finite ? own[at] * norm * inverse : 0.0F, values + row * x.width + at);
   if (threadIdx.x == 0) scales[row] = finite ? largest / kLimit : __uint_as_float(0x7FC00000U);
 }
 
-/// A product of integers [rows, width] times its row's and its column's scale, plus the bias, activated.
-template <typename T>
-__global__ void dequantize_kernel(const std::int32_t* product, const float* row_scales, const float* column_scales,
-                                  Vector bias, bool activates, Activation activation, RowView y) {
+/// Sums [rows, width] times their row's and their column's scale, plus the bias, activated.
+template <typename Sum, typename T>
+__global__ void dequantize_kernel(const Sum* product, const float* row_scales, const float* column_scales, Vector bias,
+                                  bool activates, Activation activation, RowView y) {
   for (std::int64_t i = own_element(); i < y.rows() * y.width; i += element_step()) {
     const std::int64_t row = i / y.width;
     const std::int64_t at = i % y.width;

@@ -22,6 +22,9 @@ StreamHandle handle_of(DeviceStream& stream);
 /// Makes it the calling thread's device.
 void use_device(const ExecutionDevice& device);
 
+/// Its compute capability: 90 for 9.0.
+int capability_of(const ExecutionDevice& device);
+
 /// Why no kernel runs in this process: no GPU, no driver.
 std::optional<std::string> no_gpu();
 
