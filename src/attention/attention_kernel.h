@@ -83,6 +83,8 @@ class AttentionKernel {
   virtual DeviceKind device() const { return DeviceKind::cpu; }
   /// True when softmax weights are rounded to the operands' dtype before they meet the values.
   virtual bool rounds_weights() const { return false; }
+  /// True when operands in e4m3 have one scale each, in place of one a block (attention/quantized_attention.h).
+  virtual bool scales_whole_tensors() const { return false; }
   /// Whether it multiplies operands in this form.
   virtual bool takes(KvCacheDtype dtype) const { return dtype == KvCacheDtype::automatic; }
   /// Why it cannot run in this process at all, whatever the problem.

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
+#include <utility>
 
 #include "attention/reference_attention.h"
 #include "core/cpu_level.h"
@@ -42,10 +44,13 @@ std::vector<Block> blocks_of(const Rows& rows, std::int64_t height, std::int64_t
   return blocks;
 }
 
+float larger(float a, float b) { return std::isnan(a) || std::isnan(b) ? NAN : std::max(a, b); }
+
 /// What the values of each block are once they have been multiples of a scale: round(value * limit / largest) * largest
-/// / limit. Where a value is not finite, nothing of its block is.
+/// / limit. Where a value is not finite, nothing of its block is. With `shared` that is the largest of every block.
 template <class Round>
-std::vector<double> quantized(Rows rows, std::int64_t height, std::int64_t width, float limit, const Round& round) {
+std::vector<double> quantized(Rows rows, std::int64_t height, std::int64_t width, float limit, const Round& round,
+                              std::optional<float> shared = std::nullopt) {
   std::vector<double> result(rows.values.size());
   for (const Block& b : blocks_of(rows, height, width)) {
     const auto over_values = [&](const auto& visit) {
@@ -54,11 +59,8 @@ std::vector<double> quantized(Rows rows, std::int64_t height, std::int64_t width
           visit(static_cast<std::size_t>(i * rows.width + c));
       }
     };
-    float largest = 0;
-    over_values([&](std::size_t at) {
-      const float value = rows.values[at];
-      largest = std::isnan(value) || std::isnan(largest) ? NAN : std::max(largest, std::abs(value));
-    });
+    float largest = shared.value_or(0.0F);
+    if (!shared) over_values([&](std::size_t at) { largest = larger(largest, std::abs(rows.values[at])); });
     const bool has_scale = largest > kLeastMagnitude && std::isfinite(largest);
     const float inverse = has_scale ? limit / largest : 0.0F;
     const double scale = static_cast<double>(largest / limit);
@@ -74,9 +76,10 @@ std::vector<double> int8_blocks(Rows rows, std::int64_t height, std::int64_t wid
                    [](float value) { return std::nearbyint(value); });
 }
 
-std::vector<double> e4m3_blocks(Rows rows, std::int64_t height) {
-  return quantized(std::move(rows), height, kE4m3Columns, kE4m3Limit,
-                   [](float value) { return f8_e4m3_to_float(float_to_f8_e4m3(value)); });
+std::vector<double> e4m3_blocks(Rows rows, std::int64_t height, std::optional<float> shared) {
+  return quantized(
+      std::move(rows), height, kE4m3Columns, kE4m3Limit,
+      [](float value) { return f8_e4m3_to_float(float_to_f8_e4m3(value)); }, shared);
 }
 
 double significant(double value, int bits) {
@@ -87,42 +90,80 @@ double significant(double value, int bits) {
 
 class QuantizedRunner final : public AttentionRunner {
  public:
-  explicit QuantizedRunner(const AttentionQuantization& quantization) : quantization_(quantization) {}
+  QuantizedRunner(const AttentionQuantization& quantization, bool scales_whole_tensors)
+      : quantization_(quantization), scales_whole_tensors_(scales_whole_tensors) {}
   std::size_t scratch_bytes() const override { return 0; }
 
   void run(const AttentionCall& call, std::span<std::byte> /*scratch*/) const override {
     const ReferenceMask mask(call.mask);
-    for (const AttentionSequence& sequence : call.sequences) {
-      for (std::int64_t head = 0; head < call.query.shape()[2]; ++head) run_head(call, sequence, head, mask);
+    SharedLargest shared;
+    const auto for_each_head = [&](const auto& visit) {
+      for (const AttentionSequence& sequence : call.sequences) {
+        for (std::int64_t head = 0; head < call.query.shape()[2]; ++head) visit(sequence, head);
+      }
+    };
+    if (scales_whole_tensors_) {
+      shared = {0.0F, 0.0F, 0.0F};
+      for_each_head([&](const AttentionSequence& sequence, std::int64_t head) {
+        const HeadOperands operands = prepare(call, sequence, head);
+        const auto take = [](const Rows& rows, std::optional<float>& largest) {
+          for (const float value : rows.values) largest = larger(*largest, std::abs(value));
+        };
+        take(operands.queries, shared.query);
+        take(operands.keys, shared.key);
+        take(operands.values, shared.value);
+      });
     }
+    for_each_head(
+        [&](const AttentionSequence& sequence, std::int64_t head) { run_head(call, sequence, head, mask, shared); });
   }
 
  private:
-  void run_head(const AttentionCall& call, const AttentionSequence& s, std::int64_t head,
-                const ReferenceMask& mask) const {
+  /// Of whole tensors; empty where each block has its own.
+  struct SharedLargest {
+    std::optional<float> query;
+    std::optional<float> key;
+    std::optional<float> value;
+  };
+  struct HeadOperands {
+    Rows queries;
+    Rows keys;
+    Rows values;
+    std::vector<double> lost;  // what each query's scores lost by smoothing
+  };
+
+  /// Smoothed and turned.
+  HeadOperands prepare(const AttentionCall& call, const AttentionSequence& s, std::int64_t head) const {
     const std::int64_t key_head = head / (call.query.shape()[2] / call.key.shape()[2]);
     const auto rows_of = [&](const Tensor& tensor, std::int64_t begin, std::int64_t count, std::int64_t at) {
       const std::vector<double> values = reference_head(tensor, s.batch, begin, count, at);
       return Rows{{values.begin(), values.end()}, tensor.shape()[3]};
     };
-    Rows queries = rows_of(call.query, s.query_begin, s.queries, head);
-    Rows keys = rows_of(call.key, s.key_begin, s.keys, key_head);
-    const std::int64_t width = queries.width;
-    const std::vector<double> lost = smooth(queries, keys, static_cast<double>(call.scale));
+    HeadOperands operands{rows_of(call.query, s.query_begin, s.queries, head),
+                          rows_of(call.key, s.key_begin, s.keys, key_head),
+                          rows_of(call.value, s.key_begin, s.keys, key_head),
+                          {}};
+    operands.lost = smooth(operands.queries, operands.keys, static_cast<double>(call.scale));
     if (quantization_.rotates) {
-      for (Rows* rows : {&queries, &keys}) {
+      for (Rows* rows : {&operands.queries, &operands.keys}) {
         for (std::int64_t i = 0; i < rows->count(); ++i) rotate_head(rows->row(i));
       }
     }
-    Rows values = rows_of(call.value, s.key_begin, s.keys, key_head);
+    return operands;
+  }
+
+  void run_head(const AttentionCall& call, const AttentionSequence& s, std::int64_t head, const ReferenceMask& mask,
+                const SharedLargest& shared) const {
+    auto [queries, keys, values, lost] = prepare(call, s, head);
+    const std::int64_t width = queries.width;
     std::vector<double> row(static_cast<std::size_t>(values.width));
     const bool is_int8 = quantization_.dtype == KvCacheDtype::int8;
     const std::vector<double> q = is_int8 ? int8_blocks(std::move(queries), 1, width, int8_ranges().query)
-                                          : e4m3_blocks(std::move(queries), kE4m3Queries);
-    const std::vector<double> k =
-        is_int8 ? int8_blocks(std::move(keys), 1, width, kInt8Limit) : e4m3_blocks(std::move(keys), kE4m3Keys);
+                                          : e4m3_blocks(std::move(queries), kE4m3Queries, shared.query);
+    const std::vector<double> k = is_int8 ? int8_blocks(std::move(keys), 1, width, kInt8Limit)
+                                          : e4m3_blocks(std::move(keys), kE4m3Keys, shared.key);
     const std::vector<double> v = is_int8 ? int8_blocks(std::move(values), kKeysOfBlock, 1, kInt8Limit)
-                                          : e4m3_blocks(std::move(values), kE4m3Keys);
+                                          : e4m3_blocks(std::move(values), kE4m3Keys, shared.value);
 
     std::vector<double> scores(static_cast<std::size_t>(s.keys));
     for (std::int64_t i = 0; i < s.queries; ++i) {
@@ -193,6 +234,7 @@ class QuantizedRunner final : public AttentionRunner {
   }
 
   AttentionQuantization quantization_;
+  bool scales_whole_tensors_;
 };
 
 }  // namespace
@@ -238,8 +280,9 @@ std::vector<float> key_mean(std::span<const float> rows, std::int64_t width) {
   return mean;
 }
 
-std::unique_ptr<AttentionRunner> reference_quantized_runner(const AttentionQuantization& quantization) {
-  return std::make_unique<QuantizedRunner>(quantization);
+std::unique_ptr<AttentionRunner> reference_quantized_runner(const AttentionQuantization& quantization,
+                                                            bool scales_whole_tensors) {
+  return std::make_unique<QuantizedRunner>(quantization, scales_whole_tensors);
 }
 
 }  // namespace rondo

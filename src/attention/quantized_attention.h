@@ -7,6 +7,7 @@
 //        weight    exp(score - the block's largest score) as an unsigned integer up to Int8Ranges::weight, same blocks
 // fp8    query     e4m3, a scale for kE4m3Queries rows x kE4m3Columns columns
 //        key       e4m3, for kE4m3Keys x kE4m3Columns; value likewise
+//        (where a kernel scales whole tensors each operand has one scale)
 //        weight    kE4m3Bits significant bits of exp2(score in base 2): a power of two more or less changes nothing, so
 //                  that it is all the same what stands for the largest score. e4m3's underflow is not modelled.
 //
@@ -44,7 +45,8 @@ void rotate_head(std::span<float> row);
 /// The mean of rows of `width` elements, in float32: sums of kKeysOfBlock rows in their order, then the sum of those.
 std::vector<float> key_mean(std::span<const float> rows, std::int64_t width);
 
-/// The runner of "reference" for quantised operands.
-std::unique_ptr<AttentionRunner> reference_quantized_runner(const AttentionQuantization& quantization);
+/// The runner of "reference" for quantised operands; `scales_whole_tensors` as AttentionKernel has it.
+std::unique_ptr<AttentionRunner> reference_quantized_runner(const AttentionQuantization& quantization,
+                                                            bool scales_whole_tensors = false);
 
 }  // namespace rondo

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "attention/quantized_attention.h"
 #include "backends/attention_backends.h"
 
 namespace rondo {
@@ -38,12 +39,22 @@ AttentionResult forward(const RandomAttention& operands, AttentionOptions option
                                   operands.cu_seqlens_q, operands.cu_seqlens_k, varlen);
 }
 
-AttentionResult reference_forward(const RandomAttention& operands) {
-  AttentionOptions options;
-  options.backend = "reference";
-  if (operands.problem.device.is_cpu()) return forward(operands, options);
+AttentionResult reference_forward(const RandomAttention& operands, bool scales_whole_tensors) {
   RandomAttention on_cpu = operands;
   on_cpu.problem.device = {};
+  if (scales_whole_tensors && operands.problem.quantization.active()) {
+    on_cpu = on_device(std::move(on_cpu));
+    const AttentionCall call = on_cpu.call(1);
+    reference_quantized_runner(operands.problem.quantization, true)->run(call, {});
+    if (!operands.problem.varlen) return {call.output, call.lse};
+    const auto packed = [](const Tensor& x) {  // [1, ...] as attention_forward_varlen gives it
+      const Shape& s = x.shape();
+      return x.reshaped(s.rank() == 4 ? Shape{s[1], s[2], s[3]} : Shape{s[1], s[2]});
+    };
+    return {packed(call.output), call.lse.defined() ? packed(call.lse) : Tensor()};
+  }
+  AttentionOptions options;
+  options.backend = "reference";
   return forward(on_cpu, options);
 }
 

@@ -10,7 +10,7 @@ namespace rondo {
 /// whatever `options` says.
 AttentionResult forward(const RandomAttention& operands, AttentionOptions options);
 
-/// The result in float64.
-AttentionResult reference_forward(const RandomAttention& operands);
+/// The result in float64; of quantised operands as kernels quantise them that scale whole tensors, or blocks.
+AttentionResult reference_forward(const RandomAttention& operands, bool scales_whole_tensors = false);
 
 }  // namespace rondo

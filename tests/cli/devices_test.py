@@ -174,6 +174,17 @@ class DevicesTest(CommandTest):
         self.assert_fails(self.generate(*fp8, "-o", "/dev/null", **with_ascend()), 1,
                           "Atlas A2 (910B) multiplies no e4m3 in attention")
 
+    def test_attention_in_fp8_by_cudnn_in_its_emulation(self):
+        flags = ["--device", "cuda", "--dtype", "bfloat16", "--true-cfg-scale", 1, "--num-inference-steps", 1]
+        plain = self.draw(*flags, env=with_emulated_cuda())
+        report = self.folder / "report.json"
+        picture = self.draw(*flags, "--kv-cache-dtype", "fp8", "--report", report, env=with_emulated_cuda())
+        self.assertIn("attention: cudnn-fp8 x 8", json.loads(report.read_text())["components"][2]["kernels"])
+        self.assertNotEqual(picture, plain)
+        self.assertGreater(1, sum(abs(a - b) for a, b in zip(picture, plain)) / len(plain))
+        self.assert_fails(self.generate(*flags, "--kv-cache-dtype", "fp8", "-o", self.folder / "no.png",
+                                        **with_emulated_cuda(EMULATED_COMPUTE_CAPABILITY="80")), 1, "needs Hopper or later")
+
     def test_chips_say_what_they_lack(self):
         old = with_ascend(ASCEND_SIMULATOR_SOC="Ascend310P3")
         # float32 is all that it has, and it rounds its products to float16.

@@ -92,6 +92,12 @@ enum __nv_fp8_interpretation_t { __NV_E4M3 };
 inline std::uint8_t __nv_cvt_float_to_fp8(float x, __nv_saturation_t, __nv_fp8_interpretation_t) {
   return rondo::float_to_f8_e4m3(x);
 }
+struct __half_raw {
+  std::uint16_t x;
+};
+inline __half_raw __nv_cvt_fp8_to_halfraw(std::uint8_t bits, __nv_fp8_interpretation_t) {
+  return {rondo::float_to_f16(rondo::f8_e4m3_to_float(bits))};
+}
 inline std::uint32_t atomicMax(std::uint32_t* place, std::uint32_t value) {
   return std::exchange(*place, std::max(*place, value));
 }

@@ -1,6 +1,6 @@
 // librondo_cuda.so with the GPU taken out: the kernels' own code on fibers, "device" memory on the heap, streams that
-// are done at once. Products and convolutions, which are libraries', are plain loops (libraries.cpp); cuDNN's attention
-// is not there.
+// are done at once. Products, convolutions and attention, which are libraries', are plain loops (libraries.cpp,
+// sdpa.cpp).
 #include <cstdlib>
 #include <cstring>
 
@@ -8,6 +8,7 @@
 #include "backends/cuda/nccl_communicator.h"
 #include "backends/cuda/nccl_library.h"
 #include "backends/plugins/plugin.h"
+#include "emulated_gpu.h"
 
 namespace rondo::cuda {
 
@@ -17,10 +18,12 @@ StreamHandle handle_of(DeviceStream& /*stream*/) { return nullptr; }
 
 void use_device(const ExecutionDevice& /*device*/) {}
 
-int capability_of(const ExecutionDevice& /*device*/) {
+int emulated_capability() {
   const char* const capability = std::getenv("EMULATED_COMPUTE_CAPABILITY");
   return capability == nullptr ? 90 : std::atoi(capability);
 }
+
+int capability_of(const ExecutionDevice& /*device*/) { return emulated_capability(); }
 
 namespace {
 
@@ -95,7 +98,7 @@ class EmulatedBackend final : public DeviceBackend {
   }
   std::span<const KernelEntry> kernels() const override { return kernels_; }
   std::vector<std::shared_ptr<const AttentionKernel>> attention_kernels() const override {
-    return {flash_attention_kernel()};
+    return {cudnn_attention_kernel(), cudnn_fp8_attention_kernel(), flash_attention_kernel()};
   }
 
  private:

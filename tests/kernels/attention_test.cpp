@@ -8,6 +8,7 @@
 
 #include "attention/attention_op.h"
 #include "attention/attention_tolerance.h"
+#include "attention/quantized_attention.h"
 #include "attention/random_attention.h"
 #include "attention/reference_attention.h"
 #include "backends/attention_backends.h"
@@ -96,6 +97,30 @@ TEST(Attention, RandomProblemsAgreeWithFloat64) {
   EXPECT_GE(ran, test_device().is_cpu() ? kProblems : kProblems / 2);
 }
 
+// On the CPU quantized_attention_test.cpp has its own.
+TEST(Attention, RandomProblemsInE4m3AgreeWithFloat64) {
+  if (test_device().is_cpu()) GTEST_SKIP() << "for devices";
+  int ran = 0;
+  for (std::uint64_t seed = 0; seed < 300 && ran < 40; ++seed) {
+    RandomProblem random(seed);
+    random.problem.quantization = {KvCacheDtype::fp8, seed % 2 == 0, seed % 3 == 0};
+    const RandomAttention operands(parse_attention_problem(to_string(random.problem)), random.sample);
+    const RandomAttention placed = on_test_device(operands);
+    for (const auto& kernel : attention_registry().kernels()) {
+      if (attention_registry().answer(*kernel, placed.problem)) continue;
+      AttentionOptions options;
+      options.backend = kernel->name();
+      const AttentionTolerance tolerance = attention_tolerance(random.problem.dtype, KvCacheDtype::fp8,
+                                                               kernel->rounds_weights(), operands.largest_score());
+      const AttentionResult expected = reference_forward(operands, kernel->scales_whole_tensors());
+      EXPECT_EQ(compare_attention(on_cpu(forward(placed, options)), expected, tolerance).failure, "")
+          << random.command(options.backend);
+      ++ran;
+    }
+  }
+  if (ran == 0) GTEST_SKIP() << "the device has no attention in e4m3";
+}
+
 // A hop of a ring adds up in float32, whatever its operands are.
 TEST(Attention, OutputsInFloat32RoundToThoseOfTheDtype) {
   int ran = 0;
@@ -138,12 +163,15 @@ TEST(Attention, EveryTilingAgreesWithFloat64) {
       AttentionProblem problem = parse_attention_problem(text);
       problem.dtype = dtype;
       const RandomAttention operands(problem);
-      AttentionCall expected = operands.call(2);
-      reference_attention_kernel()->make(problem, {}, 2)->run(expected, {});
       const RandomAttention placed = on_test_device(operands);
       for (const auto& kernel : attention_registry().kernels()) {
         if (attention_registry().answer(*kernel, placed.problem)) continue;
         const bool wide = test_device_keeps_f32();
+        AttentionCall expected = operands.call(2);
+        if (kernel->scales_whole_tensors())
+          reference_quantized_runner(problem.quantization, true)->run(expected, {});
+        else
+          reference_attention_kernel()->make(problem, {}, 2)->run(expected, {});
         const AttentionTolerance tolerance = attention_tolerance(wide ? dtype : DType::bf16, problem.quantization.dtype,
                                                                  !wide || kernel->rounds_weights(), 1);
         for (const AttentionTiling& tiling : kernel->tilings(placed.problem)) {

@@ -1,6 +1,7 @@
 // Chooses for each call how wide its loads are and how many threads a row gets, and launches.
 #include "backends/cuda/device/attention.cuh"
 #include "backends/cuda/device/elements.cuh"
+#include "backends/cuda/device/heads.cuh"
 #include "backends/cuda/device/launch.cuh"
 #include "backends/cuda/device/merge.cuh"
 #include "backends/cuda/device/norms.cuh"
@@ -146,6 +147,13 @@ void launch_turned_rows(const RowView& x, StreamHandle stream, const Kernel& of,
   });
 }
 
+void set_to_zero(std::uint32_t* bits, StreamHandle stream) {
+  View one;
+  one.data = bits;
+  one.number = Number::s32;
+  fill(one, 0, stream);
+}
+
 }  // namespace
 
 void quantize_rows(const RowView& x, const float* factors, std::int64_t parts, const QuantizedRows& to,
@@ -165,10 +173,7 @@ void quantize_rows(const RowView& x, const float* factors, std::int64_t parts, c
 
 void largest_magnitude(const RowView& x, const float* factors, std::int64_t parts, std::uint32_t* bits,
                        StreamHandle stream) {
-  View all;
-  all.data = bits;
-  all.number = Number::s32;
-  fill(all, 0, stream);
+  set_to_zero(bits, stream);
   launch_turned_rows(
       x, stream, [](auto type, auto pack) { return largest_magnitude_kernel<decltype(type), decltype(pack)::kValue>; },
       factors, parts, bits);
@@ -321,6 +326,61 @@ void attend(const AttentionLaunch& call, StreamHandle stream) {
   with_float_type(call.query.number, [&](auto type) {
     launch(attention_kernel<decltype(type)>, grid, kAttentionWarps * kWarp, shared, stream, call);
   });
+}
+
+namespace {
+
+/// Calls visit with how many columns of a head's row a lane has.
+template <typename Visit>
+void with_own_columns(std::int64_t width, const Visit& visit) {
+  if (width <= kWarp) return visit(Constant<1>{});
+  if (width <= 2 * kWarp) return visit(Constant<2>{});
+  if (width <= 4 * kWarp) return visit(Constant<4>{});
+  visit(Constant<8>{});
+}
+
+}  // namespace
+
+void largest_of_heads(const RowView& x, const HeadChange& change, std::uint32_t* bits, StreamHandle stream) {
+  set_to_zero(bits, stream);
+  with_float_type(x.number, [&](auto type) {
+    with_own_columns(x.width, [&](auto own) {
+      launch(largest_of_heads_kernel<decltype(type), decltype(own)::kValue>, row_blocks<kWarp>(x.rows()),
+             row_threads(kWarp), 0, stream, x, change, bits);
+    });
+  });
+}
+
+void quantize_heads(const RowView& x, const HeadChange& change, const std::uint32_t* bits, void* values, float* scale,
+                    float* inverse_scale, StreamHandle stream) {
+  with_float_type(x.number, [&](auto type) {
+    with_own_columns(x.width, [&](auto own) {
+      launch(quantize_heads_kernel<decltype(type), decltype(own)::kValue>, row_blocks<kWarp>(x.rows()),
+             row_threads(kWarp), 0, stream, x, change, bits, static_cast<E4m3*>(values), scale, inverse_scale);
+    });
+  });
+}
+
+void head_means(const RowView& x, float* means, StreamHandle stream) {
+  const auto heads = static_cast<unsigned>(x.rows() / x.extent[RowView::kAxes - 2]);
+  with_float_type(x.number, [&](auto type) {
+    with_own_columns(x.width, [&](auto own) {
+      constexpr int kOwnColumns = decltype(own)::kValue;
+      launch(head_means_kernel<decltype(type), kOwnColumns>, heads, kBlock, kOwnColumns * kBlock * sizeof(float),
+             stream, x, means);
+    });
+  });
+}
+
+void widen_e4m3(const void* values, const float* scale, const RowView& y, StreamHandle stream) {
+  with_float_type(y.number, [&](auto type) {
+    launch(e4m3_rows_kernel<decltype(type)>, blocks_for(y.rows() * y.width), kBlock, 0, stream,
+           static_cast<const E4m3*>(values), scale, y);
+  });
+}
+
+void write_sequences(const PackedSequences& sequences, std::int32_t* to, StreamHandle stream) {
+  launch(write_sequences_kernel, 1, kBlock, 0, stream, sequences, to);
 }
 
 void merge_attention(const MergeLaunch& call, StreamHandle stream) {

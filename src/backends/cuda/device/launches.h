@@ -158,6 +158,9 @@ void group_norm_by_moments(const RowView& x, std::int64_t groups, const float* p
                            const Vector& weight, const Vector& bias, float eps, const RowView& y, float* joined,
                            StreamHandle stream);
 
+/// The widest head that kernels of attention take.
+constexpr std::int64_t kWidestHead = 256;
+
 struct AttentionLaunch {
   View query;  // [B, Sq, N, D], dense in D
   View key;    // [B, Sk, Nk, D]
@@ -170,6 +173,32 @@ struct AttentionLaunch {
   float scale = 1;
   bool causal = false;
 };
+
+/// What becomes of a head's row before it is quantised: its head's mean is taken from it, it is turned as
+/// rotate_head() does (attention/quantized_attention.h), for which its width is a power of two from 32 on.
+struct HeadChange {
+  const float* means = nullptr;  // [B, N, D]
+  bool rotates = false;
+  std::array<std::uint32_t, kWidestHead / 32> signs{};  // a bit a column: negative
+};
+
+/// Of x [B, S, N, D], head dims up to kWidestHead: the bits of the largest magnitude; all rows in e4m3, dense, by it,
+/// with the one scale and, where it is asked for, its inverse; the means of heads [B, N, D].
+void largest_of_heads(const RowView& x, const HeadChange& change, std::uint32_t* bits, StreamHandle stream);
+void quantize_heads(const RowView& x, const HeadChange& change, const std::uint32_t* bits, void* values, float* scale,
+                    float* inverse_scale, StreamHandle stream);
+void head_means(const RowView& x, float* means, StreamHandle stream);
+/// Rows in e4m3, dense, times their scale.
+void widen_e4m3(const void* values, const float* scale, const RowView& y, StreamHandle stream);
+
+/// Lengths and beginnings of packed sequences, as SdpaSequences has them one after the other.
+struct PackedSequences {
+  static constexpr int kMost = 160;  // what a launch's parameters hold
+  static constexpr int kValues = 6 * (kMost + 1);
+  std::array<std::int32_t, kValues> values{};
+};
+/// To kValues numbers on the device.
+void write_sequences(const PackedSequences& sequences, std::int32_t* to, StreamHandle stream);
 
 /// Attention over two disjoint sets of keys, from what each gave: a and b [B, S, N, D] float32, `tokens` S, their LSE
 /// and the union's [B, N, S], dense.
@@ -197,7 +226,6 @@ void rows_to_wire(const RowView& x, const WireParts& parts, std::int8_t* wire, S
 void rows_from_wire(const std::int8_t* wire, const WireParts& parts, const RowView& y, StreamHandle stream);
 
 /// Head dims up to kWidestHead. A query that sees nothing gives 0 and -infinity.
-constexpr std::int64_t kWidestHead = 256;
 void attend(const AttentionLaunch& call, StreamHandle stream);
 
 }  // namespace rondo::cuda

@@ -28,6 +28,9 @@ struct E4m3 {
 __device__ inline float to_float(float x) { return x; }
 __device__ inline float to_float(Bf16 x) { return __uint_as_float(static_cast<std::uint32_t>(x.bits) << 16); }
 __device__ inline float to_float(F16 x) { return __half2float(__ushort_as_half(x.bits)); }
+__device__ inline float to_float(E4m3 x) {
+  return __half2float(__ushort_as_half(__nv_cvt_fp8_to_halfraw(x.bits, __NV_E4M3).x));
+}
 __device__ inline float to_float(std::int8_t x) { return x; }
 __device__ inline float to_float(std::uint8_t x) { return x; }
 __device__ inline float to_float(bool x) { return x ? 1.0F : 0.0F; }

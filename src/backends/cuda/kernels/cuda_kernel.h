@@ -97,5 +97,6 @@ std::span<const KernelEntry> conv2d_kernels();
 
 std::shared_ptr<const AttentionKernel> flash_attention_kernel();
 std::shared_ptr<const AttentionKernel> cudnn_attention_kernel();
+std::shared_ptr<const AttentionKernel> cudnn_fp8_attention_kernel();
 
 }  // namespace rondo::cuda
