@@ -74,6 +74,10 @@ struct KvCacheOptions {
   std::optional<bool> fall_back_to_native;
 };
 
+/// Whether a device records the steps of a run the second time that they are done, and does them as one from then on
+/// (CUDA graphs). automatic: where it can.
+enum class CudaGraph : std::uint8_t { automatic, on, off };
+
 /// What decides how a model runs; fixed when it is opened.
 struct PipelineOptions {
   /// Where models run, as find_device() takes it: "cpu", "cuda:1", "ascend". Empty: RONDO_DEVICE, else the best there
@@ -84,6 +88,9 @@ struct PipelineOptions {
   bool allow_cpu_fallback = false;
   /// The picture is the same. On the CPU, where there is nothing to leave, `on` is refused.
   LayerwiseOffload layerwise_offload = LayerwiseOffload::automatic;
+  /// The picture is the same. `on` is refused where no work is recorded: on a device that cannot, with ranks, and with
+  /// layerwise_offload on.
+  CudaGraph cuda_graph = CudaGraph::automatic;
   /// Compute dtype: f32 or bf16. Unset: bf16 where the device multiplies it natively, f32 elsewhere.
   std::optional<DType> dtype;
   /// Threads of one run. Unset: physical cores within affinity mask and cgroup quota.
@@ -173,8 +180,9 @@ struct RunReport {
   struct Component {
     std::string name;
     std::string device;
-    std::string placement;  // which nodes run where; empty on the CPU
-    std::string offload;    // which weights leave the device between their layers' turns; empty: none
+    std::string placement;   // which nodes run where; empty on the CPU
+    std::string offload;     // which weights leave the device between their layers' turns; empty: none
+    std::string cuda_graph;  // what the device recorded of a run's steps; empty: nothing is to be
     std::string dtype;
     std::uint64_t weight_bytes = 0;    // in the file
     std::uint64_t resident_bytes = 0;  // copies and packed forms in memory

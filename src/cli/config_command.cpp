@@ -21,6 +21,7 @@ std::string default_of(const std::string& flag, const PlanOptions& plan) {
       {"device", fmt::format("auto ({})", to_string(find_device("auto")))},
       {"allow-cpu-fallback", "false"},
       {"layerwise-offload", "auto"},
+      {"cuda-graph", "auto"},
       {"dtype", fmt::format("auto ({})", dtype_name(resolve_compute_dtype(std::nullopt, plan.target.device.get())))},
       {"threads", std::to_string(default_threads())},
       {"attention-backend", "the best"},

@@ -133,6 +133,7 @@ json component_to_json(const RunReport::Component& c) {
           {"device", c.device},
           {"placement", c.placement},
           {"offload", c.offload},
+          {"cuda_graph", c.cuda_graph},
           {"arena_bytes", c.arena_bytes},
           {"naive_bytes", c.naive_bytes},
           {"kernels", c.kernels},

@@ -88,6 +88,8 @@ void RunFlags::add_to(CLI::App& app) {
   add_value(app, "--layerwise-offload", layerwise_offload_,
             "weights that leave the device between their layers' turns: auto (where they do not fit), on (all of the "
             "transformer's and the T5 encoder's) or off");
+  add_value(app, "--cuda-graph", cuda_graph_,
+            "whether a device records a run's steps and does them as one: auto (where it can, the default), on or off");
   add_value(app, "--dtype", dtype_,
             "auto, float32 (f32) or bfloat16 (bf16); auto is bfloat16 where the device multiplies it natively");
   add_value(app, "--threads", threads_,
@@ -162,6 +164,7 @@ PipelineOptions RunFlags::options(const std::optional<std::string>& stored_dtype
   if (vae_tiling_) options.vae_tiling = parse_mode<VaeTiling>("--vae-tiling", *vae_tiling_);
   if (layerwise_offload_)
     options.layerwise_offload = parse_mode<LayerwiseOffload>("--layerwise-offload", *layerwise_offload_);
+  if (cuda_graph_) options.cuda_graph = parse_mode<CudaGraph>("--cuda-graph", *cuda_graph_);
   if (memory_limit_) options.memory_limit = parse_bytes(*memory_limit_, "--memory-limit");
   options.weight_cache = weight_cache_;
   if (weight_cache_limit_) options.weight_cache_limit = parse_bytes(*weight_cache_limit_, "--weight-cache-limit");

@@ -60,6 +60,7 @@ class RunFlags {
   std::optional<std::string> cfg_fusion_;
   std::optional<std::string> vae_tiling_;
   std::optional<std::string> layerwise_offload_;
+  std::optional<std::string> cuda_graph_;
   std::optional<std::string> lanes_;
   std::optional<std::string> memory_limit_;
   std::optional<std::string> weight_cache_;

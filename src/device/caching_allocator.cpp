@@ -21,6 +21,23 @@ std::size_t most_for(std::size_t bytes) {
 
 }  // namespace
 
+std::uint64_t BlockLease::term() const {
+  const std::lock_guard lock(mutex_);
+  return term_;
+}
+
+bool BlockLease::within(std::uint64_t term, const std::function<void()>& work) {
+  const std::lock_guard lock(mutex_);
+  if (term != term_) return false;
+  work();
+  return true;
+}
+
+void BlockLease::end_term() {
+  const std::lock_guard lock(mutex_);
+  ++term_;
+}
+
 std::shared_ptr<CachingAllocator> CachingAllocator::make(std::shared_ptr<DeviceRuntime> runtime, std::uint64_t limit) {
   return std::shared_ptr<CachingAllocator>(new CachingAllocator(std::move(runtime), limit));
 }
@@ -86,6 +103,7 @@ void CachingAllocator::release(Cache& cache) noexcept {
 }
 
 void CachingAllocator::release_all() {
+  for (const auto& [stream, lease] : leases_) lease->end_term();
   runtime_->synchronize();  // work may still use what its stream's cache holds
   for (auto& [stream, cache] : cached_) release(cache);
 }
@@ -97,10 +115,21 @@ void CachingAllocator::release_cached() {
 
 void CachingAllocator::release_cached(const DeviceStream& stream) {
   const std::lock_guard lock(mutex_);
+  if (const auto lease = leases_.find(&stream); lease != leases_.end()) {
+    lease->second->end_term();
+    leases_.erase(lease);
+  }
   const auto found = cached_.find(&stream);
   if (found == cached_.end()) return;
   release(found->second);
   cached_.erase(found);
+}
+
+std::shared_ptr<BlockLease> CachingAllocator::lease(const DeviceStream& stream) {
+  const std::lock_guard lock(mutex_);
+  std::shared_ptr<BlockLease>& lease = leases_[&stream];
+  if (lease == nullptr) lease = std::make_shared<BlockLease>();
+  return lease;
 }
 
 DeviceMemoryStatistics CachingAllocator::statistics() const {

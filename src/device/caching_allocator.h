@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -12,6 +13,21 @@
 #include "device/device_runtime.h"
 
 namespace rondo {
+
+/// Tells who recorded a stream's work, and with it addresses of blocks that lie in the stream's cache by now, whether
+/// they are still the stream's.
+class BlockLease {
+ public:
+  std::uint64_t term() const;
+  /// Calls `work` unless blocks have been given up since that term; none is meanwhile. False where it did not.
+  bool within(std::uint64_t term, const std::function<void()>& work);
+  /// The blocks are about to be given up. Work that was given before must be waited for.
+  void end_term();
+
+ private:
+  mutable std::mutex mutex_;
+  std::uint64_t term_ = 0;
+};
 
 /// Blocks go back to a cache when their last owner lets go. A block that was asked for with a stream goes to that
 /// stream's next caller: work that still uses it comes first there. One that was asked for without a stream may only be
@@ -30,6 +46,9 @@ class CachingAllocator : public std::enable_shared_from_this<CachingAllocator> {
   void release_cached();
   /// The same for those of a stream, which must be done with them: it ends.
   void release_cached(const DeviceStream& stream);
+
+  /// Of the stream's blocks; as long as the stream is.
+  std::shared_ptr<BlockLease> lease(const DeviceStream& stream);
 
   DeviceMemoryStatistics statistics() const;
   std::uint64_t limit() const { return limit_; }
@@ -56,6 +75,7 @@ class CachingAllocator : public std::enable_shared_from_this<CachingAllocator> {
   std::uint64_t limit_;
   mutable std::mutex mutex_;
   std::map<const DeviceStream*, Cache> cached_;
+  std::map<const DeviceStream*, std::shared_ptr<BlockLease>> leases_;
   DeviceMemoryStatistics statistics_;
 };
 

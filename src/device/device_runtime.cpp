@@ -7,6 +7,12 @@
 
 namespace rondo {
 
+void DeviceStream::begin_recording() { throw DeviceError("device: its streams record no work"); }
+
+std::unique_ptr<RecordedWork> DeviceStream::end_recording() { return nullptr; }
+
+std::optional<std::string> DeviceRuntime::refuse_recording() const { return "its streams record no work"; }
+
 std::optional<std::string> DeviceRuntime::refuse_messages() const { return "has no engine for messages between ranks"; }
 
 std::string DeviceRuntime::make_meeting_point() {

@@ -13,12 +13,27 @@
 
 namespace rondo {
 
+class DeviceStream;
+
+/// Work that was recorded, to be done any number of times. It holds addresses, not memory.
+class RecordedWork {
+ public:
+  virtual ~RecordedWork() = default;
+  /// In the stream's order.
+  virtual void launch(DeviceStream& stream) = 0;
+};
+
 /// Work that a device does in order, while the host goes on. Belongs to one thread at a time.
 class DeviceStream {
  public:
   virtual ~DeviceStream() = default;
   /// Waits for all of it; throws what any of it failed with.
   virtual void synchronize() = 0;
+  /// What is given to the stream from now on is recorded in place of being done, until end_recording(), which must
+  /// follow whatever happens. The thread may not wait for the device meanwhile. On a runtime that records work only.
+  virtual void begin_recording();
+  /// Throws DeviceError where something that was given cannot be recorded.
+  virtual std::unique_ptr<RecordedWork> end_recording();
 };
 
 /// A point in a stream's work. A host that waits for one that was never recorded goes on at once; a stream must not.
@@ -72,6 +87,9 @@ class DeviceRuntime {
 
   /// In the stream's order. Host memory must stay as it is until then.
   virtual void copy(const RowCopy& rows, CopyKind kind, DeviceStream& stream) = 0;
+
+  /// Why its streams record no work; nothing where they do.
+  virtual std::optional<std::string> refuse_recording() const;
 
   /// Why ranks cannot send each other what lies on such devices; nothing where they can. A runtime that says nothing
   /// else has no engine for it.

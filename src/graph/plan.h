@@ -29,6 +29,8 @@ struct PlanTarget {
   /// Bytes of a device that weights may take: what exceeds it stays in host memory between its layers' turns. Of a
   /// model's plans the first decides for all. Unset: all of it.
   std::optional<std::uint64_t> weight_budget = std::nullopt;
+  /// Whether sessions have their steps recorded, on a device that can.
+  bool records_work = true;
 
   Device where() const { return device == nullptr ? Device{} : device->device(); }
   std::string to_string() const;
@@ -60,6 +62,7 @@ class Plan {
   /// Null: the CPU.
   const ExecutionDevice* device() const { return target_.device.get(); }
   std::shared_ptr<const ExecutionDevice> shared_device() const { return target_.device; }
+  bool records_work() const { return target_.records_work; }
   /// What runs where; of a plan for a device.
   const Placement& placement() const { return placement_; }
   /// The weights that are not on the device all the time; null: all are.

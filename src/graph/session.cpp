@@ -51,6 +51,10 @@ Session::Session(std::shared_ptr<const Plan> plan) : plan_(std::move(plan)) {
     if (!step.on_cpu && messages_ == nullptr && dynamic_cast<const ExchangeOp*>(node.op.get()) != nullptr)
       messages_ = std::make_unique<DeviceMessages>(plan_->device()->runtime());
   }
+  // Messages and weights that come and go have streams of their own.
+  const bool alone = messages_ == nullptr && plan_->offloaded() == nullptr;
+  if (work_ != nullptr && alone && plan_->records_work() && !plan_->device()->runtime().refuse_recording())
+    recorded_ = std::make_unique<RecordedSteps>(*work_);
 }
 
 void Session::show(const RunContext& context, std::size_t step) const {
@@ -76,53 +80,112 @@ Tensor Session::find(const std::vector<NamedValue>& names, const std::string& na
 Tensor Session::input(const std::string& name) const { return find(plan_->graph().inputs, name); }
 Tensor Session::output(const std::string& name) const { return find(plan_->graph().outputs, name); }
 
-void Session::run(const RunContext& context) {
-  using Clock = std::chrono::steady_clock;
-  const ThreadTeamScope team(plan_->threads());
-  const std::span<std::byte> scratch(arena_.as<std::byte>() + plan_->layout().memory.arena_bytes,
-                                     plan_->scratch_bytes());
-  std::span<std::byte> cpu_scratch = scratch;
-  if (work_ != nullptr) {
-    cpu_scratch = {host_arena_.as<std::byte>() + plan_->layout().host_memory.arena_bytes, plan_->host_scratch_bytes()};
+/// What a run's steps share. Gives them to where they run.
+class Session::Progress {
+ public:
+  Progress(Session& session, const RunContext& context)
+      : session_(session),
+        context_(context),
+        scratch_(session.arena_.as<std::byte>() + session.plan_->layout().memory.arena_bytes,
+                 session.plan_->scratch_bytes()),
+        cpu_scratch_(scratch_),
+        under_way_(session.work_ != nullptr) {
+    const Plan& plan = *session.plan_;
+    if (session.work_ != nullptr) {
+      cpu_scratch_ = {session.host_arena_.as<std::byte>() + plan.layout().host_memory.arena_bytes,
+                      plan.host_scratch_bytes()};
+    }
+    if (context.sequence != nullptr) collectives_.emplace(*context.sequence, session.messages_.get());
+    if (plan.offloaded() != nullptr) weights_.emplace(*plan.offloaded(), session.work_->stream());
+    if (context.step_ms != nullptr) context.step_ms->resize(session.steps_.size());
   }
-  std::optional<CollectiveRun> collectives;
-  if (context.sequence != nullptr) collectives.emplace(*context.sequence, messages_.get());
-  CollectiveRun* const peers = collectives ? &*collectives : nullptr;
-  std::optional<OffloadedWeights::Run> weights;
-  if (plan_->offloaded() != nullptr) weights.emplace(*plan_->offloaded(), work_->stream());
-  if (context.step_ms != nullptr) context.step_ms->resize(steps_.size());
-  const bool watched = context.step_ms != nullptr || context.recorder != nullptr || context.tap != nullptr;
-  // Work was given to the stream since it was last waited for: also what a run that threw left.
-  bool under_way = work_ != nullptr;
-  const auto wait = [&] {
-    if (under_way) work_->finish();
-    if (under_way && messages_ != nullptr) messages_->finish();
-    under_way = false;
-  };
-  for (std::size_t i = 0; i < steps_.size(); ++i) {
-    if (context.cancel != nullptr && context.cancel->load(std::memory_order_relaxed)) throw Cancelled("run: cancelled");
-    Bound& step = steps_[i];
-    // Host memory that copies read or write is the CPU's again once they are done.
+
+  /// Whether somebody looks at each step.
+  bool is_watched() const {
+    return context_.step_ms != nullptr || context_.recorder != nullptr || context_.tap != nullptr;
+  }
+  void check_cancel() const {
+    if (context_.cancel != nullptr && context_.cancel->load(std::memory_order_relaxed))
+      throw Cancelled("run: cancelled");
+  }
+  bool falls_back(std::size_t i) const {
+    const Bound& step = session_.steps_[i];
+    return step.fallback != nullptr && step.op->falls_back_at(context_.step);
+  }
+
+  /// Host memory that copies read or write is the CPU's again once they are done.
+  void wait() {
+    if (under_way_) session_.work_->finish();
+    if (under_way_ && session_.messages_ != nullptr) session_.messages_->finish();
+    under_way_ = false;
+  }
+
+  void give(std::size_t i) {
+    using Clock = std::chrono::steady_clock;
+    check_cancel();
+    Bound& step = session_.steps_[i];
     if (step.on_cpu) wait();
-    const auto start = context.step_ms != nullptr ? Clock::now() : Clock::time_point();
-    const double recorded_ms = context.recorder != nullptr ? context.recorder->clock.now_ms() : 0;
-    if (weights) weights->enter(step.group);
-    const bool falls_back = step.fallback != nullptr && step.op->falls_back_at(context.step);
-    (falls_back ? step.fallback : step.kernel)
-        ->run({step.inputs, step.outputs, step.on_cpu ? cpu_scratch : scratch, plan_->threads(), peers, plan_->device(),
-               work_ == nullptr ? nullptr : &work_->stream()});
-    under_way = under_way || !step.on_cpu;
-    if (watched) wait();
-    if (context.step_ms != nullptr) {
-      (*context.step_ms)[i] += std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+    const auto start = context_.step_ms != nullptr ? Clock::now() : Clock::time_point();
+    const double recorded_ms = context_.recorder != nullptr ? context_.recorder->clock.now_ms() : 0;
+    if (weights_) weights_->enter(step.group);
+    const Plan& plan = *session_.plan_;
+    (falls_back(i) ? step.fallback : step.kernel)
+        ->run({step.inputs, step.outputs, step.on_cpu ? cpu_scratch_ : scratch_, plan.threads(),
+               collectives_ ? &*collectives_ : nullptr, plan.device(),
+               session_.work_ == nullptr ? nullptr : &session_.work_->stream()});
+    under_way_ = under_way_ || !step.on_cpu;
+    if (is_watched()) wait();
+    if (context_.step_ms != nullptr)
+      (*context_.step_ms)[i] += std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+    if (context_.recorder != nullptr) {
+      context_.recorder->events.push_back(
+          {session_.plan_, i, context_.component, recorded_ms, context_.recorder->clock.now_ms() - recorded_ms});
     }
-    if (context.recorder != nullptr) {
-      context.recorder->events.push_back(
-          {plan_, i, context.component, recorded_ms, context.recorder->clock.now_ms() - recorded_ms});
-    }
-    if (context.tap != nullptr) show(context, i);
+    if (context_.tap != nullptr) session_.show(context_, i);
   }
-  wait();
+
+  /// Steps of a device, by what it has recorded of them.
+  void give_recorded(std::size_t first, std::size_t end) {
+    check_cancel();
+    RecordedSteps::Stretch stretch{first, {}};
+    for (std::size_t i = first; i < end; ++i) stretch.falls_back.push_back(falls_back(i));
+    session_.recorded_->run(stretch, [&] {
+      for (std::size_t i = first; i < end; ++i) give(i);
+    });
+    under_way_ = true;
+  }
+
+ private:
+  Session& session_;
+  const RunContext& context_;
+  std::span<std::byte> scratch_;
+  std::span<std::byte> cpu_scratch_;
+  std::optional<CollectiveRun> collectives_;
+  std::optional<OffloadedWeights::Run> weights_;
+  /// Work was given to the stream since it was last waited for: also what a run that threw left.
+  bool under_way_;
+};
+
+std::size_t Session::stretch_end(std::size_t first) const {
+  std::size_t end = first;
+  while (end < steps_.size() && !steps_[end].on_cpu) ++end;
+  return end;
+}
+
+void Session::run(const RunContext& context) {
+  const ThreadTeamScope team(plan_->threads());
+  Progress progress(*this, context);
+  const bool records = recorded_ != nullptr && !progress.is_watched();
+  for (std::size_t i = 0; i < steps_.size();) {
+    const std::size_t end = records ? stretch_end(i) : i;
+    if (end > i) {
+      progress.give_recorded(i, end);
+      i = end;
+    } else {
+      progress.give(i++);
+    }
+  }
+  progress.wait();
 }
 
 }  // namespace rondo

@@ -1,5 +1,5 @@
-// A session runs a plan: it owns an arena, and on a device a stream, and nothing else. Many sessions share one plan;
-// each belongs to one thread.
+// A session runs a plan: it owns an arena, and on a device a stream and what that has recorded, and nothing else. Many
+// sessions share one plan; each belongs to one thread.
 #pragma once
 
 #include <atomic>
@@ -12,6 +12,7 @@
 #include "backends/device_work.h"
 #include "core/trace.h"
 #include "graph/plan.h"
+#include "graph/recorded_steps.h"
 #include "parallel/communicator.h"
 #include "parallel/device_messages.h"
 
@@ -65,6 +66,9 @@ class Session {
   /// the context asks for them. Throws Cancelled when the context's flag is set, DeviceError.
   void run(const RunContext& context);
 
+  /// What a device has recorded of its steps; empty where none is to.
+  std::string recorded_to_string() const { return recorded_ == nullptr ? "" : recorded_->to_string(); }
+
  private:
   struct Bound {
     const Operator* op;
@@ -76,6 +80,10 @@ class Session {
     std::vector<Tensor> outputs;
   };
 
+  /// A run that is under way.
+  class Progress;
+  /// The step behind the last of those from `first` on that are not the CPU's.
+  std::size_t stretch_end(std::size_t first) const;
   void show(const RunContext& context, std::size_t step) const;
   Tensor find(const std::vector<NamedValue>& names, const std::string& name) const;
 
@@ -84,6 +92,8 @@ class Session {
   Tensor host_arena_;  // of a plan for a device: what lies on the CPU
   std::vector<Tensor> values_;
   std::vector<Bound> steps_;
+  // Null where no steps are recorded.
+  std::unique_ptr<RecordedSteps> recorded_;
   // Null on the CPU, and where ranks exchange nothing on the device; last: they end before the memory that they use
   // goes.
   std::unique_ptr<DeviceWork> work_;

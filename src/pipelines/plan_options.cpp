@@ -70,6 +70,20 @@ PlanTarget target_of(const PipelineOptions& options) {
   return target;
 }
 
+bool records_work(const PipelineOptions& options, const PlanTarget& target) {
+  if (options.cuda_graph != CudaGraph::on) return options.cuda_graph == CudaGraph::automatic;
+  const auto refuse = [](const std::string& why) {
+    throw InvalidArgument(fmt::format("cuda-graph: on is given, but {}; allowed are auto and off", why));
+  };
+  if (target.device == nullptr) refuse("on the CPU there is nothing to record");
+  if (const auto refusal = target.device->runtime().refuse_recording())
+    refuse(fmt::format("{}: {}", to_string(target.where()), *refusal));
+  if (options.world != nullptr && options.world->size() > 1) refuse("steps of several ranks are not recorded");
+  if (options.layerwise_offload == LayerwiseOffload::on)
+    refuse("layerwise-offload is on as well, whose steps are not recorded");
+  return true;
+}
+
 }  // namespace
 
 PlanOptions plan_options(const PipelineOptions& options) {
@@ -81,6 +95,7 @@ PlanOptions plan_options(const PipelineOptions& options) {
     throw InvalidArgument(
         "layerwise-offload: on is given, but on the CPU there is no other memory; allowed are auto and off");
   }
+  plan.target.records_work = records_work(options, plan.target);
   plan.target.threads = options.threads.value_or(default_threads());
   if (plan.target.threads < 1 || plan.target.threads > kMostThreads) {
     throw InvalidArgument(fmt::format("threads: {} is given; allowed is 1 to {}", plan.target.threads, kMostThreads));

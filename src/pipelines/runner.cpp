@@ -102,6 +102,7 @@ Session& Runner::session(const std::string& key, const std::function<Graph()>& b
                     to_string(options_.plan.target.where()),
                     plan.device() == nullptr ? "" : plan.placement().to_string(plan.device()->device()),
                     offload,
+                    "",
                     std::string(dtype_name(options_.dtype)),
                     0,
                     0,
@@ -127,6 +128,7 @@ void Runner::run(RunContext context) {
   context.component = name_;
   if (options_.plan.parallel.active()) context.sequence = &options_.groups->sequence();
   session_->run(context);
+  last_report_.cuda_graph = session_->recorded_to_string();
 }
 
 RunReport::Component Runner::report() const { return last_report_; }

@@ -185,6 +185,30 @@ class DevicesTest(CommandTest):
         self.assert_fails(self.generate(*flags, "--kv-cache-dtype", "fp8", "-o", self.folder / "no.png",
                                         **with_emulated_cuda(EMULATED_COMPUTE_CAPABILITY="80")), 1, "needs Hopper or later")
 
+    def test_steps_are_recorded_in_cudas_emulation(self):
+        flags = ["--device", "cuda", "--dtype", "float32", "--width", 32, "--height", 32, "--num-inference-steps", 4]
+        report = self.folder / "report.json"
+
+        def draw(*more):
+            picture = self.draw(*flags, *more, "--report", report, env=with_emulated_cuda())
+            return picture, {c["name"]: c["cuda_graph"] for c in json.loads(report.read_text())["components"]}
+
+        plain, recorded = draw("--cuda-graph", "off")
+        self.assertEqual(set(recorded.values()), {""})
+        picture, recorded = draw()
+        self.assertEqual(picture, plain)
+        self.assertEqual(recorded["transformer"], "1 recorded")
+        picture, recorded = draw("--quantize", "w8a8", "--quantize-skip-steps", "0-1", "--cuda-graph", "on")
+        self.assertEqual(recorded["transformer"], "2 recorded")  # with products in 8 bits and without
+        picture, recorded = draw("--layerwise-offload", "on")
+        self.assertEqual(picture, plain)
+        self.assertEqual(recorded["transformer"], "")
+        refuse = lambda part, *more, env: self.assert_fails(
+            self.generate("--cuda-graph", "on", "-o", self.folder / "no.png", *more, **env), 2, "cuda-graph: on is given, but " + part)
+        refuse("on the CPU there is nothing to record", "--device", "cpu", env=without_ascend())
+        refuse("ascend:0: its streams record no work", "--device", "ascend", env=with_ascend())
+        refuse("layerwise-offload is on", "--device", "cuda", "--layerwise-offload", "on", env=with_emulated_cuda())
+
     def test_chips_say_what_they_lack(self):
         old = with_ascend(ASCEND_SIMULATOR_SOC="Ascend310P3")
         # float32 is all that it has, and it rounds its products to float16.

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "core/float_formats.h"
+#include "emulated_gpu.h"
 
 #define __global__
 #define __device__
@@ -45,9 +46,9 @@ void* dynamic_shared();
 void run_grid(dim3 grid, dim3 block, std::size_t shared, const std::function<void()>& thread);
 
 template <typename... Params>
-void launch(void (*kernel)(Params...), dim3 grid, dim3 block, std::size_t shared, void* /*stream*/,
+void launch(void (*kernel)(Params...), dim3 grid, dim3 block, std::size_t shared, void* stream,
             std::type_identity_t<Params>... args) {
-  run_grid(grid, block, shared, [&] { kernel(args...); });
+  submit(stream, [=] { run_grid(grid, block, shared, [&] { kernel(args...); }); });
 }
 
 template <typename T>

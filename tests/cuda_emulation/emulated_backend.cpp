@@ -1,6 +1,8 @@
 // librondo_cuda.so with the GPU taken out: the kernels' own code on fibers, "device" memory on the heap, streams that
 // are done at once. Products, convolutions and attention, which are libraries', are plain loops (libraries.cpp,
 // sdpa.cpp).
+#include <malloc.h>
+
 #include <cstdlib>
 #include <cstring>
 
@@ -9,12 +11,11 @@
 #include "backends/cuda/nccl_library.h"
 #include "backends/plugins/plugin.h"
 #include "emulated_gpu.h"
+#include "rondo/error.h"
 
 namespace rondo::cuda {
 
 std::optional<std::string> no_gpu() { return std::nullopt; }
-
-StreamHandle handle_of(DeviceStream& /*stream*/) { return nullptr; }
 
 void use_device(const ExecutionDevice& /*device*/) {}
 
@@ -25,12 +26,53 @@ int emulated_capability() {
 
 int capability_of(const ExecutionDevice& /*device*/) { return emulated_capability(); }
 
+Tensor unowned(const Tensor& tensor) {
+  if (!tensor.defined()) return {};
+  return Tensor::borrow(const_cast<void*>(tensor.data()), tensor.shape(), tensor.dtype(), tensor.device())
+      .restrided(tensor.shape(), tensor.strides());
+}
+
 namespace {
 
+class EmulatedGraph final : public RecordedWork {
+ public:
+  explicit EmulatedGraph(std::vector<std::function<void()>> work) : work_(std::move(work)) {}
+  void launch(DeviceStream& /*stream*/) override {
+    for (const std::function<void()>& part : work_) part();
+  }
+
+ private:
+  std::vector<std::function<void()>> work_;
+};
+
+/// Work is done as it is given, unless it is recorded.
 class EmulatedStream final : public DeviceStream {
  public:
-  void synchronize() override {}
+  void synchronize() override {
+    if (recorded_) throw DeviceError("cuda emulation: a stream that records is waited for");
+  }
+  void begin_recording() override { recorded_.emplace(); }
+  std::unique_ptr<RecordedWork> end_recording() override {
+    auto work = std::make_unique<EmulatedGraph>(std::move(*recorded_));
+    recorded_.reset();
+    return work;
+  }
+  void submit(std::function<void()> work) {
+    if (recorded_) return recorded_->push_back(std::move(work));
+    work();
+  }
+
+ private:
+  std::optional<std::vector<std::function<void()>>> recorded_;
 };
+
+}  // namespace
+
+StreamHandle handle_of(DeviceStream& stream) { return &static_cast<EmulatedStream&>(stream); }
+
+void submit(void* stream, std::function<void()> work) { static_cast<EmulatedStream*>(stream)->submit(std::move(work)); }
+
+namespace {
 
 class EmulatedEvent final : public DeviceEvent {
  public:
@@ -55,17 +97,23 @@ class EmulatedRuntime final : public DeviceRuntime, public std::enable_shared_fr
     std::memset(memory, 0xFF, bytes);  // NaN in every floating dtype
     return memory;
   }
-  void release(void* memory) noexcept override { std::free(memory); }
+  void release(void* memory) noexcept override {
+    std::memset(memory, 0xFF, malloc_usable_size(memory));  // work that still uses it shows
+    std::free(memory);
+  }
   std::shared_ptr<void> allocate_pinned(std::size_t bytes) override { return {allocate(bytes), std::free}; }
   void synchronize() override {}
   std::unique_ptr<DeviceStream> make_stream() override { return std::make_unique<EmulatedStream>(); }
   std::unique_ptr<DeviceEvent> make_event() override { return std::make_unique<EmulatedEvent>(); }
-  void copy(const RowCopy& rows, CopyKind /*kind*/, DeviceStream& /*stream*/) override {
-    for (std::size_t row = 0; row < rows.rows; ++row) {
-      std::memcpy(static_cast<std::byte*>(rows.to) + row * rows.to_pitch,
-                  static_cast<const std::byte*>(rows.from) + row * rows.from_pitch, rows.width);
-    }
+  void copy(const RowCopy& rows, CopyKind /*kind*/, DeviceStream& stream) override {
+    submit(handle_of(stream), [rows] {
+      for (std::size_t row = 0; row < rows.rows; ++row) {
+        std::memcpy(static_cast<std::byte*>(rows.to) + row * rows.to_pitch,
+                    static_cast<const std::byte*>(rows.from) + row * rows.from_pitch, rows.width);
+      }
+    });
   }
+  std::optional<std::string> refuse_recording() const override { return std::nullopt; }
   std::optional<std::string> refuse_messages() const override { return refuse_nccl(); }
   std::string make_meeting_point() override { return make_nccl_id(index_); }
   std::unique_ptr<DeviceCommunicator> join(const std::string& meeting_point, int rank, int ranks) override {

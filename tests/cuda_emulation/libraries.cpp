@@ -3,6 +3,7 @@
 
 #include "backends/cuda/convolutions.h"
 #include "backends/cuda/products.h"
+#include "emulated_gpu.h"
 
 namespace rondo::cuda {
 namespace {
@@ -24,7 +25,14 @@ class LoopProduct final : public Product {
  public:
   explicit LoopProduct(const ProductShape& shape) : shape_(shape) {}
 
-  void run(const CudaRun& /*run*/, const ProductOperands& o) const override {
+  void run(const CudaRun& run, const ProductOperands& o) const override {
+    ProductOperands operands = o;
+    for (Tensor* operand : {&operands.x, &operands.w, &operands.bias, &operands.y}) *operand = unowned(*operand);
+    submit(run.handle(), [this, operands] { multiply(operands); });
+  }
+
+ private:
+  void multiply(const ProductOperands& o) const {
     Tensor y = o.y;
     if (shape_.dtype == DType::s8) return whole(o.x.as<std::int8_t>(), o.w.as<std::int8_t>(), y.as<std::int32_t>());
     const std::vector<double> left = values_of(o.x);
@@ -47,7 +55,6 @@ class LoopProduct final : public Product {
     store(result, y);
   }
 
- private:
   double scale(const ProductOperands& o, std::int64_t row, std::int64_t column) const {
     if (shape_.scales == ProductShape::Scales::none) return 1;
     const bool per_row = shape_.scales == ProductShape::Scales::per_row;
@@ -72,7 +79,13 @@ class LoopConvolution final : public Convolution {
  public:
   explicit LoopConvolution(const ConvolutionShape& shape) : shape_(shape) {}
 
-  void run(const CudaRun& /*run*/, const Tensor& x, const Tensor& weight, const Tensor& bias, Tensor y) const override {
+  void run(const CudaRun& run, const Tensor& x, const Tensor& weight, const Tensor& bias, Tensor y) const override {
+    submit(run.handle(), [this, source = unowned(x), filters = unowned(weight), added = unowned(bias),
+                          target = unowned(y)] { convolve(source, filters, added, target); });
+  }
+
+ private:
+  void convolve(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& y) const {
     const std::vector<double> picture = values_of(x);
     const std::vector<double> filters = values_of(weight);
     const std::vector<double> added = bias.defined() ? values_of(bias) : std::vector<double>();
@@ -91,7 +104,6 @@ class LoopConvolution final : public Convolution {
     store(result, y);
   }
 
- private:
   double at(const double* picture, const double* filters, std::int64_t b, std::int64_t row, std::int64_t column,
             std::int64_t o) const {
     const Shape& in = shape_.x;

@@ -42,7 +42,15 @@ class LoopSdpa final : public Sdpa {
  public:
   explicit LoopSdpa(const SdpaProblem& problem) : p_(problem) {}
 
-  void run(const CudaRun& /*run*/, const SdpaOperands& o) const override {
+  void run(const CudaRun& run, const SdpaOperands& o) const override {
+    SdpaOperands operands = o;
+    for (Tensor* operand : {&operands.query, &operands.key, &operands.value, &operands.output, &operands.lse})
+      *operand = unowned(*operand);
+    submit(run.handle(), [this, operands] { attend(operands); });
+  }
+
+ private:
+  void attend(const SdpaOperands& o) const {
     for (std::int64_t b = 0; b < p_.query.shape()[0]; ++b) {
       const Sequence s = sequence(o, b);
       for (std::int64_t n = 0; n < p_.query.shape()[2]; ++n) {
@@ -51,7 +59,6 @@ class LoopSdpa final : public Sdpa {
     }
   }
 
- private:
   Sequence sequence(const SdpaOperands& o, std::int64_t b) const {
     if (p_.packed) {
       const SdpaSequences& of = o.sequences;

@@ -117,6 +117,26 @@ TEST(CachingAllocator, HoldsItsLimit) {
   EXPECT_NE(allocator->allocate(1000), nullptr);
 }
 
+TEST(CachingAllocator, ALeaseEndsWithTheStreamsBlocks) {
+  const auto runtime = std::make_shared<CountingRuntime>(8192);
+  const auto allocator = CachingAllocator::make(runtime, 0);
+  const auto one = runtime->make_stream();
+  const auto other = runtime->make_stream();
+  const auto lease = allocator->lease(*one);
+  EXPECT_EQ(allocator->lease(*one), lease);
+  const auto holds = [&](std::uint64_t term) { return lease->within(term, [] {}); };
+  std::uint64_t term = lease->term();
+  allocator->allocate(4096, one.get());
+  allocator->release_cached(*other);
+  EXPECT_TRUE(holds(term));
+  const auto large = allocator->allocate(6144, other.get());  // fits only without what is cached
+  EXPECT_FALSE(holds(term));
+  term = lease->term();
+  EXPECT_TRUE(holds(term));
+  allocator->release_cached(*one);
+  EXPECT_FALSE(holds(term));
+}
+
 TEST(CopyTensor, EveryKindOfStrides) {
   CountingRuntime runtime(1);
   const auto stream = runtime.make_stream();

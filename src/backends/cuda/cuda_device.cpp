@@ -4,6 +4,7 @@
 
 #include <array>
 
+#include "backends/cuda/cuda_stream.h"
 #include "backends/cuda/kernels/cuda_kernel.h"
 #include "backends/cuda/nccl_communicator.h"
 #include "core/log.h"
@@ -11,15 +12,6 @@
 
 namespace rondo::cuda {
 namespace {
-
-/// A failure where nobody can be told but the log.
-void note(cudaError_t status, const char* call, int device) noexcept {
-  if (status == cudaSuccess) return;
-  try {
-    log(LogLevel::warning, "cuda:{}: {} failed: {}", device, call, cudaGetErrorString(status));
-  } catch (...) {  // NOLINT(bugprone-empty-catch): there is nobody left to tell
-  }
-}
 
 cudaStream_t stream_of(DeviceStream& stream) { return static_cast<CudaStream&>(stream).handle(); }
 
@@ -61,6 +53,14 @@ cudaMemcpyKind cuda_kind(CopyKind kind) {
 }
 
 }  // namespace
+
+void note(cudaError_t status, const char* call, int device) noexcept {
+  if (status == cudaSuccess) return;
+  try {
+    log(LogLevel::warning, "cuda:{}: {} failed: {}", device, call, cudaGetErrorString(status));
+  } catch (...) {  // NOLINT(bugprone-empty-catch): there is nobody left to tell
+  }
+}
 
 void check(cudaError_t status, const char* call, int device) {
   if (status == cudaSuccess) return;
@@ -165,21 +165,6 @@ std::string CudaRuntime::make_meeting_point() {
 std::unique_ptr<DeviceCommunicator> CudaRuntime::join(const std::string& meeting_point, int rank, int ranks) {
   use();
   return join_nccl(shared_from_this(), index_, meeting_point, rank, ranks);
-}
-
-CudaStream::CudaStream(const CudaRuntime& runtime) : runtime_(runtime) {
-  runtime.use();
-  check(cudaStreamCreateWithFlags(&handle_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags", runtime.index());
-}
-
-CudaStream::~CudaStream() {
-  note(cudaSetDevice(runtime_.index()), "cudaSetDevice", runtime_.index());
-  note(cudaStreamDestroy(handle_), "cudaStreamDestroy", runtime_.index());
-}
-
-void CudaStream::synchronize() {
-  runtime_.use();
-  check(cudaStreamSynchronize(handle_), "cudaStreamSynchronize", runtime_.index());
 }
 
 }  // namespace rondo::cuda

@@ -1,4 +1,4 @@
-// One GPU: memory, streams, events and copies by the CUDA runtime.
+// One GPU: memory, events and copies by the CUDA runtime.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -12,6 +12,8 @@ namespace rondo::cuda {
 
 /// Throws DeviceError, with the call and CUDA's own words, unless `status` is success.
 void check(cudaError_t status, const char* call, int device);
+/// The same where nobody can be told but the log.
+void note(cudaError_t status, const char* call, int device) noexcept;
 
 class CudaRuntime final : public DeviceRuntime, public std::enable_shared_from_this<CudaRuntime> {
  public:
@@ -34,6 +36,7 @@ class CudaRuntime final : public DeviceRuntime, public std::enable_shared_from_t
   std::unique_ptr<DeviceStream> make_stream() override;
   std::unique_ptr<DeviceEvent> make_event() override;
   void copy(const RowCopy& rows, CopyKind kind, DeviceStream& stream) override;
+  std::optional<std::string> refuse_recording() const override { return std::nullopt; }
   std::optional<std::string> refuse_messages() const override;
   std::string make_meeting_point() override;
   std::unique_ptr<DeviceCommunicator> join(const std::string& meeting_point, int rank, int ranks) override;
@@ -42,22 +45,6 @@ class CudaRuntime final : public DeviceRuntime, public std::enable_shared_from_t
   int index_;
   std::string name_;
   int capability_ = 0;
-};
-
-class CudaStream final : public DeviceStream {
- public:
-  explicit CudaStream(const CudaRuntime& runtime);
-  ~CudaStream() override;
-  CudaStream(const CudaStream&) = delete;
-  CudaStream& operator=(const CudaStream&) = delete;
-
-  void synchronize() override;
-  cudaStream_t handle() const { return handle_; }
-  const CudaRuntime& runtime() const { return runtime_; }
-
- private:
-  const CudaRuntime& runtime_;  // outlives its streams
-  cudaStream_t handle_ = nullptr;
 };
 
 }  // namespace rondo::cuda

@@ -1,0 +1,53 @@
+// Steps that a session gives to its device once and the device does again and again: what it records (CUDA graphs)
+// costs one launch, whatever number of kernels it has.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backends/device_work.h"
+
+namespace rondo {
+
+/// Of one session. Belongs to its thread.
+class RecordedSteps {
+ public:
+  /// Steps from `first` on up to the next on the CPU. What runs where operators fall back is a recording of its own.
+  struct Stretch {
+    std::size_t first;
+    std::vector<bool> falls_back;
+    bool operator<(const Stretch& other) const {
+      return first != other.first ? first < other.first : falls_back < other.falls_back;
+    }
+  };
+
+  explicit RecordedSteps(const DeviceWork& work);
+
+  /// Has the stretch done. `give` gives its steps to the stream: the first time they are done so, which also prepares
+  /// what cannot be while work is recorded; the second time they are recorded.
+  void run(const Stretch& stretch, const std::function<void()>& give);
+
+  /// "2 recorded"; with the reason where one could not be.
+  std::string to_string() const;
+
+ private:
+  struct Recording {
+    bool was_done = false;
+    bool fails = false;
+    std::uint64_t term = 0;
+    std::unique_ptr<RecordedWork> work;
+  };
+  bool launch(Recording& recording);
+  void record(Recording& recording, const std::function<void()>& give);
+
+  const DeviceWork& work_;
+  std::shared_ptr<BlockLease> lease_;
+  std::map<Stretch, Recording> recordings_;
+  std::string failure_;
+};
+
+}  // namespace rondo
