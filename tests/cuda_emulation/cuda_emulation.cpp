@@ -37,6 +37,7 @@ struct Block {
   std::size_t threads = 0;
   std::size_t current = 0;
   std::vector<double> exchange;
+  std::vector<std::byte> lane_rooms;
   std::vector<std::byte> shared;
   const std::function<void()>* thread = nullptr;
 };
@@ -121,6 +122,10 @@ void run_block() {
 void wait_for_block() { hand_over(State::waits_for_block); }
 void wait_for_warp() { hand_over(State::waits_for_warp); }
 double* warp_exchange() { return block().exchange.data() + block().current / kLanes * kLanes; }
+std::byte* lane_room(int lane) {
+  const std::size_t of_warp = block().current / kLanes * kLanes + static_cast<std::size_t>(lane);
+  return block().lane_rooms.data() + of_warp * kLaneRoom;
+}
 void* dynamic_shared() { return block().shared.data(); }
 
 void run_grid(dim3 grid, dim3 size, std::size_t shared, const std::function<void()>& thread) {
@@ -131,6 +136,7 @@ void run_grid(dim3 grid, dim3 size, std::size_t shared, const std::function<void
   own.threads = size.x;
   while (own.fibers.size() < own.threads) own.fibers.push_back(make_fiber());
   own.exchange.resize((size.x + kLanes - 1) / kLanes * kLanes);
+  own.lane_rooms.resize(own.exchange.size() * kLaneRoom);
   for (unsigned y = 0; y < grid.y; ++y) {
     for (unsigned x = 0; x < grid.x; ++x) {
       own.shared.assign(shared, std::byte{0xFF});  // NaNs: what is read before it is written shows

@@ -41,6 +41,9 @@ void wait_for_block();
 void wait_for_warp();
 /// What the lanes of a warp hand each other.
 double* warp_exchange();
+/// Room for a lane of the running warp to hand others more than a number.
+constexpr std::size_t kLaneRoom = 32;
+std::byte* lane_room(int lane);
 void* dynamic_shared();
 
 void run_grid(dim3 grid, dim3 block, std::size_t shared, const std::function<void()>& thread);
@@ -102,4 +105,5 @@ inline __half_raw __nv_cvt_fp8_to_halfraw(std::uint8_t bits, __nv_fp8_interpreta
 inline std::uint32_t atomicMax(std::uint32_t* place, std::uint32_t value) {
   return std::exchange(*place, std::max(*place, value));
 }
+inline float __expf(float x) { return std::exp(x); }
 using std::isnan;

@@ -146,7 +146,8 @@ class EmulatedBackend final : public DeviceBackend {
   }
   std::span<const KernelEntry> kernels() const override { return kernels_; }
   std::vector<std::shared_ptr<const AttentionKernel>> attention_kernels() const override {
-    return {cudnn_attention_kernel(), cudnn_fp8_attention_kernel(), flash_attention_kernel()};
+    return {cudnn_attention_kernel(), cudnn_fp8_attention_kernel(), flash_mma_attention_kernel(),
+            flash_attention_kernel()};
   }
 
  private:

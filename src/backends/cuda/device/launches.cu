@@ -1,5 +1,6 @@
 // Chooses for each call how wide its loads are and how many threads a row gets, and launches.
 #include "backends/cuda/device/attention.cuh"
+#include "backends/cuda/device/attention_mma.cuh"
 #include "backends/cuda/device/elements.cuh"
 #include "backends/cuda/device/heads.cuh"
 #include "backends/cuda/device/launch.cuh"
@@ -326,6 +327,23 @@ void attend(const AttentionLaunch& call, StreamHandle stream) {
   with_float_type(call.query.number, [&](auto type) {
     launch(attention_kernel<decltype(type)>, grid, kAttentionWarps * kWarp, shared, stream, call);
   });
+}
+
+void attend_on_tensor_cores(const AttentionLaunch& call, StreamHandle stream) {
+  constexpr int kAxis = View::kAxes - 4;
+  const auto& q = call.query.extent;
+  const std::int64_t width = std::max(q[kAxis + 3], call.value.extent[kAxis + 3]);
+  const dim3 grid(static_cast<unsigned>((q[kAxis + 1] + kMmaQueries - 1) / kMmaQueries),
+                  static_cast<unsigned>(q[kAxis] * q[kAxis + 2]));
+  const auto with_width = [&](auto padded) {
+    constexpr int kPadded = decltype(padded)::kValue;
+    const auto kernel =
+        call.query.number == Number::bf16 ? attention_mma_kernel<Bf16, kPadded> : attention_mma_kernel<F16, kPadded>;
+    launch(kernel, grid, kMmaWarps * kWarp, MmaTile<kPadded>::kSharedBytes, stream, call);
+  };
+  if (width <= 64) return with_width(Constant<64>{});
+  if (width <= 128) return with_width(Constant<128>{});
+  with_width(Constant<256>{});
 }
 
 namespace {

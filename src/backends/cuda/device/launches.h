@@ -227,5 +227,8 @@ void rows_from_wire(const std::int8_t* wire, const WireParts& parts, const RowVi
 
 /// Head dims up to kWidestHead. A query that sees nothing gives 0 and -infinity.
 void attend(const AttentionLaunch& call, StreamHandle stream);
+/// The same on tensor cores: bfloat16 and float16; widths and strides of query, key and value in multiples of 8, which
+/// begin on 16 bytes.
+void attend_on_tensor_cores(const AttentionLaunch& call, StreamHandle stream);
 
 }  // namespace rondo::cuda

@@ -96,6 +96,7 @@ std::span<const KernelEntry> wire_kernels();
 std::span<const KernelEntry> conv2d_kernels();
 
 std::shared_ptr<const AttentionKernel> flash_attention_kernel();
+std::shared_ptr<const AttentionKernel> flash_mma_attention_kernel();
 std::shared_ptr<const AttentionKernel> cudnn_attention_kernel();
 std::shared_ptr<const AttentionKernel> cudnn_fp8_attention_kernel();
 

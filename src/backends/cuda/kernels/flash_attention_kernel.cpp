@@ -1,11 +1,22 @@
-// "flash-cuda": Rondo's own kernel on a GPU, for what cuDNN refuses.
+// "flash-mma" and "flash-cuda": Rondo's own kernels on a GPU, for what cuDNN refuses; on tensor cores, and for the
+// rest.
 #include "backends/cuda/kernels/cuda_kernel.h"
 
 namespace rondo::cuda {
 namespace {
 
+/// Whether loads of 16 bytes can have it.
+bool takes_whole_loads(const Tensor& x) {
+  constexpr std::int64_t kElements = 8;
+  bool fits = reinterpret_cast<std::uintptr_t>(x.data()) % 16 == 0;
+  for (std::size_t axis = 0; axis + 1 < x.shape().rank(); ++axis)
+    fits = fits && (x.shape()[axis] == 1 || x.strides()[axis] % kElements == 0);
+  return fits;
+}
+
 class FlashRunner final : public AttentionRunner {
  public:
+  explicit FlashRunner(bool on_tensor_cores) : on_tensor_cores_(on_tensor_cores) {}
   std::size_t scratch_bytes() const override { return 0; }
 
   void run(const AttentionCall& call, std::span<std::byte> /*scratch*/) const override {
@@ -29,9 +40,20 @@ class FlashRunner final : public AttentionRunner {
   }
 
  private:
-  static void run_one(const CudaRun& run, const AttentionCall& call, const Tensor& query, const Tensor& key,
-                      const Tensor& value, const Tensor& output, Tensor lse) {
+  /// Of what cannot be loaded as it lies a copy.
+  Tensor loadable(const CudaRun& run, const Tensor& x) const {
+    if (!on_tensor_cores_ || takes_whole_loads(x)) return x;
+    Tensor whole = run.temporary(x.shape(), x.dtype());
+    copy(view_of(x), view_of(whole), run.handle());
+    return whole;
+  }
+
+  void run_one(const CudaRun& run, const AttentionCall& call, const Tensor& given_query, const Tensor& given_key,
+               const Tensor& given_value, const Tensor& output, Tensor lse) const {
     if (output.elements() == 0) return;
+    const Tensor query = loadable(run, given_query);
+    const Tensor key = loadable(run, given_key);
+    const Tensor value = loadable(run, given_value);
     AttentionLaunch launch;
     launch.query = view_of(query);
     launch.key = view_of(key);
@@ -46,7 +68,35 @@ class FlashRunner final : public AttentionRunner {
     }
     launch.scale = call.scale;
     launch.causal = call.causal;
-    attend(launch, run.handle());
+    on_tensor_cores_ ? attend_on_tensor_cores(launch, run.handle()) : attend(launch, run.handle());
+  }
+
+  bool on_tensor_cores_;
+};
+
+AttentionRefusal refuse_shapes(const AttentionProblem& p) {
+  if (p.head_dim > kWidestHead || p.value_dim > kWidestHead) return "takes head dims up to 256 only";
+  if (p.key_heads == 0) return "takes at least one head";
+  return std::nullopt;
+}
+
+class FlashMmaAttention final : public AttentionKernel {
+ public:
+  std::string_view name() const override { return "flash-mma"; }
+  std::string_view description() const override {
+    return "tensor cores; bfloat16, float16; any mask, causal, GQA, LSE, varlen, head dims in multiples of 8 to 256";
+  }
+  DeviceKind device() const override { return DeviceKind::cuda; }
+  bool rounds_weights() const override { return true; }
+  AttentionRefusal unavailable() const override { return no_gpu(); }
+  AttentionRefusal supports(const AttentionProblem& p) const override {
+    if (p.dtype == DType::f32) return "takes bfloat16 and float16 only";
+    if (p.head_dim % 8 != 0 || p.value_dim % 8 != 0) return "takes head dims in multiples of 8 only";
+    return refuse_shapes(p);
+  }
+  std::unique_ptr<AttentionRunner> make(const AttentionProblem& /*problem*/, const AttentionTiling& /*tiling*/,
+                                        int /*threads*/) const override {
+    return std::make_unique<FlashRunner>(true);
   }
 };
 
@@ -59,19 +109,16 @@ class FlashAttention final : public AttentionKernel {
   }
   DeviceKind device() const override { return DeviceKind::cuda; }
   AttentionRefusal unavailable() const override { return no_gpu(); }
-  AttentionRefusal supports(const AttentionProblem& p) const override {
-    if (p.head_dim > kWidestHead || p.value_dim > kWidestHead) return "takes head dims up to 256 only";
-    if (p.key_heads == 0) return "takes at least one head";
-    return std::nullopt;
-  }
+  AttentionRefusal supports(const AttentionProblem& p) const override { return refuse_shapes(p); }
   std::unique_ptr<AttentionRunner> make(const AttentionProblem& /*problem*/, const AttentionTiling& /*tiling*/,
                                         int /*threads*/) const override {
-    return std::make_unique<FlashRunner>();
+    return std::make_unique<FlashRunner>(false);
   }
 };
 
 }  // namespace
 
+std::shared_ptr<const AttentionKernel> flash_mma_attention_kernel() { return std::make_shared<FlashMmaAttention>(); }
 std::shared_ptr<const AttentionKernel> flash_attention_kernel() { return std::make_shared<FlashAttention>(); }
 
 }  // namespace rondo::cuda
