@@ -88,8 +88,8 @@ struct PipelineOptions {
   bool allow_cpu_fallback = false;
   /// The picture is the same. On the CPU, where there is nothing to leave, `on` is refused.
   LayerwiseOffload layerwise_offload = LayerwiseOffload::automatic;
-  /// The picture is the same. `on` is refused where no work is recorded: on a device that cannot, with ranks, and with
-  /// layerwise_offload on.
+  /// The picture is the same. `on` keeps all weights on the device, and is refused where no work is recorded: on a
+  /// device that cannot, with ranks, and with layerwise_offload on.
   CudaGraph cuda_graph = CudaGraph::automatic;
   /// Compute dtype: f32 or bf16. Unset: bf16 where the device multiplies it natively, f32 elsewhere.
   std::optional<DType> dtype;

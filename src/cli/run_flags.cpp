@@ -88,8 +88,10 @@ void RunFlags::add_to(CLI::App& app) {
   add_value(app, "--layerwise-offload", layerwise_offload_,
             "weights that leave the device between their layers' turns: auto (where they do not fit), on (all of the "
             "transformer's and the T5 encoder's) or off");
-  add_value(app, "--cuda-graph", cuda_graph_,
-            "whether a device records a run's steps and does them as one: auto (where it can, the default), on or off");
+  add_value(
+      app, "--cuda-graph", cuda_graph_,
+      "whether a device records a run's steps and does them as one: auto (where it can, the default), on (or the run "
+      "fails) or off");
   add_value(app, "--dtype", dtype_,
             "auto, float32 (f32) or bfloat16 (bf16); auto is bfloat16 where the device multiplies it natively");
   add_value(app, "--threads", threads_,

@@ -46,21 +46,46 @@ CachingAllocator::~CachingAllocator() {
   for (auto& [stream, cache] : cached_) release(cache);
 }
 
+CachingAllocator::Recording::Recording(CachingAllocator& allocator)
+    : allocator_(allocator), lock_(allocator.recording_) {
+  const std::lock_guard lock(allocator_.mutex_);
+  allocator_.recording_threads_.insert(std::this_thread::get_id());
+}
+
+CachingAllocator::Recording::~Recording() {
+  const std::lock_guard lock(allocator_.mutex_);
+  allocator_.recording_threads_.erase(std::this_thread::get_id());
+}
+
 std::shared_ptr<void> CachingAllocator::allocate(std::size_t bytes, const DeviceStream* stream) {
   if (bytes == 0) return nullptr;
+  const std::size_t whole = (bytes + kGranule - 1) / kGranule * kGranule;
+  const auto count_in = [&](const Block& block) {
+    statistics_.used_bytes += block.bytes;
+    statistics_.peak_used_bytes = std::max(statistics_.peak_used_bytes, statistics_.used_bytes);
+  };
   Block block{};
   {
     const std::lock_guard lock(mutex_);
-    block = take((bytes + kGranule - 1) / kGranule * kGranule, stream);
-    statistics_.used_bytes += block.bytes;
-    statistics_.peak_used_bytes = std::max(statistics_.peak_used_bytes, statistics_.used_bytes);
+    ++statistics_.requests;
+    block = take(whole, stream);
+    if (block.memory != nullptr)
+      count_in(block);
+    else if (recording_threads_.contains(std::this_thread::get_id()))
+      throw ShortWhileRecording(fmt::format("{}: out of memory while steps are recorded: {} are asked for",
+                                            to_string(runtime_->info().device), human_bytes(bytes)));
+  }
+  if (block.memory == nullptr) {
+    const std::unique_lock nobody_records(recording_);
+    const std::lock_guard lock(mutex_);
+    block = take_after_release(whole);
+    count_in(block);
   }
   return {block.memory,
           [self = shared_from_this(), block, stream](void* /*memory*/) { self->give_back(block, stream); }};
 }
 
 CachingAllocator::Block CachingAllocator::take(std::size_t bytes, const DeviceStream* stream) {
-  ++statistics_.requests;
   Cache& cache = cached_[stream];
   const auto found = cache.lower_bound(bytes);
   if (found != cache.end() && found->first <= most_for(bytes)) {
@@ -73,18 +98,20 @@ CachingAllocator::Block CachingAllocator::take(std::size_t bytes, const DeviceSt
   return {allocate_new(bytes), bytes};
 }
 
-void* CachingAllocator::allocate_new(std::size_t bytes) {
-  const auto fits = [&] { return limit_ == 0 || statistics_.used_bytes + statistics_.cached_bytes + bytes <= limit_; };
-  void* memory = fits() ? runtime_->allocate(bytes) : nullptr;
-  if (memory != nullptr) return memory;
+CachingAllocator::Block CachingAllocator::take_after_release(std::size_t bytes) {
   release_all();
-  memory = fits() ? runtime_->allocate(bytes) : nullptr;
-  if (memory != nullptr) return memory;
+  void* const memory = allocate_new(bytes);
+  if (memory != nullptr) return {memory, bytes};
   const DeviceInfo info = runtime_->info();
   throw DeviceError(fmt::format("{}: out of memory: {} are asked for; {} are in use, {} of {} are free{}",
                                 to_string(info.device), human_bytes(bytes), human_bytes(statistics_.used_bytes),
                                 human_bytes(info.free_memory), human_bytes(info.total_memory),
                                 limit_ == 0 ? "" : fmt::format(", the limit is {}", human_bytes(limit_))));
+}
+
+void* CachingAllocator::allocate_new(std::size_t bytes) {
+  const bool fits = limit_ == 0 || statistics_.used_bytes + statistics_.cached_bytes + bytes <= limit_;
+  return fits ? runtime_->allocate(bytes) : nullptr;
 }
 
 void CachingAllocator::give_back(const Block& block, const DeviceStream* stream) noexcept {
@@ -109,11 +136,13 @@ void CachingAllocator::release_all() {
 }
 
 void CachingAllocator::release_cached() {
+  const std::unique_lock nobody_records(recording_);
   const std::lock_guard lock(mutex_);
   release_all();
 }
 
 void CachingAllocator::release_cached(const DeviceStream& stream) {
+  const std::unique_lock nobody_records(recording_);
   const std::lock_guard lock(mutex_);
   if (const auto lease = leases_.find(&stream); lease != leases_.end()) {
     lease->second->end_term();

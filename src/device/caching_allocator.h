@@ -8,9 +8,13 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
+#include <shared_mutex>
 #include <string>
+#include <thread>
 
 #include "device/device_runtime.h"
+#include "rondo/error.h"
 
 namespace rondo {
 
@@ -27,6 +31,12 @@ class BlockLease {
  private:
   mutable std::mutex mutex_;
   std::uint64_t term_ = 0;
+};
+
+/// There is no memory for work that is recorded: nobody may wait for the device to free some.
+class ShortWhileRecording : public DeviceError {
+ public:
+  using DeviceError::DeviceError;
 };
 
 /// Blocks go back to a cache when their last owner lets go. A block that was asked for with a stream goes to that
@@ -50,6 +60,20 @@ class CachingAllocator : public std::enable_shared_from_this<CachingAllocator> {
   /// Of the stream's blocks; as long as the stream is.
   std::shared_ptr<BlockLease> lease(const DeviceStream& stream);
 
+  /// While one lives its thread records work, during which no thread may wait for the device as a whole: who gives the
+  /// cache back waits for its end, and where its own thread finds no memory it is told so (ShortWhileRecording).
+  class Recording {
+   public:
+    explicit Recording(CachingAllocator& allocator);
+    ~Recording();
+    Recording(const Recording&) = delete;
+    Recording& operator=(const Recording&) = delete;
+
+   private:
+    CachingAllocator& allocator_;
+    std::shared_lock<std::shared_mutex> lock_;
+  };
+
   DeviceMemoryStatistics statistics() const;
   std::uint64_t limit() const { return limit_; }
 
@@ -63,17 +87,22 @@ class CachingAllocator : public std::enable_shared_from_this<CachingAllocator> {
   };
   using Cache = std::multimap<std::size_t, void*>;  // by size
 
-  /// The lock is held.
+  /// From the cache, or new; null where there is not enough. The lock is held.
   Block take(std::size_t bytes, const DeviceStream* stream);
+  /// The same once the cache has been given back. Throws DeviceError.
+  Block take_after_release(std::size_t bytes);
   void* allocate_new(std::size_t bytes);
   void give_back(const Block& block, const DeviceStream* stream) noexcept;
   void release(Cache& cache) noexcept;
-  /// Of all streams, once their work is done. The lock is held.
+  /// Of all streams, once their work is done. Both locks are held.
   void release_all();
 
   std::shared_ptr<DeviceRuntime> runtime_;
   std::uint64_t limit_;
+  // Shared by those who record, whole to those who wait for the device; taken before the other.
+  std::shared_mutex recording_;
   mutable std::mutex mutex_;
+  std::set<std::thread::id> recording_threads_;
   std::map<const DeviceStream*, Cache> cached_;
   std::map<const DeviceStream*, std::shared_ptr<BlockLease>> leases_;
   DeviceMemoryStatistics statistics_;

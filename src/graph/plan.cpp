@@ -41,7 +41,7 @@ Placement place(Graph& graph, const PlanTarget& target) {
 std::string PlanTarget::to_string() const {
   if (device == nullptr) return fmt::format("threads={}", threads);
   return fmt::format("threads={} device={}{}{}", threads, rondo::to_string(device->device()),
-                     allow_cpu_fallback ? " cpu fallback" : "", records_work ? "" : " unrecorded");
+                     allow_cpu_fallback ? " cpu fallback" : "", recording == Recording::never ? " unrecorded" : "");
 }
 
 Plan::Plan(Graph graph, std::vector<PassResult> passes, WeightStore& weights, const PlanTarget& target)

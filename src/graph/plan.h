@@ -29,8 +29,9 @@ struct PlanTarget {
   /// Bytes of a device that weights may take: what exceeds it stays in host memory between its layers' turns. Of a
   /// model's plans the first decides for all. Unset: all of it.
   std::optional<std::uint64_t> weight_budget = std::nullopt;
-  /// Whether sessions have their steps recorded, on a device that can.
-  bool records_work = true;
+  /// Whether sessions have their steps recorded, on a device that can; `always`: what cannot be recorded throws.
+  enum class Recording : std::uint8_t { never, possible, always };
+  Recording recording = Recording::possible;
 
   Device where() const { return device == nullptr ? Device{} : device->device(); }
   std::string to_string() const;
@@ -62,7 +63,7 @@ class Plan {
   /// Null: the CPU.
   const ExecutionDevice* device() const { return target_.device.get(); }
   std::shared_ptr<const ExecutionDevice> shared_device() const { return target_.device; }
-  bool records_work() const { return target_.records_work; }
+  PlanTarget::Recording recording() const { return target_.recording; }
   /// What runs where; of a plan for a device.
   const Placement& placement() const { return placement_; }
   /// The weights that are not on the device all the time; null: all are.

@@ -37,8 +37,8 @@ class OpenRecording {
 
 }  // namespace
 
-RecordedSteps::RecordedSteps(const DeviceWork& work)
-    : work_(work), lease_(work.device().memory().lease(work.stream())) {}
+RecordedSteps::RecordedSteps(const DeviceWork& work, bool required)
+    : work_(work), required_(required), lease_(work.device().memory().lease(work.stream())) {}
 
 void RecordedSteps::run(const Stretch& stretch, const std::function<void()>& give) {
   Recording& recording = recordings_[stretch];
@@ -53,30 +53,51 @@ void RecordedSteps::run(const Stretch& stretch, const std::function<void()>& giv
 
 bool RecordedSteps::launch(Recording& recording) {
   if (recording.work == nullptr) return false;
-  if (lease_->within(recording.term, [&] { recording.work->launch(work_.stream()); })) return true;
+  try {
+    if (lease_->within(recording.term, [&] { recording.work->launch(work_.stream()); })) return true;
+  } catch (const DeviceError& error) {  // a first launch asks for memory
+    fail(recording, error);
+  }
   recording.work.reset();  // its memory went to somebody else
   return false;
 }
 
 void RecordedSteps::record(Recording& recording, const std::function<void()>& give) {
+  constexpr int kMostTimes = 8;  // where memory is that short, recording is not worth its time
   recording.term = lease_->term();
   try {
+    const CachingAllocator::Recording nobody_waits(work_.device().memory());
     OpenRecording open(work_.stream());
     give();
     recording.work = open.end();
+    recording.fails = ++recording.times >= kMostTimes;
   } catch (const Cancelled&) {
     throw;
+  } catch (const ShortWhileRecording& error) {
+    if (++recording.times >= kMostTimes) fail(recording, error);
   } catch (const std::exception& error) {
-    recording.fails = true;
-    failure_ = error.what();
-    log(LogLevel::info, "{}: steps are not recorded: {}", rondo::to_string(work_.device().device()), failure_);
+    fail(recording, error);
   }
 }
 
+void RecordedSteps::fail(Recording& recording, const std::exception& error) {
+  recording.fails = true;
+  failure_ = error.what();
+  const std::string message =
+      fmt::format("{}: steps are not recorded: {}", rondo::to_string(work_.device().device()), failure_);
+  if (required_) throw DeviceError(message);
+  log(LogLevel::info, "{}", message);
+}
+
 std::string RecordedSteps::to_string() const {
-  const auto count = std::count_if(recordings_.begin(), recordings_.end(),
-                                   [](const auto& known) { return known.second.work != nullptr; });
-  return fmt::format("{} recorded{}", count, failure_.empty() ? "" : fmt::format(", one not: {}", failure_));
+  int count = 0;
+  int again = 0;
+  for (const auto& [stretch, recording] : recordings_) {
+    count += recording.work != nullptr ? 1 : 0;
+    again += std::max(recording.times - 1, 0);
+  }
+  return fmt::format("{} recorded{}{}", count, again == 0 ? "" : fmt::format(", {} times anew", again),
+                     failure_.empty() ? "" : fmt::format(", one not: {}", failure_));
 }
 
 }  // namespace rondo

@@ -25,26 +25,30 @@ class RecordedSteps {
     }
   };
 
-  explicit RecordedSteps(const DeviceWork& work);
+  /// `required`: what cannot be recorded throws, in place of being given each time.
+  RecordedSteps(const DeviceWork& work, bool required);
 
   /// Has the stretch done. `give` gives its steps to the stream: the first time they are done so, which also prepares
   /// what cannot be while work is recorded; the second time they are recorded.
   void run(const Stretch& stretch, const std::function<void()>& give);
 
-  /// "2 recorded"; with the reason where one could not be.
+  /// "2 recorded"; with how many were made anew, and with the reason where one could not be.
   std::string to_string() const;
 
  private:
   struct Recording {
     bool was_done = false;
     bool fails = false;
+    int times = 0;  // it was recorded
     std::uint64_t term = 0;
     std::unique_ptr<RecordedWork> work;
   };
   bool launch(Recording& recording);
+  void fail(Recording& recording, const std::exception& error);
   void record(Recording& recording, const std::function<void()>& give);
 
   const DeviceWork& work_;
+  bool required_;
   std::shared_ptr<BlockLease> lease_;
   std::map<Stretch, Recording> recordings_;
   std::string failure_;

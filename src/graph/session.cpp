@@ -53,8 +53,9 @@ Session::Session(std::shared_ptr<const Plan> plan) : plan_(std::move(plan)) {
   }
   // Messages and weights that come and go have streams of their own.
   const bool alone = messages_ == nullptr && plan_->offloaded() == nullptr;
-  if (work_ != nullptr && alone && plan_->records_work() && !plan_->device()->runtime().refuse_recording())
-    recorded_ = std::make_unique<RecordedSteps>(*work_);
+  const bool records = plan_->recording() != PlanTarget::Recording::never;
+  if (work_ != nullptr && alone && records && !plan_->device()->runtime().refuse_recording())
+    recorded_ = std::make_unique<RecordedSteps>(*work_, plan_->recording() == PlanTarget::Recording::always);
 }
 
 void Session::show(const RunContext& context, std::size_t step) const {

@@ -70,8 +70,9 @@ PlanTarget target_of(const PipelineOptions& options) {
   return target;
 }
 
-bool records_work(const PipelineOptions& options, const PlanTarget& target) {
-  if (options.cuda_graph != CudaGraph::on) return options.cuda_graph == CudaGraph::automatic;
+PlanTarget::Recording recording_of(const PipelineOptions& options, const PlanTarget& target) {
+  if (options.cuda_graph == CudaGraph::automatic) return PlanTarget::Recording::possible;
+  if (options.cuda_graph == CudaGraph::off) return PlanTarget::Recording::never;
   const auto refuse = [](const std::string& why) {
     throw InvalidArgument(fmt::format("cuda-graph: on is given, but {}; allowed are auto and off", why));
   };
@@ -81,7 +82,7 @@ bool records_work(const PipelineOptions& options, const PlanTarget& target) {
   if (options.world != nullptr && options.world->size() > 1) refuse("steps of several ranks are not recorded");
   if (options.layerwise_offload == LayerwiseOffload::on)
     refuse("layerwise-offload is on as well, whose steps are not recorded");
-  return true;
+  return PlanTarget::Recording::always;
 }
 
 }  // namespace
@@ -95,7 +96,7 @@ PlanOptions plan_options(const PipelineOptions& options) {
     throw InvalidArgument(
         "layerwise-offload: on is given, but on the CPU there is no other memory; allowed are auto and off");
   }
-  plan.target.records_work = records_work(options, plan.target);
+  plan.target.recording = recording_of(options, plan.target);
   plan.target.threads = options.threads.value_or(default_threads());
   if (plan.target.threads < 1 || plan.target.threads > kMostThreads) {
     throw InvalidArgument(fmt::format("threads: {} is given; allowed is 1 to {}", plan.target.threads, kMostThreads));

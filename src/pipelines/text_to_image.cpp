@@ -60,6 +60,8 @@ TextToImagePipeline TextToImagePipeline::open(const std::string& folder, const P
   compute.cfg_fusion = options.cfg_fusion;
   compute.vae_tiling = options.vae_tiling;
   compute.layerwise_offload = options.layerwise_offload;
+  // Weights that come and go would leave steps unrecorded.
+  if (options.cuda_graph == CudaGraph::on) compute.layerwise_offload = LayerwiseOffload::off;
   compute.trace = options.trace;
   compute.lanes = options.lanes;
   compute.memory_limit = options.memory_limit;

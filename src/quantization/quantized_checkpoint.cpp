@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -96,6 +97,15 @@ void QuantizedCheckpoint::add_layer(const std::string& layer, const JsonConfig& 
   const Shape scales{shape[0], q.group == 0 ? 1 : inputs / q.group};
   const TensorRecord& scale = require(stored_scale_name(layer), DType::f32);
   if (!(scale.shape == scales)) throw wrong_shape(stored_scale_name(layer), scale.shape, scales.to_string());
+  if (q.format == LinearFormat::fp8_per_tensor) {
+    const Tensor values = checkpoint_.tensor(stored_scale_name(layer));
+    for (std::int64_t n = 0; n < shape[0]; ++n) {
+      const float first = values.as<float>()[0];
+      if (values.as<float>()[n] != first && !std::isnan(first))
+        throw FileError(fmt::format("{}: tensor '{}' holds {} and {}; fp8-per-tensor needs one scale", source(),
+                                    printable(stored_scale_name(layer)), first, values.as<float>()[n]));
+    }
+  }
   if (entry.boolean("smooth", false)) {
     const std::string smooth = stored_smooth_name(layer);
     const TensorRecord& record = require(smooth, DType::f32);

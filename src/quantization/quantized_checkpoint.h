@@ -29,7 +29,8 @@ std::string stored_scale_name(const std::string& layer);
 std::string stored_smooth_name(const std::string& layer);
 
 /// Quantising what this source gives for a layer, in the way that layers() says, gives back what is stored, to the last
-/// integer: a row's largest integer is the limit, so its scale is found again.
+/// bit: what shares a scale has the limit (127, 7, 448) as its largest, as rondo quantize writes it, so that the scale
+/// is found again.
 class QuantizedCheckpoint final : public WeightSource {
  public:
   /// `config` is the component's. Throws FileError for a description or for tensors that do not hold together.

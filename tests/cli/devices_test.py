@@ -198,8 +198,10 @@ class DevicesTest(CommandTest):
         picture, recorded = draw()
         self.assertEqual(picture, plain)
         self.assertEqual(recorded["transformer"], "1 recorded")
-        picture, recorded = draw("--quantize", "w8a8", "--quantize-skip-steps", "0-1", "--cuda-graph", "on")
+        skips = ["--quantize", "w8a8", "--quantize-skip-steps", "0-1"]
+        picture, recorded = draw(*skips, "--cuda-graph", "on")
         self.assertEqual(recorded["transformer"], "2 recorded")  # with products in 8 bits and without
+        self.assertEqual(picture, draw(*skips, "--cuda-graph", "off")[0])
         picture, recorded = draw("--layerwise-offload", "on")
         self.assertEqual(picture, plain)
         self.assertEqual(recorded["transformer"], "")

@@ -3,6 +3,7 @@
 // sdpa.cpp).
 #include <malloc.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 
@@ -51,12 +52,19 @@ class EmulatedStream final : public DeviceStream {
   void synchronize() override {
     if (recorded_) throw DeviceError("cuda emulation: a stream that records is waited for");
   }
-  void begin_recording() override { recorded_.emplace(); }
+  void begin_recording() override {
+    recorded_.emplace();
+    ++recording;
+  }
   std::unique_ptr<RecordedWork> end_recording() override {
     auto work = std::make_unique<EmulatedGraph>(std::move(*recorded_));
     recorded_.reset();
+    --recording;
     return work;
   }
+  /// So many streams: nobody may wait for the device meanwhile.
+  inline static std::atomic<int> recording = 0;
+
   void submit(std::function<void()> work) {
     if (recorded_) return recorded_->push_back(std::move(work));
     work();
@@ -94,7 +102,7 @@ class EmulatedRuntime final : public DeviceRuntime, public std::enable_shared_fr
   bool keeps_f32() const override { return true; }
   void* allocate(std::size_t bytes) override {
     void* const memory = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
-    std::memset(memory, 0xFF, bytes);  // NaN in every floating dtype
+    if (memory != nullptr) std::memset(memory, 0xFF, bytes);  // NaN in every floating dtype
     return memory;
   }
   void release(void* memory) noexcept override {
@@ -102,7 +110,9 @@ class EmulatedRuntime final : public DeviceRuntime, public std::enable_shared_fr
     std::free(memory);
   }
   std::shared_ptr<void> allocate_pinned(std::size_t bytes) override { return {allocate(bytes), std::free}; }
-  void synchronize() override {}
+  void synchronize() override {
+    if (EmulatedStream::recording != 0) throw DeviceError("cuda emulation: waited for while a stream records");
+  }
   std::unique_ptr<DeviceStream> make_stream() override { return std::make_unique<EmulatedStream>(); }
   std::unique_ptr<DeviceEvent> make_event() override { return std::make_unique<EmulatedEvent>(); }
   void copy(const RowCopy& rows, CopyKind /*kind*/, DeviceStream& stream) override {

@@ -127,7 +127,12 @@ class LoopConvolution final : public Convolution {
 
 }  // namespace
 
-std::unique_ptr<const Product> find_product(const ProductShape& shape) { return std::make_unique<LoopProduct>(shape); }
+/// As cuBLASLt has it: a scale for each row on Hopper alone.
+std::unique_ptr<const Product> find_product(const ProductShape& shape) {
+  constexpr int kHopper = 90;
+  if (shape.scales == ProductShape::Scales::per_row && emulated_capability() != kHopper) return nullptr;
+  return std::make_unique<LoopProduct>(shape);
+}
 
 const std::string& convolutions_missing() {
   static const std::string none;

@@ -124,7 +124,8 @@ const std::string& sdpa_missing() {
   return none;
 }
 
-/// As cuDNN 9.13 has it: e4m3 from Hopper on, which gives e4m3 there and has no causality but of squares.
+/// As cuDNN has it: e4m3 from Hopper on, which gives e4m3 there and has no causality but of squares. Hopper is played
+/// with version 9.13, Blackwell with 9.23.
 std::unique_ptr<const Sdpa> make_sdpa(const SdpaProblem& problem) {
   constexpr int kHopper = 90;
   constexpr int kBlackwell = 100;
@@ -134,6 +135,8 @@ std::unique_ptr<const Sdpa> make_sdpa(const SdpaProblem& problem) {
     if (capability < kHopper) throw Unsupported("cuDNN: e4m3 needs Hopper or later");
     if (capability < kBlackwell && problem.output.dtype() != DType::f8_e4m3)
       throw Unsupported("cuDNN: e4m3 with another output needs Blackwell or later");
+    if (capability < kBlackwell && problem.packed)
+      throw Unsupported("cuDNN: packed sequences in e4m3 need version 9.23");
     if (capability < kBlackwell && problem.causal && !square)
       throw Unsupported("cuDNN: e4m3 with this causality needs Blackwell or later");
   }

@@ -294,6 +294,10 @@ TEST_F(QuantizedFolder, RefusesWhatDoesNotHoldTogether) {
   expect_refused([](auto& c) { c["layers"]["l"] = 3; }, "layers: 'l': is no object");
   expect_refused([](auto& c) { c["layers"]["l"]["format"] = "w2"; }, "format: 'w2' is given");
   expect_refused([](auto& c) { c["layers"]["l"]["format"] = "w4a16"; }, "has no tensor 'l.weight_packed'");
+  EXPECT_NE(message_of([&] {
+              open(quantization(LinearFormat::fp8), [](auto& c) { c["layers"]["l"]["format"] = "fp8-per-tensor"; });
+            }).find("fp8-per-tensor needs one scale"),
+            std::string::npos);
   expect_refused([](auto& c) { c["layers"]["l"]["format"] = "fp8"; }, "dtype int8; quantization_config needs float8");
   expect_refused([](auto& c) { c["layers"]["l"]["group"] = 7; }, "'group' is 7");
   expect_refused([](auto& c) { c["layers"]["l"]["group"] = 16; }, "tensor 'l.weight_scale' has shape [4, 1]");

@@ -4,6 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <thread>
+
 #include "backends/devices.h"
 #include "graph/builder.h"
 #include "graph/model.h"
@@ -38,7 +41,7 @@ class OnDeviceRecorded : public ::testing::Test {
     options_.quantization.skip_steps = {kNativeStep};
     options_.target = test_target(1);
     recorded_ = std::make_unique<Session>(model_.plan("recorded", options_, two_linears));
-    options_.target.records_work = false;
+    options_.target.recording = PlanTarget::Recording::never;
     plain_ = std::make_unique<Session>(model_.plan("plain", options_, two_linears));
   }
 
@@ -81,7 +84,44 @@ TEST_F(OnDeviceRecorded, AreForgottenWithTheMemoryThatTheyUse) {
   // What comes next has that memory.
   const Tensor others = random_tensor({1 << 20}, DType::f32, 1).to(test_device());
   for (const int step : {3, 4}) expect_same(step);
-  EXPECT_EQ(recorded_->recorded_to_string(), "1 recorded");
+  EXPECT_EQ(recorded_->recorded_to_string(), "1 recorded, 1 times anew");
+  EXPECT_EQ(relative_error(others.to(Device{}), random_tensor({1 << 20}, DType::f32, 1)), 0);
+}
+
+TEST_F(OnDeviceRecorded, NobodyWaitsForTheDeviceMeanwhile) {
+  const DeviceWork work(options_.target.device);
+  CachingAllocator& memory = options_.target.device->memory();
+  RecordedSteps steps(work, true);
+  std::thread other;
+  std::string failure = "did not end";
+  steps.run({0, {}}, [] {});
+  steps.run({0, {}}, [&] {
+    if (other.joinable()) return;  // given once more, as the memory went before the launch
+    other = std::thread([&] { failure = message_of([&] { memory.release_cached(); }); });
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    memory.allocate(1 << 20, &work.stream());  // goes on although the other waits
+  });
+  other.join();
+  EXPECT_EQ(failure, "(no error)");
+  // What was recorded held memory that went then: it is recorded anew.
+  steps.run({0, {}}, [] {});
+  EXPECT_EQ(steps.to_string(), "1 recorded, 1 times anew");
+}
+
+TEST_F(OnDeviceRecorded, WhatFindsNoMemoryIsRecordedLater) {
+  const DeviceWork work(options_.target.device);
+  CachingAllocator& memory = options_.target.device->memory();
+  RecordedSteps steps(work, true);
+  bool is_short = false;
+  const auto give = [&] {
+    if (is_short) memory.allocate(std::size_t{1} << 50, &work.stream());
+  };
+  steps.run({0, {}}, give);
+  is_short = true;
+  EXPECT_THROW(steps.run({0, {}}, give), DeviceError);  // as it is without recording
+  is_short = false;
+  steps.run({0, {}}, give);
+  EXPECT_EQ(steps.to_string(), "1 recorded, 1 times anew");
 }
 
 TEST_F(OnDeviceRecorded, ASessionThatIsWatchedGivesStepByStep) {
@@ -96,7 +136,7 @@ TEST_F(OnDeviceRecorded, ASessionThatIsWatchedGivesStepByStep) {
 
 TEST_F(OnDeviceRecorded, WhatCannotBeRecordedIsGivenEachTime) {
   const DeviceWork work(options_.target.device);
-  RecordedSteps steps(work);
+  RecordedSteps steps(work, false);
   int calls = 0;
   const auto give = [&] {
     if (++calls == 2) throw DeviceError("device: not like this");
@@ -104,6 +144,13 @@ TEST_F(OnDeviceRecorded, WhatCannotBeRecordedIsGivenEachTime) {
   for (int run = 0; run < 3; ++run) steps.run({0, {}}, give);
   EXPECT_EQ(calls, 4);  // once, once in vain and once, once
   EXPECT_EQ(steps.to_string(), "0 recorded, one not: device: not like this");
+  calls = 0;
+  RecordedSteps required(work, true);
+  required.run({0, {}}, give);
+  EXPECT_NE(message_of([&] {
+              required.run({0, {}}, give);
+            }).find("steps are not recorded: device: not like this"),
+            std::string::npos);
   // What fails anyhow is told, and leaves the stream as it was.
   EXPECT_THROW(steps.run({1, {}}, [] { throw DeviceError("device: lost"); }), DeviceError);
   expect_same(0);
@@ -111,7 +158,7 @@ TEST_F(OnDeviceRecorded, WhatCannotBeRecordedIsGivenEachTime) {
 
 TEST_F(OnDeviceRecorded, ACancelledRecordingIsMadeAgain) {
   const DeviceWork work(options_.target.device);
-  RecordedSteps steps(work);
+  RecordedSteps steps(work, true);
   steps.run({0, {}}, [] {});
   EXPECT_THROW(steps.run({0, {}}, [] { throw Cancelled("run: cancelled"); }), Cancelled);
   steps.run({0, {}}, [] {});

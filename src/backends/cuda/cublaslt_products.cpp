@@ -11,6 +11,10 @@ namespace {
 /// What algorithms may use beside their operands: NVIDIA's recommendation for Hopper.
 constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
 
+/// Where a heuristic asks for pointers before there are any: aligned as all of ours are at least.
+void* const kSomePointer =
+    reinterpret_cast<void*>(std::uintptr_t{4096});  // NOLINT(performance-no-int-to-ptr): no address
+
 void check_lt(cublasStatus_t status, const char* call) {
   if (status != CUBLAS_STATUS_SUCCESS)
     throw DeviceError(fmt::format("cuda: {} failed: {}", call, cublasLtGetStatusString(status)));
@@ -66,10 +70,6 @@ class LtProduct final : public Product {
     const cudaDataType_t type = cuda_dtype(p.dtype);
     const cudaDataType_t result = cuda_dtype(p.result_dtype());
     if (p.has_bias) set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, result);
-    if (p.dtype == DType::f8_e4m3) {
-      const std::int8_t fast = 1;  // sums of 14 bits at times, which four bits of an operand do not notice
-      set(CUBLASLT_MATMUL_DESC_FAST_ACCUM, fast);
-    }
     const auto layout = [&](LtLayout& place, cudaDataType_t element, std::int64_t columns_first, std::int64_t others) {
       check_lt(cublasLtMatrixLayoutCreate(place.place(), element, static_cast<std::uint64_t>(columns_first),
                                           static_cast<std::uint64_t>(others), columns_first),
@@ -84,11 +84,19 @@ class LtProduct final : public Product {
                                                   &kWorkspaceBytes, sizeof kWorkspaceBytes),
              "cublasLtMatmulPreferenceSetAttribute");
     if (p.scales == ProductShape::Scales::per_row && !set_vector_scales()) return;
+    // Algorithms are chosen by whether there are pointers, too: these are never followed.
+    if (p.has_bias) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, kSomePointer);
+    if (p.scales != ProductShape::Scales::none) {
+      set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, kSomePointer);
+      set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, kSomePointer);
+    }
     int found = 0;
     const cublasStatus_t status =
         cublasLtMatmulAlgoGetHeuristic(lt_.get(), operation_.get(), weight_.get(), x_.get(), y_.get(), y_.get(),
                                        preference.get(), 1, &algorithm_, &found);
-    if (status != CUBLAS_STATUS_NOT_SUPPORTED) check_lt(status, "cublasLtMatmulAlgoGetHeuristic");
+    // Who asks for scales can do without.
+    if (p.scales == ProductShape::Scales::none && status != CUBLAS_STATUS_NOT_SUPPORTED)
+      check_lt(status, "cublasLtMatmulAlgoGetHeuristic");
     has_algorithm_ = status == CUBLAS_STATUS_SUCCESS && found > 0;
   }
 
@@ -128,9 +136,12 @@ class LtProduct final : public Product {
              "cublasLtMatmulDescSetAttribute");
   }
 
-  /// A scale for each row and each output; false where the toolkit that this was built with knows none.
+  /// A scale for each row and each output; false where the toolkit that this was built with, or the library that is
+  /// here, knows none.
   bool set_vector_scales() {
 #if CUBLAS_VERSION >= 120900
+    constexpr std::size_t kFirstVersion = 120900;
+    if (cublasLtGetVersion() < kFirstVersion) return false;
     const cublasLtMatmulMatrixScale_t vector = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
     set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, vector);
     set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, vector);

@@ -50,6 +50,7 @@ class GraphBuilder {
   explicit GraphBuilder(const SdpaProblem& problem) : p_(problem), graph_(std::make_shared<fe::graph::Graph>()) {}
 
   std::shared_ptr<fe::graph::Graph> build() {
+    refuse_versions();
     graph_->set_io_data_type(cudnn_dtype(p_.query.dtype()))
         .set_intermediate_data_type(fe::DataType_t::FLOAT)
         .set_compute_data_type(fe::DataType_t::FLOAT);
@@ -67,8 +68,8 @@ class GraphBuilder {
     const TensorPointer value = operand("value", kValue, p_.value, kValueBegins);
     if (p_.packed) {
       attributes.set_padding_mask(true);
-      attributes.set_seq_len_q(whole("query lengths", kQueryLengths, sequences()));
-      attributes.set_seq_len_kv(whole("key lengths", kKeyLengths, sequences()));
+      attributes.set_seq_len_q(whole("query lengths", kQueryLengths, sequences(), fe::DataType_t::INT32));
+      attributes.set_seq_len_kv(whole("key lengths", kKeyLengths, sequences(), fe::DataType_t::INT32));
     }
     if (p_.query.dtype() != DType::f8_e4m3) {
       auto [output, stats] = graph_->sdpa(query, key, value, attributes);
@@ -93,6 +94,17 @@ class GraphBuilder {
   }
 
  private:
+  /// What the front end does not: beginnings in 64 bits, and packed sequences in e4m3.
+  void refuse_versions() const {
+    constexpr std::size_t kWideBegins = 90500;
+    constexpr std::size_t kPackedE4m3 = 92300;
+    if (!p_.packed) return;
+    const bool narrow = p_.query.dtype() == DType::f8_e4m3;
+    if (fe::detail::get_backend_version() < (narrow ? kPackedE4m3 : kWideBegins))
+      throw Unsupported(
+          fmt::format("cuDNN: packed sequences{} need version {}", narrow ? " in e4m3" : "", narrow ? "9.23" : "9.5"));
+  }
+
   std::int64_t sequences() const { return p_.query.shape()[0]; }
 
   TensorPointer operand(const char* name, Operand id, const Tensor& tensor, Operand begins) {
@@ -101,16 +113,16 @@ class GraphBuilder {
                           .set_uid(id)
                           .set_dim(by_heads(tensor.shape()))
                           .set_stride(by_heads(tensor.strides()));
-    if (p_.packed) attributes.set_ragged_offset(whole(name, begins, sequences() + 1));
+    if (p_.packed) attributes.set_ragged_offset(whole(name, begins, sequences() + 1, fe::DataType_t::INT64));
     return graph_->tensor(attributes);
   }
-  TensorPointer whole(const char* name, Operand id, std::int64_t count) {
+  TensorPointer whole(const char* name, Operand id, std::int64_t count, fe::DataType_t type) {
     return graph_->tensor(fe::graph::Tensor_attributes()
                               .set_name(name)
                               .set_uid(id)
                               .set_dim({count, 1, 1, 1})
                               .set_stride({1, 1, 1, 1})
-                              .set_data_type(fe::DataType_t::INT32));
+                              .set_data_type(type));
   }
   TensorPointer scalar(const char* name, Operand id) {
     return graph_->tensor(fe::graph::Tensor_attributes()
@@ -127,7 +139,7 @@ class GraphBuilder {
         .set_dim(by_heads(p_.output.shape()))
         .set_stride(by_heads(p_.output.strides()))
         .set_data_type(cudnn_dtype(p_.output.dtype()));
-    if (p_.packed) output->set_ragged_offset(whole("output", kOutputBegins, sequences() + 1));
+    if (p_.packed) output->set_ragged_offset(whole("output", kOutputBegins, sequences() + 1, fe::DataType_t::INT64));
     if (p_.lse) {
       const Shape& s = p_.output.shape();
       stats->set_output(true)
@@ -173,9 +185,10 @@ class CudnnSdpa final : public Sdpa {
     point_to(kOutputFactor, o.scales.output_factor);
     Tensor largest;  // that nobody asks for
     if (o.scales.query != nullptr) {
-      largest = run.temporary({2}, DType::f32);
+      constexpr std::int64_t kApart = 4;  // each on 16 bytes
+      largest = run.temporary({2 * kApart}, DType::f32);
       point_to(kLargestWeight, largest.as<float>());
-      point_to(kLargestOutput, largest.as<float>() + 1);
+      point_to(kLargestOutput, largest.as<float>() + kApart);
     }
     std::int64_t workspace_bytes = 0;
     check_cudnn(graph_->get_workspace_size(workspace_bytes), "get_workspace_size");

@@ -23,23 +23,23 @@ struct SdpaProblem {
   /// Whether sequences have lengths of their own and begin where SdpaSequences says.
   bool packed = false;
 
-  /// Of operands alone; what a library's plan is kept by.
+  /// All of it: what a library's plan is kept by.
   std::string key_text() const;
 };
 
-/// Of packed sequences, on the device, int32: lengths, and where sequence i begins, in elements, with the end behind
-/// the last.
+/// Of packed sequences, on the device: lengths, and where sequence i begins, in elements, with the end behind the last.
 struct SdpaSequences {
   const std::int32_t* query_lengths = nullptr;
   const std::int32_t* key_lengths = nullptr;
-  const std::int32_t* query_begins = nullptr;
-  const std::int32_t* key_begins = nullptr;
-  const std::int32_t* value_begins = nullptr;
-  const std::int32_t* output_begins = nullptr;
+  const std::int64_t* query_begins = nullptr;
+  const std::int64_t* key_begins = nullptr;
+  const std::int64_t* value_begins = nullptr;
+  const std::int64_t* output_begins = nullptr;
 };
 
-/// Of operands in e4m3, on the device: what one stands for is it times its scale; weights, up to 1, are multiplied by
-/// `weight_factor` before they are rounded to e4m3, results by `output_factor` before they are to the output's dtype.
+/// Of operands in e4m3, on the device, each on 16 bytes: what one stands for is it times its scale; weights, up to 1,
+/// are multiplied by `weight_factor` before they are rounded to e4m3, results by `output_factor` before they are to the
+/// output's dtype.
 struct SdpaScales {
   const float* query = nullptr;
   const float* key = nullptr;

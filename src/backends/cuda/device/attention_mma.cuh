@@ -93,6 +93,7 @@ __global__ void attention_mma_kernel(AttentionLaunch call) {
 
   MmaRow rows[2];
   float sums[kValueTiles][4];
+#pragma unroll
   for (auto& fragment : sums) {
     for (float& sum : fragment) sum = 0;
   }
@@ -111,6 +112,7 @@ __global__ void attention_mma_kernel(AttentionLaunch call) {
     const T* const value_tile = value_tiles + tile % Tile::kStages * Tile::kKeys * Tile::kPitch;
 
     float scores[kKeyTiles][4];
+#pragma unroll
     for (auto& fragment : scores) {
       for (float& score : fragment) score = 0;
     }
@@ -192,6 +194,7 @@ __global__ void attention_mma_kernel(AttentionLaunch call) {
 
   const bool partial = call.output.number == Number::f32;
   const std::int64_t columns = call.output.extent[View::kAxes - 1];
+#pragma unroll
   for (int r = 0; r < 2; ++r) {
     const std::int64_t query = own + r * 8;
     if (query >= queries) continue;

@@ -7,7 +7,7 @@
 
 namespace rondo::cuda {
 
-/// The warp's row of x [B, S, N, D], as kOwnRow numbers it, and the row's batch and head.
+/// The warp's row of x [B, S, N, D], and its head.
 struct OwnHeadRow {
   std::int64_t row;
   bool there;
@@ -135,10 +135,17 @@ __global__ void e4m3_rows_kernel(const E4m3* values, const float* scale, RowView
     row_of<T>(y, i / y.width)[i % y.width] = from_float<T>(to_float(values[i]) * *scale);
 }
 
-/// What the host knows of packed sequences, on the device (backends/cuda/sdpa.h).
-__global__ inline void write_sequences_kernel(PackedSequences sequences, std::int32_t* to) {
-  for (int i = static_cast<int>(threadIdx.x); i < PackedSequences::kValues; i += static_cast<int>(blockDim.x))
-    to[i] = sequences.values[i];
+/// What the host knows of packed sequences, on the device.
+__global__ inline void write_sequences_kernel(PackedSequences sequences, std::int32_t* lengths, std::int64_t* begins) {
+  for (int i = static_cast<int>(threadIdx.x); i <= sequences.count; i += static_cast<int>(blockDim.x)) {
+    for (int part = 0; part < 4; ++part) {
+      const std::int64_t token = part == 1 || part == 2 ? sequences.key_begins[i] : sequences.query_begins[i];
+      begins[part * kBegins + i] = token * sequences.strides[part];
+    }
+    if (i == sequences.count) continue;
+    lengths[i] = sequences.queries[i];
+    lengths[PackedSequences::kMost + i] = sequences.keys[i];
+  }
 }
 
 }  // namespace rondo::cuda

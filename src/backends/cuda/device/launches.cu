@@ -397,8 +397,9 @@ void widen_e4m3(const void* values, const float* scale, const RowView& y, Stream
   });
 }
 
-void write_sequences(const PackedSequences& sequences, std::int32_t* to, StreamHandle stream) {
-  launch(write_sequences_kernel, 1, kBlock, 0, stream, sequences, to);
+void write_sequences(const PackedSequences& sequences, std::int32_t* lengths, std::int64_t* begins,
+                     StreamHandle stream) {
+  launch(write_sequences_kernel, 1, kBlock, 0, stream, sequences, lengths, begins);
 }
 
 void merge_attention(const MergeLaunch& call, StreamHandle stream) {

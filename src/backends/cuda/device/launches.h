@@ -191,14 +191,21 @@ void head_means(const RowView& x, float* means, StreamHandle stream);
 /// Rows in e4m3, dense, times their scale.
 void widen_e4m3(const void* values, const float* scale, const RowView& y, StreamHandle stream);
 
-/// Lengths and beginnings of packed sequences, as SdpaSequences has them one after the other.
+/// Packed sequences, in tokens; where they begin with the end behind the last. `strides`: elements between tokens of
+/// queries, keys, values and outputs.
 struct PackedSequences {
   static constexpr int kMost = 160;  // what a launch's parameters hold
-  static constexpr int kValues = 6 * (kMost + 1);
-  std::array<std::int32_t, kValues> values{};
+  int count = 0;
+  std::array<std::int32_t, kMost> queries{};
+  std::array<std::int32_t, kMost> keys{};
+  std::array<std::int32_t, kMost + 1> query_begins{};
+  std::array<std::int32_t, kMost + 1> key_begins{};
+  std::array<std::int64_t, 4> strides{};
 };
-/// To kValues numbers on the device.
-void write_sequences(const PackedSequences& sequences, std::int32_t* to, StreamHandle stream);
+/// To the device, as SdpaSequences has it: lengths [2][kMost] and beginnings [4][kBegins], in elements.
+constexpr int kBegins = PackedSequences::kMost + 2;  // each part on 16 bytes
+void write_sequences(const PackedSequences& sequences, std::int32_t* lengths, std::int64_t* begins,
+                     StreamHandle stream);
 
 /// Attention over two disjoint sets of keys, from what each gave: a and b [B, S, N, D] float32, `tokens` S, their LSE
 /// and the union's [B, N, S], dense.

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <bit>
+#include <cmath>
 #include <map>
 #include <mutex>
 
@@ -27,17 +28,59 @@ struct QuantizedCall {
   const float* output_scale = nullptr;
 };
 
+/// The library's plans, which take a tenth of a second or more to make; for all runners of a kernel.
+class SdpaPlans {
+ public:
+  /// Throws Unsupported, with the library's reason.
+  std::shared_ptr<const Sdpa> get(const SdpaProblem& problem) {
+    constexpr std::size_t kMostKept = 256;
+    const std::string key = problem.key_text();
+    const std::lock_guard lock(mutex_);
+    if (const auto known = plans_.find(key); known != plans_.end()) return known->second;
+    const std::shared_ptr<const Sdpa> plan = make_sdpa(problem);
+    if (plans_.size() >= kMostKept) plans_.clear();
+    plans_.emplace(key, plan);
+    return plan;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::string, std::shared_ptr<const Sdpa>> plans_;
+};
+
 class SdpaRunner final : public AttentionRunner {
  public:
-  explicit SdpaRunner(const AttentionProblem& problem, DType output)
-      : problem_(problem), output_(output), flash_(flash_attention_kernel()->make(problem, {}, 1)) {}
+  SdpaRunner(const AttentionProblem& problem, DType output, std::shared_ptr<SdpaPlans> plans)
+      : problem_(problem),
+        output_(output),
+        plans_(std::move(plans)),
+        flash_(flash_mma_attention_kernel()->make(problem, {}, 1)) {}
   std::size_t scratch_bytes() const override { return 0; }
 
   void run(const AttentionCall& call, std::span<std::byte> scratch) const override {
     if (call.output.elements() == 0) return;
     const CudaRun run(*call.device, *call.stream);
-    if (!problem_.varlen) return attend(run, call, call.output, call.lse, {});
-    // What sees nothing is not cuDNN's affair.
+    const QuantizedCall quantized = problem_.quantization.active() ? quantize(run, call) : QuantizedCall();
+    SdpaOperands o{call.query, call.key, call.value, call.output, call.lse, {}, quantized.scales};
+    if (problem_.quantization.active()) {
+      o.query = quantized.query;
+      o.key = quantized.key;
+      o.value = quantized.value;
+    }
+    if (call.output.dtype() != output_) o.output = run.temporary(call.output.shape(), output_);
+    if (problem_.varlen) return run_packed(run, call, o, quantized.output_scale, scratch);
+    plan_for(problem_of(call, o))->run(run, o);
+    bring(run, o.output, call.output, quantized.output_scale);
+  }
+
+ private:
+  static SdpaProblem problem_of(const AttentionCall& call, const SdpaOperands& o) {
+    return {call.query.device(), o.query, o.key, o.value, o.output, call.scale, call.causal, call.lse.defined()};
+  }
+
+  void run_packed(const CudaRun& run, const AttentionCall& call, const SdpaOperands& o, const float* output_scale,
+                  std::span<std::byte> scratch) const {
+    // What sees nothing is not cuDNN's affair: on Hopper, in e4m3, it does not end (cudnn-frontend#1069).
     std::vector<AttentionSequence> usual;
     std::vector<AttentionSequence> odd;
     for (const AttentionSequence& s : call.sequences) {
@@ -46,7 +89,13 @@ class SdpaRunner final : public AttentionRunner {
     }
     for (std::size_t first = 0; first < usual.size(); first += PackedSequences::kMost) {
       const std::size_t count = std::min<std::size_t>(PackedSequences::kMost, usual.size() - first);
-      attend(run, call, call.output, call.lse, std::span(usual).subspan(first, count));
+      attend_packed(run, call, o, std::span(usual).subspan(first, count));
+    }
+    for (std::size_t i = 0; i < usual.size();) {  // neighbours together
+      const std::int64_t begin = usual[i].query_begin;
+      std::int64_t end = begin;
+      for (; i < usual.size() && usual[i].query_begin == end; ++i) end += usual[i].queries;
+      bring(run, o.output.sliced(1, begin, end), call.output.sliced(1, begin, end), output_scale);
     }
     if (odd.empty()) return;
     AttentionCall rest = call;
@@ -54,54 +103,49 @@ class SdpaRunner final : public AttentionRunner {
     flash_->run(rest, scratch);
   }
 
- private:
-  void attend(const CudaRun& run, const AttentionCall& call, const Tensor& target, const Tensor& lse,
-              std::span<const AttentionSequence> packed) const {
-    SdpaOperands o{call.query, call.key, call.value, target, lse, {}, {}};
-    QuantizedCall quantized;
-    if (problem_.quantization.active()) {
-      quantized = quantize(run, call);
-      o.query = quantized.query;
-      o.key = quantized.key;
-      o.value = quantized.value;
-      o.scales = quantized.scales;
+  void attend_packed(const CudaRun& run, const AttentionCall& call, SdpaOperands o,
+                     std::span<const AttentionSequence> sequences) const {
+    PackedSequences packed;
+    std::int64_t queries = 0;
+    std::int64_t keys = 0;
+    for (const AttentionSequence& s : sequences) {
+      const auto i = static_cast<std::size_t>(packed.count++);
+      packed.queries[i] = static_cast<std::int32_t>(s.queries);
+      packed.keys[i] = static_cast<std::int32_t>(s.keys);
+      packed.query_begins[i] = static_cast<std::int32_t>(s.query_begin);
+      packed.key_begins[i] = static_cast<std::int32_t>(s.key_begin);
+      packed.query_begins[i + 1] = static_cast<std::int32_t>(s.query_begin + s.queries);
+      packed.key_begins[i + 1] = static_cast<std::int32_t>(s.key_begin + s.keys);
+      queries = std::max(queries, s.queries);
+      keys = std::max(keys, s.keys);
     }
-    if (target.dtype() != output_) o.output = run.temporary(target.shape(), output_);
-    SdpaProblem problem{call.query.device(), o.query, o.key, o.value, o.output, call.scale, call.causal, lse.defined()};
-    Tensor numbers;
-    if (!packed.empty()) {
-      std::int64_t queries = 0;
-      std::int64_t keys = 0;
-      for (const AttentionSequence& s : packed) {
-        queries = std::max(queries, s.queries);
-        keys = std::max(keys, s.keys);
-      }
-      const auto count = static_cast<std::int64_t>(packed.size());
-      problem.packed = true;
-      problem.query = as_sequences(o.query, count, queries);
-      problem.key = as_sequences(o.key, count, keys);
-      problem.value = as_sequences(o.value, count, keys);
-      problem.output = as_sequences(o.output, count, queries);
-      if (lse.defined()) o.lse = run.temporary({count, lse.shape()[1], queries}, DType::f32);
-      numbers = run.temporary({PackedSequences::kValues}, DType::s32);
-      o.sequences = write_sequences_of(run, o, packed, numbers);
+    packed.strides = {o.query.strides()[1], o.key.strides()[1], o.value.strides()[1], o.output.strides()[1]};
+    const std::int64_t count = packed.count;
+    SdpaProblem problem = problem_of(call, o);
+    problem.packed = true;
+    problem.query = as_sequences(o.query, count, queries);
+    problem.key = as_sequences(o.key, count, keys);
+    problem.value = as_sequences(o.value, count, keys);
+    problem.output = as_sequences(o.output, count, queries);
+    Tensor lengths = run.temporary({2, PackedSequences::kMost}, DType::s32);
+    Tensor begins = run.temporary({4, kBegins}, DType::s64);
+    auto* const length = lengths.as<std::int32_t>();
+    auto* const begin = begins.as<std::int64_t>();
+    write_sequences(packed, length, begin, run.handle());
+    o.sequences = {
+        length, length + PackedSequences::kMost, begin, begin + kBegins, begin + 2 * kBegins, begin + 3 * kBegins};
+    if (call.lse.defined()) o.lse = run.temporary({count, call.lse.shape()[1], queries}, DType::f32);
+    plan_for(problem)->run(run, o);
+    for (std::int64_t i = 0; call.lse.defined() && i < count; ++i) {
+      const AttentionSequence& s = sequences[static_cast<std::size_t>(i)];
+      copy(view_of(o.lse.sliced(0, i, i + 1).sliced(2, 0, s.queries)),
+           view_of(call.lse.sliced(2, s.query_begin, s.query_begin + s.queries)), run.handle());
     }
-    sdpa_for(problem)->run(run, o);
-    for (std::size_t i = 0; lse.defined() && i < packed.size(); ++i) {
-      const AttentionSequence& s = packed[i];
-      const auto at = static_cast<std::int64_t>(i);
-      copy(view_of(o.lse.sliced(0, at, at + 1).sliced(2, 0, s.queries)),
-           view_of(lse.sliced(2, s.query_begin, s.query_begin + s.queries)), run.handle());
-    }
-    if (target.dtype() == output_) return;
-    if (packed.empty()) return bring(run, o.output, target, quantized.output_scale);
-    for (const AttentionSequence& s : packed)
-      bring(run, o.output.sliced(1, s.query_begin, s.query_begin + s.queries),
-            target.sliced(1, s.query_begin, s.query_begin + s.queries), quantized.output_scale);
   }
 
   /// A result to where and in what dtype it is wanted.
   static void bring(const CudaRun& run, const Tensor& result, const Tensor& target, const float* scale) {
+    if (result.data() == target.data()) return;
     if (result.dtype() != DType::f8_e4m3) return copy(view_of(result), view_of(target), run.handle());
     widen_e4m3(result.data(), scale, rows_of(target), run.handle());
   }
@@ -114,42 +158,17 @@ class SdpaRunner final : public AttentionRunner {
         .restrided({count, longest, s[2], s[3]}, {longest * strides[1], strides[1], strides[2], strides[3]});
   }
 
-  static SdpaSequences write_sequences_of(const CudaRun& run, const SdpaOperands& o,
-                                          std::span<const AttentionSequence> packed, Tensor numbers) {
-    PackedSequences values;
-    constexpr std::size_t kPart = PackedSequences::kMost + 1;
-    const auto fill = [&](std::size_t part, const auto& value_of) {
-      for (std::size_t i = 0; i < packed.size(); ++i)
-        values.values[part * kPart + i] = static_cast<std::int32_t>(value_of(packed[i]));
-    };
-    fill(0, [](const AttentionSequence& s) { return s.queries; });
-    fill(1, [](const AttentionSequence& s) { return s.keys; });
-    const AttentionSequence& last = packed.back();
-    const auto fill_begins = [&](std::size_t part, const Tensor& x, bool of_queries) {
-      const std::int64_t stride = x.strides()[1];
-      fill(part, [&](const AttentionSequence& s) { return (of_queries ? s.query_begin : s.key_begin) * stride; });
-      const std::int64_t end = of_queries ? last.query_begin + last.queries : last.key_begin + last.keys;
-      values.values[part * kPart + packed.size()] = static_cast<std::int32_t>(end * stride);
-    };
-    fill_begins(2, o.query, true);
-    fill_begins(3, o.key, false);
-    fill_begins(4, o.value, false);
-    fill_begins(5, o.output, true);
-    auto* const to = numbers.as<std::int32_t>();
-    write_sequences(values, to, run.handle());
-    return {to, to + kPart, to + 2 * kPart, to + 3 * kPart, to + 4 * kPart, to + 5 * kPart};
-  }
-
   QuantizedCall quantize(const CudaRun& run, const AttentionCall& call) const {
-    enum Slot : std::size_t { kQuery, kKey, kValue, kInverseOfValue, kWeight, kFactor, kOne, kLargest, kSlots };
+    enum Slot : std::int64_t { kQuery, kKey, kValue, kInverseOfValue, kWeight, kFactor, kOne, kLargest, kSlots };
+    constexpr std::int64_t kApart = 4;  // each on 16 bytes
     QuantizedCall result;
-    result.numbers = run.temporary({kSlots}, DType::f32);
-    auto* const numbers = result.numbers.as<float>();
-    auto* const bits = reinterpret_cast<std::uint32_t*>(numbers + kLargest);
+    result.numbers = run.temporary({kSlots * kApart}, DType::f32);
+    const auto place = [&](Slot slot) { return result.numbers.as<float>() + slot * kApart; };
+    auto* const bits = reinterpret_cast<std::uint32_t*>(place(kLargest));
     const auto narrow = [&](const Tensor& x, const HeadChange& change, Slot scale, float* inverse) {
       Tensor values = run.temporary(x.shape(), DType::f8_e4m3);
       largest_of_heads(rows_of(x), change, bits, run.handle());
-      quantize_heads(rows_of(x), change, bits, values.data(), numbers + scale, inverse, run.handle());
+      quantize_heads(rows_of(x), change, bits, values.data(), place(scale), inverse, run.handle());
       return values;
     };
     HeadChange turned;
@@ -166,35 +185,27 @@ class SdpaRunner final : public AttentionRunner {
       smoothed.means = means.as<float>();
     }
     result.key = narrow(call.key, smoothed, kKey, nullptr);
-    result.value = narrow(call.value, {}, kValue, numbers + kInverseOfValue);
+    result.value = narrow(call.value, {}, kValue, place(kInverseOfValue));
     const auto set = [&](Slot slot, float value) {
-      fill(view_of(result.numbers.sliced(0, slot, slot + 1)), value, run.handle());
+      fill(view_of(result.numbers.sliced(0, slot * kApart, slot * kApart + 1)), value, run.handle());
     };
     set(kWeight, 1 / kWeightFactor);
     set(kFactor, kWeightFactor);
     set(kOne, 1);
     // A result is a mean of values: what makes their largest e4m3's suits it too.
     const bool narrows = output_ == DType::f8_e4m3;
-    result.scales = {numbers + kQuery,  numbers + kKey,    numbers + kValue,
-                     numbers + kWeight, numbers + kFactor, numbers + (narrows ? kInverseOfValue : kOne)};
-    result.output_scale = numbers + kValue;
+    result.scales = {place(kQuery),  place(kKey),    place(kValue),
+                     place(kWeight), place(kFactor), place(narrows ? kInverseOfValue : kOne)};
+    result.output_scale = place(kValue);
     return result;
   }
 
-  /// Made for the first call's strides; a session's calls are all alike.
-  std::shared_ptr<const Sdpa> sdpa_for(const SdpaProblem& problem) const {
-    const std::string key = problem.key_text();
-    const std::lock_guard lock(mutex_);
-    std::shared_ptr<const Sdpa>& known = known_[key];
-    if (known == nullptr) known = make_sdpa(problem);
-    return known;
-  }
+  std::shared_ptr<const Sdpa> plan_for(const SdpaProblem& problem) const { return plans_->get(problem); }
 
   AttentionProblem problem_;
   DType output_;
+  std::shared_ptr<SdpaPlans> plans_;
   std::unique_ptr<AttentionRunner> flash_;
-  mutable std::mutex mutex_;
-  mutable std::map<std::string, std::shared_ptr<const Sdpa>> known_;
 };
 
 /// What cuDNN says of a problem: the dtype that its result has, or why there is none.
@@ -213,7 +224,7 @@ class SdpaAttention : public AttentionKernel {
   }
   std::unique_ptr<AttentionRunner> make(const AttentionProblem& problem, const AttentionTiling& /*tiling*/,
                                         int /*threads*/) const final {
-    return std::make_unique<SdpaRunner>(problem, answer(problem).output);
+    return std::make_unique<SdpaRunner>(problem, answer(problem).output, plans_);
   }
 
  protected:
@@ -224,39 +235,40 @@ class SdpaAttention : public AttentionKernel {
     if (p.head_dim > kWidestHead || p.value_dim > kWidestHead) return "takes head dims up to 256 only";
     if (p.queries == 0 || p.keys == 0 || p.batch == 0) return "takes no empty sequences";
     if (p.causal && p.queries > p.keys) return "takes no queries that see nothing";
-    // Where packed sequences begin is counted in 32 bits.
-    constexpr std::int64_t kMostElements = std::int64_t{1} << 31;
-    const std::int64_t widest = p.heads * std::max(p.head_dim, p.value_dim);
-    if (p.varlen && p.batch * std::max(p.queries, p.keys) * widest >= kMostElements)
-      return "takes packed sequences of less than 2^31 elements only";
     return answer(p).refusal;
   }
 
  private:
-  /// Asked once a problem: cuDNN plans it for that.
+  /// Asked once a problem.
   SdpaAnswer answer(const AttentionProblem& p) const {
-    const std::lock_guard lock(mutex_);
     constexpr std::size_t kMostKept = 1024;
-    if (answers_.size() > kMostKept) answers_.clear();
-    const auto [known, is_new] = answers_.try_emplace(p);
-    if (is_new) known->second = ask(p);
-    return known->second;
+    const std::lock_guard lock(mutex_);
+    if (const auto known = answers_.find(p); known != answers_.end()) return known->second;
+    const SdpaAnswer answer = ask(p);
+    if (answers_.size() >= kMostKept) answers_.clear();
+    answers_.emplace(p, answer);
+    return answer;
   }
 
-  static SdpaAnswer ask(const AttentionProblem& p) {
+  /// By a plan for operands that lie as the problem says, without gaps; most calls run it.
+  SdpaAnswer ask(const AttentionProblem& p) const {
     SdpaAnswer answer;
+    const DType dtype = p.quantization.active() ? DType::f8_e4m3 : p.dtype;
     std::vector<DType> outputs{p.dtype};
     if (p.quantization.active()) outputs.push_back(DType::f8_e4m3);
+    const std::int64_t count = p.varlen ? std::min<std::int64_t>(p.batch, PackedSequences::kMost) : p.batch;
+    const auto prototype = [&](std::int64_t tokens, std::int64_t heads, std::int64_t width, DType element) {
+      const bool heads_first = p.layout == AttentionLayout::bnsd && element == p.dtype;  // e4m3 is a copy
+      if (heads_first) return Tensor::borrow(nullptr, {count, heads, tokens, width}, element).transposed(1, 2);
+      return Tensor::borrow(nullptr, {count, tokens, heads, width}, element);
+    };
+    const float scale = p.own_scale ? 1.0F : static_cast<float>(1 / std::sqrt(static_cast<double>(p.head_dim)));
     for (const DType output : outputs) {
-      const DType dtype = p.quantization.active() ? DType::f8_e4m3 : p.dtype;
-      const auto prototype = [&](std::int64_t tokens, std::int64_t heads, std::int64_t width, DType element) {
-        return Tensor::borrow(nullptr, {p.batch, tokens, heads, width}, element);
-      };
       try {
-        make_sdpa({p.device, prototype(p.queries, p.heads, p.head_dim, dtype),
-                   prototype(p.keys, p.key_heads, p.head_dim, dtype),
-                   prototype(p.keys, p.key_heads, p.value_dim, dtype),
-                   prototype(p.queries, p.heads, p.value_dim, output), 1.0F, p.causal, p.lse, p.varlen});
+        plans_->get({p.device, prototype(p.queries, p.heads, p.head_dim, dtype),
+                     prototype(p.keys, p.key_heads, p.head_dim, dtype),
+                     prototype(p.keys, p.key_heads, p.value_dim, dtype),
+                     prototype(p.queries, p.heads, p.value_dim, output), scale, p.causal, p.lse, p.varlen});
         return {output, std::nullopt};
       } catch (const Unsupported& error) {
         answer.refusal = error.what();
@@ -265,6 +277,7 @@ class SdpaAttention : public AttentionKernel {
     return answer;
   }
 
+  std::shared_ptr<SdpaPlans> plans_ = std::make_shared<SdpaPlans>();
   mutable std::mutex mutex_;
   mutable std::map<AttentionProblem, SdpaAnswer> answers_;
 };
@@ -304,9 +317,10 @@ class CudnnFp8Attention final : public SdpaAttention {
 }  // namespace
 
 std::string SdpaProblem::key_text() const {
-  std::string text = fmt::format("{} {} {} {}", scale, causal, lse, packed);
+  std::string text = fmt::format("{} {} {} {} {}", device.index, scale, causal, lse, packed);
   for (const Tensor* operand : {&query, &key, &value, &output})
-    text += operand->shape().to_string() + operand->strides().to_string();
+    text += fmt::format(" {} {} {}", dtype_name(operand->dtype()), operand->shape().to_string(),
+                        operand->strides().to_string());
   return text;
 }
 
