@@ -7,6 +7,8 @@
 #include <nlohmann/json.hpp>
 
 #include "backends/compute_dtype.h"
+#include "backends/cpu/peak.h"
+#include "backends/device_work.h"
 #include "cli/bench.h"
 #include "cli/cancel.h"
 #include "cli/commands.h"
@@ -23,6 +25,7 @@
 #include "parallel/world.h"
 #include "pipelines/flux_components.h"
 #include "pipelines/kv_cache_options.h"
+#include "pipelines/node_events.h"
 #include "pipelines/plan_options.h"
 #include "rondo/version.h"
 
@@ -57,8 +60,29 @@ double block_flops(const FluxTransformerConfig& c, const FluxTransformerShape& s
 struct OperatorTime {
   double ms = 0;
   double flops = 0;
+  double bytes = 0;
   int count = 0;
 };
+
+/// GB/s, read and written, at which the device copies what its caches do not hold; of the CPU, at which it reads.
+double memory_bandwidth(const std::shared_ptr<const ExecutionDevice>& device, int threads) {
+  if (device == nullptr) return cpu::measure_read_bandwidth(threads);
+  constexpr std::uint64_t kLeast = std::uint64_t{4} << 20;
+  constexpr std::uint64_t kMost = std::uint64_t{512} << 20;
+  constexpr double kEnoughMs = 20;
+  const DeviceWork work(device);
+  const auto copy_ms = [&](std::uint64_t bytes, int turns) {
+    const Tensor from = device->empty({static_cast<std::int64_t>(bytes / sizeof(float))}, DType::f32);
+    const Tensor to = device->empty(from.shape(), DType::f32);
+    const Trace clock;
+    for (int turn = 0; turn < turns; ++turn) device->copy(from, to, work.stream());
+    work.stream().synchronize();
+    return clock.now_ms() / turns;
+  };
+  std::uint64_t bytes = kLeast;
+  while (copy_ms(bytes, 1) < kEnoughMs && 2 * bytes <= std::min(kMost, device->available_memory() / 8)) bytes *= 2;
+  return 2 * static_cast<double>(bytes) / copy_ms(bytes, bytes > kLeast ? 10 : 1) * 1e-6;
+}
 
 void run_step(const BenchStepFlags& flags) {
   const std::string preset = flags.preset.value_or("flux.1-dev");
@@ -113,7 +137,8 @@ void run_step(const BenchStepFlags& flags) {
   for (int warm_up = 0; warm_up < 2; ++warm_up) session.run(context);
   std::vector<double> times;
   std::vector<double> step_ms;
-  // On a device each node is waited for where it is timed: that is a run of its own.
+  // On a device each node is waited for where it is timed: that is a run of its own, with several turns a wait.
+  constexpr int kTurns = 20;
   const bool times_nodes_apart = plan.device() != nullptr;
   if (!times_nodes_apart) context.step_ms = &step_ms;
   for (std::int64_t i = 0; i < runs; ++i) {
@@ -122,8 +147,11 @@ void run_step(const BenchStepFlags& flags) {
     times.push_back(clock.now_ms());
   }
   context.step_ms = &step_ms;
-  if (times_nodes_apart) session.run(context);
-  const auto timed_runs = static_cast<double>(times_nodes_apart ? 1 : runs);
+  if (times_nodes_apart) {
+    context.repeats = options.world == nullptr ? kTurns : 1;  // ranks send each other a message once
+    session.run(context);
+  }
+  const auto timed_runs = static_cast<double>(times_nodes_apart ? context.repeats : runs);
 
   if (options.world != nullptr) options.world->finish();
   if (options.world != nullptr && options.world->rank() != 0) return;
@@ -135,6 +163,7 @@ void run_step(const BenchStepFlags& flags) {
     OperatorTime& entry = operators[fmt::format("{} ({})", node.op->name(), plan.steps()[i].kernel_name)];
     entry.ms += step_ms[i] / timed_runs;
     entry.flops += node.op->flops(plan.graph().input_types(node));
+    entry.bytes += node_bytes(plan.graph(), node);
     ++entry.count;
     total_ms += step_ms[i] / timed_runs;
   }
@@ -152,9 +181,18 @@ void run_step(const BenchStepFlags& flags) {
   };
   const double linear_ms = time_of("linear ");
   const double attention_ms = time_of("attention ");
+  const double memory_gbps = memory_bandwidth(plan.shared_device(), plan.threads());
   const double gflops = static_cast<double>(shape.batch) * block_flops(config, shape) / ms * 1e-6;
 
   if (flags.as_json) {
+    json each = json::array();
+    for (const auto& [name, entry] : operators) {
+      each.push_back({{"operator", name},
+                      {"nodes", entry.count},
+                      {"ms", entry.ms},
+                      {"gflops", entry.flops / entry.ms * 1e-6},
+                      {"gbps", entry.bytes / entry.ms * 1e-6}});
+    }
     const json result{{"schema_version", 1},
                       {"preset", preset},
                       {"layers", {config.num_layers, config.num_single_layers}},
@@ -176,22 +214,27 @@ void run_step(const BenchStepFlags& flags) {
                       {"gflops", gflops},
                       {"gflops_linear", rate_of("linear ")},
                       {"gflops_attention", rate_of("attention ")},
+                      {"gbps_memory", memory_gbps},
+                      {"operators", each},
                       {"arena_bytes", plan.arena_bytes()}};
     fmt::print("{}\n", result.dump());
     return;
   }
-  fmt::print("{} layers {},{}: {} tokens, {}, {} threads, CPU level {}\n", preset, config.num_layers,
-             config.num_single_layers, shape.text_tokens + shape.image_tokens(), dtype_name(shape.dtype),
-             plan_options.target.threads, cpu_level_name(cpu_level()));
+  fmt::print("{} layers {},{}: {} tokens, {}, {}\n", preset, config.num_layers, config.num_single_layers,
+             shape.text_tokens + shape.image_tokens(), dtype_name(shape.dtype),
+             plan.device() == nullptr
+                 ? fmt::format("{} threads, CPU level {}", plan_options.target.threads, cpu_level_name(cpu_level()))
+                 : to_string(plan.device()->device()));
   fmt::print("step: median {:.1f} ms of {} (min {:.1f}, max {:.1f}), {:.1f} GFLOP/s\n", ms, runs, spread.least,
              spread.most, gflops);
   std::vector<std::pair<std::string, OperatorTime>> rows(operators.begin(), operators.end());
   std::sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) { return a.second.ms > b.second.ms; });
-  fmt::print("{:<28} {:>6} {:>10} {:>7} {:>10}\n", "operator (kernel)", "nodes", "ms", "%", "GFLOP/s");
+  fmt::print("memory: {:.1f} GB/s {}\n", memory_gbps, plan.device() == nullptr ? "read" : "copied, to and fro");
+  fmt::print("{:<28} {:>6} {:>10} {:>7} {:>10} {:>8}\n", "operator (kernel)", "nodes", "ms", "%", "GFLOP/s", "GB/s");
   for (const auto& [name, entry] : rows) {
     const std::string rate = entry.flops > 0 ? fmt::format("{:.1f}", entry.flops / entry.ms * 1e-6) : "";
-    fmt::print("{:<28} {:>6} {:>10.2f} {:>7.1f} {:>10}\n", name, entry.count, entry.ms, 100 * entry.ms / total_ms,
-               rate);
+    fmt::print("{:<28} {:>6} {:>10.2f} {:>7.1f} {:>10} {:>8.1f}\n", name, entry.count, entry.ms,
+               100 * entry.ms / total_ms, rate, entry.bytes / entry.ms * 1e-6);
   }
 }
 

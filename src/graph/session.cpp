@@ -130,10 +130,14 @@ class Session::Progress {
     const double recorded_ms = context_.recorder != nullptr ? context_.recorder->clock.now_ms() : 0;
     if (weights_) weights_->enter(step.group);
     const Plan& plan = *session_.plan_;
-    (falls_back(i) ? step.fallback : step.kernel)
-        ->run({step.inputs, step.outputs, step.on_cpu ? cpu_scratch_ : scratch_, plan.threads(),
-               collectives_ ? &*collectives_ : nullptr, plan.device(),
-               session_.work_ == nullptr ? nullptr : &session_.work_->stream()});
+    const KernelArgs args{step.inputs,
+                          step.outputs,
+                          step.on_cpu ? cpu_scratch_ : scratch_,
+                          plan.threads(),
+                          collectives_ ? &*collectives_ : nullptr,
+                          plan.device(),
+                          session_.work_ == nullptr ? nullptr : &session_.work_->stream()};
+    for (int turn = 0; turn < context_.repeats; ++turn) (falls_back(i) ? step.fallback : step.kernel)->run(args);
     under_way_ = under_way_ || !step.on_cpu;
     if (is_watched()) wait();
     if (context_.step_ms != nullptr)

@@ -44,6 +44,8 @@ struct RunContext {
   int step_count = 1;
   const std::atomic<bool>* cancel = nullptr;  // looked at between nodes
   std::vector<double>* step_ms = nullptr;     // one entry a step of the plan; times are added
+  /// How often each node is done before the next is: where one is timed on a device, waiting for it weighs less.
+  int repeats = 1;
   const NodeTap* tap = nullptr;
   NodeRecorder* recorder = nullptr;
   std::string component;  // whose run it is, for the recorder

@@ -81,6 +81,10 @@ class GoodCalls(CommandTest):
         for key in ("schema_version", "preset", "dtype", "threads", "tokens", "ms", "ms_linear", "ms_attention", "ms_other", "gflops"):
             self.assertIn(key, row)
         self.assertEqual(row["tokens"], 48)
+        self.assertGreater(row["gbps_memory"], 0)
+        linear = next(o for o in row["operators"] if o["operator"].startswith("linear "))
+        self.assertAlmostEqual(linear["ms"], row["ms_linear"])
+        self.assertGreater(linear["gbps"], 0)
 
     def test_backends(self):
         listed = rondo("backends").stdout.decode()
