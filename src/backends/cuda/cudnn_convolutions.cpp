@@ -66,10 +66,7 @@ class CudnnConvolution final : public Convolution {
     const auto pointer = [](const Tensor& tensor) { return const_cast<void*>(tensor.data()); };
     std::unordered_map<std::int64_t, void*> operands{{kX, pointer(x)}, {kWeight, pointer(weight)}, {kY, y.data()}};
     if (bias.defined()) operands[kBias] = pointer(bias);
-    std::int64_t workspace_bytes = 0;
-    check_cudnn(graph_->get_workspace_size(workspace_bytes), "get_workspace_size");
-    Tensor workspace = run.temporary({std::max<std::int64_t>(workspace_bytes, 1)}, DType::u8);
-    check_cudnn(graph_->execute(cudnn_handle(run.handle()), operands, workspace.data()), "execute");
+    execute_cudnn(*graph_, run, operands);
   }
 
  private:

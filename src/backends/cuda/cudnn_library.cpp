@@ -3,9 +3,11 @@
 #include <dlfcn.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 
 #include "backends/cuda/cuda_device.h"
+#include "backends/cuda/kernels/cuda_kernel.h"
 #include "core/text.h"
 #include "rondo/error.h"
 
@@ -55,6 +57,14 @@ cudnnHandle_t cudnn_handle(void* stream) {
   if (cudnn_frontend::detail::set_stream(handle, static_cast<cudaStream_t>(stream)) != CUDNN_STATUS_SUCCESS)
     throw DeviceError(fmt::format("cuda:{}: cudnnSetStream failed", device));
   return handle;
+}
+
+void execute_cudnn(cudnn_frontend::graph::Graph& graph, const CudaRun& run,
+                   std::unordered_map<std::int64_t, void*>& operands) {
+  std::int64_t workspace_bytes = 0;
+  check_cudnn(graph.get_workspace_size(workspace_bytes), "get_workspace_size");
+  Tensor workspace = run.temporary({std::max<std::int64_t>(workspace_bytes, 1)}, DType::u8);
+  check_cudnn(graph.execute(cudnn_handle(run.handle()), operands, workspace.data()), "execute");
 }
 
 void check_cudnn(cudnn_frontend::error_t status, const char* call) {

@@ -190,10 +190,7 @@ class CudnnSdpa final : public Sdpa {
       point_to(kLargestWeight, largest.as<float>());
       point_to(kLargestOutput, largest.as<float>() + kApart);
     }
-    std::int64_t workspace_bytes = 0;
-    check_cudnn(graph_->get_workspace_size(workspace_bytes), "get_workspace_size");
-    Tensor workspace = run.temporary({std::max<std::int64_t>(workspace_bytes, 1)}, DType::u8);
-    check_cudnn(graph_->execute(cudnn_handle(run.handle()), operands, workspace.data()), "execute");
+    execute_cudnn(*graph_, run, operands);
   }
 
  private:

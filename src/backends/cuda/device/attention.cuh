@@ -19,17 +19,27 @@ __device__ inline std::int64_t head_row(const View& view, std::int64_t batch, st
   return batch * view.stride[kBatch] + token * view.stride[kBatch + 1] + head * view.stride[kBatch + 2];
 }
 
+/// What a block works on.
+struct BlockHead {
+  std::int64_t batch;
+  std::int64_t head;
+  std::int64_t key_head;
+};
+__device__ inline BlockHead block_head(const AttentionLaunch& call) {
+  constexpr int kHeads = View::kAxes - 2;
+  const std::int64_t heads = call.query.extent[kHeads];
+  const std::int64_t head = blockIdx.y % heads;
+  return {blockIdx.y / heads, head, head / (heads / call.key.extent[kHeads])};
+}
+
 template <typename T>
 __global__ void attention_kernel(AttentionLaunch call) {
   constexpr int kAxis = View::kAxes - 4;
   const std::int64_t queries = call.query.extent[kAxis + 1];
-  const std::int64_t heads = call.query.extent[kAxis + 2];
   const std::int64_t width = call.query.extent[kAxis + 3];
   const std::int64_t keys = call.key.extent[kAxis + 1];
   const std::int64_t value_width = call.value.extent[kAxis + 3];
-  const std::int64_t batch = blockIdx.y / heads;
-  const std::int64_t head = blockIdx.y % heads;
-  const std::int64_t key_head = head / (heads / call.key.extent[kAxis + 2]);
+  const auto [batch, head, key_head] = block_head(call);
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * kQueries + warp * kOwn;

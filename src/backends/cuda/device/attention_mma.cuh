@@ -63,11 +63,10 @@ __global__ void attention_mma_kernel(AttentionLaunch call) {
   constexpr int kKeyTiles = Tile::kKeys / 8;  // of a fragment's columns
   constexpr int kValueTiles = width / 8;
   const std::int64_t queries = call.query.extent[kAxis + 1];
-  const std::int64_t heads = call.query.extent[kAxis + 2];
   const std::int64_t keys = call.key.extent[kAxis + 1];
-  const std::int64_t batch = blockIdx.y / heads;
-  const std::int64_t head = blockIdx.y % heads;
-  const std::int64_t key_head = head / (heads / call.key.extent[kAxis + 2]);
+  const BlockHead own_head = block_head(call);
+  const std::int64_t batch = own_head.batch;
+  const std::int64_t head = own_head.head;
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * kMmaQueries;
@@ -79,8 +78,9 @@ __global__ void attention_mma_kernel(AttentionLaunch call) {
   T* const value_tiles = key_tiles + Tile::kStages * Tile::kKeys * Tile::kPitch;
   const auto begin_stage = [&](std::int64_t tile) {
     const std::int64_t offset = tile % Tile::kStages * Tile::kKeys * Tile::kPitch;
-    begin_tile<T, width, Tile::kKeys>(key_tiles + offset, call.key, batch, key_head, tile * Tile::kKeys, keys);
-    begin_tile<T, width, Tile::kKeys>(value_tiles + offset, call.value, batch, key_head, tile * Tile::kKeys, keys);
+    begin_tile<T, width, Tile::kKeys>(key_tiles + offset, call.key, batch, own_head.key_head, tile * Tile::kKeys, keys);
+    begin_tile<T, width, Tile::kKeys>(value_tiles + offset, call.value, batch, own_head.key_head, tile * Tile::kKeys,
+                                      keys);
     end_copy_group();
   };
 

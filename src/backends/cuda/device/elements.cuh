@@ -1,4 +1,5 @@
-// One element at a time: activations, sums, copies, lookups. Indices are 64 bits wide.
+// Element by element: activations, sums, copies, lookups; as many at a time as 16 bytes hold where they lie so. Indices
+// are 64 bits wide.
 #pragma once
 
 #include "backends/cuda/device/numbers.cuh"
@@ -38,51 +39,68 @@ __device__ inline std::int64_t elements_of(const View& view) {
   return count;
 }
 
-/// `pack` elements of a row at a time.
+/// Calls visit(row, first) for every `pack` elements of rows of `width`, a multiple of it.
+template <int pack, typename Visit>
+__device__ void for_packs(std::int64_t rows, std::int64_t width, const Visit& visit) {
+  const std::int64_t packs = width / pack;
+  for (std::int64_t i = own_element(); i < rows * packs; i += element_step()) visit(i / packs, i % packs * pack);
+}
+
 template <typename T, int pack>
 __global__ void activate_kernel(Activation kind, RowView x, RowView y) {
-  const std::int64_t packs = x.width / pack;
-  for (std::int64_t i = own_element(); i < x.rows() * packs; i += element_step()) {
-    const std::int64_t at = i % packs * pack;
-    auto values = *reinterpret_cast<const Pack<T, pack>*>(row_of<const T>(x, i / packs) + at);
-    for (T& value : values.values) value = from_float<T>(activation_of(kind, to_float(value)));
-    *reinterpret_cast<Pack<T, pack>*>(row_of<T>(y, i / packs) + at) = values;
-  }
+  for_packs<pack>(x.rows(), x.width, [&](std::int64_t row, std::int64_t at) {
+    float values[pack];
+    load_floats(row_of<const T>(x, row) + at, values);
+    for (float& value : values) value = activation_of(kind, value);
+    store_floats(values, row_of<T>(y, row) + at);
+  });
 }
 
-template <typename T>
+template <typename T, int pack>
 __global__ void swiglu_kernel(RowView x, RowView y) {
-  for (std::int64_t i = own_element(); i < y.rows() * y.width; i += element_step()) {
-    const T* const row = row_of<const T>(x, i / y.width);
-    const std::int64_t at = i % y.width;
-    const float gate = to_float(row[y.width + at]);
-    row_of<T>(y, i / y.width)[at] = from_float<T>(to_float(row[at]) * activation_of(Activation::silu, gate));
-  }
+  for_packs<pack>(y.rows(), y.width, [&](std::int64_t row, std::int64_t at) {
+    float values[pack];
+    float gates[pack];
+    load_floats(row_of<const T>(x, row) + at, values);
+    load_floats(row_of<const T>(x, row) + y.width + at, gates);
+    for (int j = 0; j < pack; ++j) values[j] *= activation_of(Activation::silu, gates[j]);
+    store_floats(values, row_of<T>(y, row) + at);
+  });
 }
 
-template <typename T>
+/// A modulation's numbers for the row.
+template <typename T, int pack>
+__device__ void load_modulation(const Modulation& m, std::int64_t row, std::int64_t tokens, std::int64_t at,
+                                float (&values)[pack]) {
+  load_parameters<T>(m.data, m.number, row / tokens * m.batch_stride + row % tokens * m.token_stride + at, values);
+}
+
+template <typename T, int pack>
 __global__ void modulate_kernel(RowView x, Modulation scale, Modulation shift, std::int64_t tokens, RowView y) {
-  for (std::int64_t i = own_element(); i < x.rows() * x.width; i += element_step()) {
-    const std::int64_t row = i / x.width;
-    const std::int64_t at = i % x.width;
-    const std::int64_t batch = row / tokens;
-    const std::int64_t token = row % tokens;
-    const float factor = load(scale.data, scale.number, batch * scale.batch_stride + token * scale.token_stride + at);
-    const float offset = load(shift.data, shift.number, batch * shift.batch_stride + token * shift.token_stride + at);
-    row_of<T>(y, row)[at] = from_float<T>(to_float(row_of<const T>(x, row)[at]) * (1.0F + factor) + offset);
-  }
+  for_packs<pack>(x.rows(), x.width, [&](std::int64_t row, std::int64_t at) {
+    float values[pack];
+    float factors[pack];
+    float offsets[pack];
+    load_floats(row_of<const T>(x, row) + at, values);
+    load_modulation<T>(scale, row, tokens, at, factors);
+    load_modulation<T>(shift, row, tokens, at, offsets);
+    for (int j = 0; j < pack; ++j) values[j] = values[j] * (1.0F + factors[j]) + offsets[j];
+    store_floats(values, row_of<T>(y, row) + at);
+  });
 }
 
-template <typename T>
+template <typename T, int pack>
 __global__ void gated_add_kernel(RowView x, Modulation gate, RowView more, std::int64_t tokens, RowView y) {
-  for (std::int64_t i = own_element(); i < x.rows() * x.width; i += element_step()) {
-    const std::int64_t row = i / x.width;
-    const std::int64_t at = i % x.width;
-    const float factor =
-        load(gate.data, gate.number, row / tokens * gate.batch_stride + row % tokens * gate.token_stride + at);
-    row_of<T>(y, row)[at] =
-        from_float<T>(to_float(row_of<const T>(x, row)[at]) + factor * to_float(row_of<const T>(more, row)[at]));
-  }
+  for_packs<pack>(x.rows(), x.width, [&](std::int64_t row, std::int64_t at) {
+    float values[pack];
+    float factors[pack];
+    float added[pack];
+    load_floats(row_of<const T>(x, row) + at, values);
+    load_modulation<T>(gate, row, tokens, at, factors);
+    load_floats(row_of<const T>(more, row) + at, added);
+    for (int j = 0; j < pack; ++j) values[j] += factors[j] * added[j];
+    store_floats(values, row_of<T>(y, row) + at);
+  });
 }
 
 template <typename T>
@@ -93,6 +111,19 @@ __global__ void combine_kernel(Binary kind, View a, View b, View y) {
     const float right = to_float(static_cast<const T*>(b.data)[view_offset(b, i)]);
     static_cast<T*>(y.data)[view_offset(y, i)] = from_float<T>(kind == Binary::add ? left + right : left * right);
   }
+}
+
+/// The same of dense rows.
+template <typename T, int pack>
+__global__ void combine_rows_kernel(Binary kind, RowView a, RowView b, RowView y) {
+  for_packs<pack>(y.rows(), y.width, [&](std::int64_t row, std::int64_t at) {
+    float left[pack];
+    float right[pack];
+    load_floats(row_of<const T>(a, row) + at, left);
+    load_floats(row_of<const T>(b, row) + at, right);
+    for (int j = 0; j < pack; ++j) left[j] = kind == Binary::add ? left[j] + right[j] : left[j] * right[j];
+    store_floats(left, row_of<T>(y, row) + at);
+  });
 }
 
 template <typename From, typename To>
@@ -109,6 +140,16 @@ __global__ void copy_kernel(View from, View to) {
   const std::int64_t count = elements_of(to);
   for (std::int64_t i = own_element(); i < count; i += element_step())
     static_cast<Bits*>(to.data)[view_offset(to, i)] = static_cast<const Bits*>(from.data)[view_offset(from, i)];
+}
+
+/// The same of dense rows, 16 bytes at a time.
+template <typename Bits>
+__global__ void copy_rows_kernel(RowView from, RowView to) {
+  constexpr int kPack = 16 / sizeof(Bits);
+  for_packs<kPack>(to.rows(), to.width, [&](std::int64_t row, std::int64_t at) {
+    *reinterpret_cast<Pack<Bits, kPack>*>(row_of<Bits>(to, row) + at) =
+        *reinterpret_cast<const Pack<Bits, kPack>*>(row_of<const Bits>(from, row) + at);
+  });
 }
 
 template <typename T>

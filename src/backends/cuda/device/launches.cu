@@ -48,6 +48,38 @@ bool takes_packs(const RowView& view) {
   return fits;
 }
 
+/// Whether a modulation's rows begin on 16 bytes, in x's numbers.
+bool takes_packs(const Modulation& m, const RowView& x) {
+  const std::int64_t pack = 16 / bytes_of(m.number);
+  return m.number == x.number && reinterpret_cast<std::uintptr_t>(m.data) % 16 == 0 && m.batch_stride % pack == 0 &&
+         m.token_stride % pack == 0;
+}
+
+/// A view whose last axis is dense as rows, neighbouring axes as one where they are; nothing where more than a row's
+/// axes are left.
+std::optional<RowView> as_rows(const View& view) {
+  constexpr int kLast = View::kAxes - 1;
+  if (view.extent[kLast] != 1 && view.stride[kLast] != 1) return std::nullopt;
+  RowView rows;
+  rows.data = view.data;
+  rows.number = view.number;
+  rows.width = view.extent[kLast];
+  int place = RowView::kAxes;
+  for (int axis = kLast - 1; axis >= 0; --axis) {
+    if (view.extent[axis] == 1) continue;
+    if (place < RowView::kAxes && view.stride[axis] == rows.stride[place] * rows.extent[place]) {
+      rows.extent[place] *= view.extent[axis];
+      continue;
+    }
+    if (place == 0) return std::nullopt;
+    --place;
+    rows.extent[place] = view.extent[axis];
+    rows.stride[place] = view.stride[axis];
+  }
+  rows.find_spacing();
+  return rows;
+}
+
 template <int value>
 struct Constant {
   static constexpr int kValue = value;
@@ -108,27 +140,77 @@ void layer_norm(const RowView& x, const Vector& weight, const Vector& bias, cons
   });
 }
 
+namespace {
+
+/// Whether rows of tables are float32 that begin on 16 bytes.
+bool takes_packs(const RotaryTables& tables) {
+  constexpr std::int64_t kPack = 16 / sizeof(float);
+  const auto fits = [](const Vector& values) {
+    return values.number == Number::f32 && reinterpret_cast<std::uintptr_t>(values.data) % 16 == 0;
+  };
+  return tables.interleaved && tables.stride % kPack == 0 && fits(tables.cos) && fits(tables.sin);
+}
+
+/// Calls visit with how many lanes, a power of two, hold so many packs.
+template <typename Visit>
+void with_group(std::int64_t packs, const Visit& visit) {
+  if (packs <= 8) return visit(Constant<8>{});
+  if (packs <= 16) return visit(Constant<16>{});
+  visit(Constant<32>{});
+}
+
+}  // namespace
+
 void rotate(const RowView& x, const RotaryTables& tables, bool norms, const Vector& weight, float eps, const RowView& y,
             StreamHandle stream) {
+  const std::int64_t pack = 16 / bytes_of(x.number);
+  if (takes_packs(x) && takes_packs(y) && takes_packs(tables) && x.width <= kWarp * pack) {
+    return with_float_type(x.number, [&](auto type) {
+      constexpr int kPack = 16 / sizeof(type);
+      with_group(x.width / kPack, [&](auto group) {
+        constexpr int kGroup = decltype(group)::kValue;
+        launch(rotate_pairs_kernel<decltype(type), kPack, kGroup>, blocks_for(x.rows() * kGroup), kBlock, 0, stream, x,
+               tables, norms, weight, eps, y);
+      });
+    });
+  }
   with_float_type(x.number, [&](auto type) {
     launch(rotate_kernel<decltype(type)>, row_blocks<kWarp>(x.rows()), row_threads(kWarp), 0, stream, x, tables, norms,
            weight, eps, y);
   });
 }
 
+namespace {
+
+/// Calls visit(type, pack) for elements of rows that take whole loads, or one by one.
+template <typename Visit>
+void with_packs(Number number, bool packed, const Visit& visit) {
+  with_float_type(number, [&](auto type) {
+    if (packed) return visit(type, Constant<16 / sizeof(type)>{});
+    visit(type, Constant<1>{});
+  });
+}
+
+unsigned pack_blocks(const RowView& rows, int pack) { return blocks_for(rows.rows() * rows.width / pack); }
+
+}  // namespace
+
 void modulate(const RowView& x, const Modulation& scale, const Modulation& shift, std::int64_t tokens, const RowView& y,
               StreamHandle stream) {
-  with_float_type(x.number, [&](auto type) {
-    launch(modulate_kernel<decltype(type)>, blocks_for(x.rows() * x.width), kBlock, 0, stream, x, scale, shift, tokens,
+  const bool packed = takes_packs(x) && takes_packs(y) && takes_packs(scale, x) && takes_packs(shift, x);
+  with_packs(x.number, packed, [&](auto type, auto pack) {
+    constexpr int kPack = decltype(pack)::kValue;
+    launch(modulate_kernel<decltype(type), kPack>, pack_blocks(x, kPack), kBlock, 0, stream, x, scale, shift, tokens,
            y);
   });
 }
 
 void gated_add(const RowView& x, const Modulation& gate, const RowView& more, std::int64_t tokens, const RowView& y,
                StreamHandle stream) {
-  with_float_type(x.number, [&](auto type) {
-    launch(gated_add_kernel<decltype(type)>, blocks_for(x.rows() * x.width), kBlock, 0, stream, x, gate, more, tokens,
-           y);
+  const bool packed = takes_packs(x) && takes_packs(more) && takes_packs(y) && takes_packs(gate, x);
+  with_packs(x.number, packed, [&](auto type, auto pack) {
+    constexpr int kPack = decltype(pack)::kValue;
+    launch(gated_add_kernel<decltype(type), kPack>, pack_blocks(x, kPack), kBlock, 0, stream, x, gate, more, tokens, y);
   });
 }
 
@@ -199,8 +281,9 @@ void dequantize_weight(const void* values, bool halves, const float* scales, std
 void dequantize(const QuantizedSums& product, const RowView& y, StreamHandle stream) {
   const auto from = [&](const auto* sums) {
     using Sum = std::remove_cv_t<std::remove_pointer_t<decltype(sums)>>;
-    with_float_type(y.number, [&](auto type) {
-      launch(dequantize_kernel<Sum, decltype(type)>, blocks_for(y.rows() * y.width), kBlock, 0, stream, sums,
+    with_packs(y.number, takes_packs(y), [&](auto type, auto pack) {
+      constexpr int kPack = decltype(pack)::kValue;
+      launch(dequantize_kernel<Sum, decltype(type), kPack>, pack_blocks(y, kPack), kBlock, 0, stream, sums,
              product.row_scales, product.column_scales, product.bias, product.activation.has_value(),
              product.activation.value_or(Activation::relu), y);
     });
@@ -212,37 +295,57 @@ void dequantize(const QuantizedSums& product, const RowView& y, StreamHandle str
 }
 
 void activate(Activation kind, const RowView& x, const RowView& y, StreamHandle stream) {
-  with_float_type(x.number, [&](auto type) {
-    using T = decltype(type);
-    constexpr int kPack = 16 / sizeof(T);
-    if (takes_packs(x) && takes_packs(y)) {
-      launch(activate_kernel<T, kPack>, blocks_for(x.rows() * x.width / kPack), kBlock, 0, stream, kind, x, y);
-    } else {
-      launch(activate_kernel<T, 1>, blocks_for(x.rows() * x.width), kBlock, 0, stream, kind, x, y);
-    }
+  with_packs(x.number, takes_packs(x) && takes_packs(y), [&](auto type, auto pack) {
+    constexpr int kPack = decltype(pack)::kValue;
+    launch(activate_kernel<decltype(type), kPack>, pack_blocks(x, kPack), kBlock, 0, stream, kind, x, y);
   });
 }
 
 void swiglu(const RowView& x, const RowView& y, StreamHandle stream) {
-  with_float_type(x.number, [&](auto type) {
-    launch(swiglu_kernel<decltype(type)>, blocks_for(y.rows() * y.width), kBlock, 0, stream, x, y);
+  with_packs(x.number, takes_packs(x) && takes_packs(y), [&](auto type, auto pack) {
+    constexpr int kPack = decltype(pack)::kValue;
+    launch(swiglu_kernel<decltype(type), kPack>, pack_blocks(y, kPack), kBlock, 0, stream, x, y);
   });
 }
 
 void combine(Binary kind, const View& a, const View& b, const View& y, StreamHandle stream) {
+  const auto left = as_rows(a);
+  const auto right = as_rows(b);
+  const auto to = as_rows(y);
+  const bool by_rows = left && right && to && left->width == to->width && right->width == to->width &&
+                       takes_packs(*left) && takes_packs(*right) && takes_packs(*to);
   with_float_type(y.number, [&](auto type) {
-    launch(combine_kernel<decltype(type)>, blocks_for(count_of(y)), kBlock, 0, stream, kind, a, b, y);
+    using T = decltype(type);
+    constexpr int kPack = 16 / sizeof(T);
+    if (by_rows) {
+      launch(combine_rows_kernel<T, kPack>, pack_blocks(*to, kPack), kBlock, 0, stream, kind, *left, *right, *to);
+    } else {
+      launch(combine_kernel<T>, blocks_for(count_of(y)), kBlock, 0, stream, kind, a, b, y);
+    }
   });
 }
 
 void copy(const View& from, const View& to, StreamHandle stream) {
   const unsigned blocks = blocks_for(count_of(to));
   if (from.number == to.number) {
+    const auto source = as_rows(from);
+    const auto target = as_rows(to);
+    const bool by_rows =
+        source && target && source->width == target->width && takes_packs(*source) && takes_packs(*target);
+    const auto move = [&](auto bits) {
+      using Bits = decltype(bits);
+      constexpr int kPack = 16 / sizeof(Bits);
+      if (by_rows) {
+        launch(copy_rows_kernel<Bits>, pack_blocks(*target, kPack), kBlock, 0, stream, *source, *target);
+      } else {
+        launch(copy_kernel<Bits>, blocks, kBlock, 0, stream, from, to);
+      }
+    };
     switch (bytes_of(to.number)) {
-      case 1: return launch(copy_kernel<std::uint8_t>, blocks, kBlock, 0, stream, from, to);
-      case 2: return launch(copy_kernel<std::uint16_t>, blocks, kBlock, 0, stream, from, to);
-      case 4: return launch(copy_kernel<std::uint32_t>, blocks, kBlock, 0, stream, from, to);
-      default: return launch(copy_kernel<std::uint64_t>, blocks, kBlock, 0, stream, from, to);
+      case 1: return move(std::uint8_t{});
+      case 2: return move(std::uint16_t{});
+      case 4: return move(std::uint32_t{});
+      default: return move(std::uint64_t{});
     }
   }
   with_type(from.number, [&](auto source) {

@@ -29,8 +29,28 @@ struct RowView {
   std::int64_t width = 0;
   std::array<std::int64_t, kAxes> extent{1, 1, 1, 1};
   std::array<std::int64_t, kAxes> stride{};
+  /// Elements from a row to the next, where all are equally far apart; else 0. Saves four divisions a row.
+  std::int64_t spacing = 0;
 
   constexpr std::int64_t rows() const { return extent[0] * extent[1] * extent[2] * extent[3]; }
+  /// Once extents and strides are known.
+  constexpr void find_spacing() {
+    spacing = 0;
+    std::int64_t inner = 0;  // rows of the axes behind
+    for (int axis = kAxes - 1; axis >= 0; --axis) {
+      if (extent[axis] == 1) continue;
+      if (inner == 0) {
+        spacing = stride[axis];
+        inner = 1;
+      }
+      if (stride[axis] != spacing * inner) {
+        spacing = 0;
+        return;
+      }
+      inner *= extent[axis];
+    }
+    if (inner == 0) spacing = width;  // one row
+  }
 };
 
 /// A vector of parameters, or null.

@@ -114,6 +114,60 @@ __global__ void layer_norm_kernel(RowView x, Vector weight, Vector bias, Modulat
   part.write(row_of<T>(y, row), x.width);
 }
 
+/// Rows of heads, rotated in pairs of neighbours by tables in float32: `group` lanes a row, each with `pack` elements,
+/// which are read once. With `norms` RMS-normed first.
+template <typename T, int pack, int group>
+__global__ void rotate_pairs_kernel(RowView x, RotaryTables tables, bool norms, Vector weight, float eps, RowView y) {
+  constexpr bool kPairs = pack % 2 == 0;
+  static_assert(kPairs && kWarp % group == 0);
+  const std::int64_t rows = x.rows();
+  const int at = static_cast<int>(threadIdx.x) % group * pack;
+  const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.x / group;
+  const std::int64_t own = (static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / group;
+  const std::int64_t of_warp = own - static_cast<int>(threadIdx.x) % kWarp / group;  // its lanes go on together
+  for (std::int64_t ahead = 0; of_warp + ahead < rows; ahead += step) {
+    const std::int64_t row = own + ahead;
+    const bool there = row < rows && at < x.width;
+    float values[pack] = {};
+    if (there) load_floats(row_of<const T>(x, row) + at, values);
+    if (norms) {
+      float squares = 0;
+      for (const float value : values) squares += value * value;
+      for (int distance = group / 2; distance > 0; distance /= 2)
+        squares += __shfl_xor_sync(0xFFFFFFFFU, squares, distance);
+      const float factor = rsqrtf(squares / static_cast<float>(x.width) + eps);
+      for (int j = 0; there && j < pack; ++j)
+        values[j] *= factor * (weight.data == nullptr ? 1.0F : load(weight.data, weight.number, at + j));
+    }
+    if (!there) continue;
+    // x is [B, S, N, D]: the token is the axis before the heads.
+    const std::int64_t token = row / x.extent[3] % x.extent[2];
+    const auto* const cosines = static_cast<const float*>(tables.cos.data) + token * tables.stride;
+    const auto* const sines = static_cast<const float*>(tables.sin.data) + token * tables.stride;
+    float cos[pack];
+    float sin[pack];
+    if (tables.width < x.width) {  // one for each pair
+      float half_cos[pack / 2];
+      float half_sin[pack / 2];
+      load_floats(cosines + at / 2, half_cos);
+      load_floats(sines + at / 2, half_sin);
+      for (int j = 0; j < pack; ++j) {
+        cos[j] = half_cos[j / 2];
+        sin[j] = half_sin[j / 2];
+      }
+    } else {
+      load_floats(cosines + at, cos);
+      load_floats(sines + at, sin);
+    }
+    float turned[pack];
+    for (int j = 0; j < pack; j += 2) {
+      turned[j] = values[j] * cos[j] - values[j + 1] * sin[j];
+      turned[j + 1] = values[j + 1] * cos[j + 1] + values[j] * sin[j + 1];
+    }
+    store_floats(turned, row_of<T>(y, row) + at);
+  }
+}
+
 /// Rows of heads, rotated: a warp a row, each lane with whole pairs. With `norms` RMS-normed first.
 template <typename T>
 __global__ void rotate_kernel(RowView x, RotaryTables tables, bool norms, Vector weight, float eps, RowView y) {

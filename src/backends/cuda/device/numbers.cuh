@@ -106,6 +106,27 @@ struct alignas(sizeof(T) * count) Pack {
   T values[count];
 };
 
+/// So many neighbouring numbers, by loads and stores of up to 16 bytes where they lie so.
+template <typename T, int count>
+__device__ void load_floats(const T* from, float (&values)[count]) {
+  const auto loaded = *reinterpret_cast<const Pack<T, count>*>(from);
+  for (int i = 0; i < count; ++i) values[i] = to_float(loaded.values[i]);
+}
+template <typename T, int count>
+__device__ void store_floats(const float (&values)[count], T* to) {
+  Pack<T, count> stored;
+  for (int i = 0; i < count; ++i) stored.values[i] = from_float<T>(values[i]);
+  *reinterpret_cast<Pack<T, count>*>(to) = stored;
+}
+/// The same of parameters: several are of type T.
+template <typename T, int count>
+__device__ void load_parameters(const void* data, Number number, std::int64_t index, float (&values)[count]) {
+  if constexpr (count > 1)
+    load_floats(static_cast<const T*>(data) + index, values);
+  else
+    values[0] = load(data, number, index);
+}
+
 constexpr int kWarp = 32;
 
 #ifdef __CUDACC__
@@ -143,6 +164,7 @@ __device__ float row_sum(float value) {
 }
 
 __device__ inline std::int64_t row_offset(const RowView& view, std::int64_t row) {
+  if (view.spacing != 0) return row * view.spacing;
   std::int64_t offset = 0;
   for (int axis = RowView::kAxes - 1; axis >= 0; --axis) {
     offset += row % view.extent[axis] * view.stride[axis];

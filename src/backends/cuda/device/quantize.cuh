@@ -95,22 +95,41 @@ __global__ void quantize_rows_kernel(RowView x, const float* factors, std::int64
   const bool finite = bits < kInfinity;
   const float largest = __uint_as_float(bits);
   const float inverse = finite && largest > kLeastMagnitude ? kLimit / largest : 0.0F;
-  for (std::int64_t at = threadIdx.x; at < x.width; at += kBlock)
-    store_rounded(finite ? own[at] * norm * inverse : 0.0F, values + row * x.width + at);
+  // Four to a store where rows are whole ones.
+  const auto rounded = [&](std::int64_t at) {
+    Quantized value;
+    store_rounded(finite ? own[at] * norm * inverse : 0.0F, &value);
+    return value;
+  };
+  constexpr int kStored = 4;
+  if (x.width % kStored == 0) {
+    for (std::int64_t at = threadIdx.x * kStored; at < x.width; at += kBlock * kStored) {
+      Pack<Quantized, kStored> stored;
+      for (int j = 0; j < kStored; ++j) stored.values[j] = rounded(at + j);
+      *reinterpret_cast<Pack<Quantized, kStored>*>(values + row * x.width + at) = stored;
+    }
+  } else {
+    for (std::int64_t at = threadIdx.x; at < x.width; at += kBlock) values[row * x.width + at] = rounded(at);
+  }
   if (threadIdx.x == 0) scales[row] = finite ? largest / kLimit : __uint_as_float(0x7FC00000U);
 }
 
 /// Sums [rows, width] times their row's and their column's scale, plus the bias, activated.
-template <typename Sum, typename T>
+template <typename Sum, typename T, int pack>
 __global__ void dequantize_kernel(const Sum* product, const float* row_scales, const float* column_scales, Vector bias,
                                   bool activates, Activation activation, RowView y) {
-  for (std::int64_t i = own_element(); i < y.rows() * y.width; i += element_step()) {
-    const std::int64_t row = i / y.width;
-    const std::int64_t at = i % y.width;
-    float value = static_cast<float>(product[i]) * (row_scales[row] * column_scales[at]);
-    if (bias.data != nullptr) value += load(bias.data, bias.number, at);
-    row_of<T>(y, row)[at] = from_float<T>(activates ? activation_of(activation, value) : value);
-  }
+  for_packs<pack>(y.rows(), y.width, [&](std::int64_t row, std::int64_t at) {
+    float values[pack];
+    float scales[pack];
+    load_floats(product + row * y.width + at, values);
+    load_floats(column_scales + at, scales);
+    for (int j = 0; j < pack; ++j) {
+      values[j] *= row_scales[row] * scales[j];
+      if (bias.data != nullptr) values[j] += load(bias.data, bias.number, at + j);
+      if (activates) values[j] = activation_of(activation, values[j]);
+    }
+    store_floats(values, row_of<T>(y, row) + at);
+  });
 }
 
 /// Integers, one a byte or two (the even one in the low half), times their group's scale; two at a time.

@@ -36,6 +36,7 @@ RowView rows_of(const Tensor& tensor) {
   view.number = number_of(tensor.dtype());
   view.width = tensor.shape().back();
   fill_axes(tensor, tensor.shape().rank() - 1, view.extent, view.stride);
+  view.find_spacing();
   return view;
 }
 
