@@ -47,7 +47,7 @@ test-asan: setup
 test-tsan: setup
 	@cmake --preset tsan
 	@cmake --build build/tsan --parallel $(JOBS) --target unit_tests
-	@ctest --test-dir build/tsan --output-on-failure -R '^(Threads|Session|Model|Log|AttentionTuner|ConcurrentAttention|InstancePool|Lane|PackedCache|Communicator|ParallelLayout|ParallelAttention|SequenceParallel)' -E 'PicturesByRows|SequenceParallel.FluxTransformer'
+	@ctest --test-dir build/tsan --output-on-failure -R '^(Threads|CachingAllocator|Session|Model|Log|AttentionTuner|ConcurrentAttention|InstancePool|Lane|PackedCache|Communicator|ParallelLayout|ParallelAttention|SequenceParallel)' -E 'PicturesByRows|SequenceParallel.FluxTransformer'
 
 # Makes the golden outputs anew with torch and diffusers (5 GB), in build/golden-venv, and runs the tests on them; then the
 # Python package's tests, those on torch tensors and under diffusers included.

@@ -147,11 +147,11 @@ void run_step(const BenchStepFlags& flags) {
     times.push_back(clock.now_ms());
   }
   context.step_ms = &step_ms;
-  if (times_nodes_apart) {
-    context.repeats = options.world == nullptr ? kTurns : 1;  // ranks send each other a message once
-    session.run(context);
-  }
-  const auto timed_runs = static_cast<double>(times_nodes_apart ? context.repeats : runs);
+  // Messages go, and layers come, once a run.
+  const bool repeats_nodes = times_nodes_apart && options.world == nullptr && plan.offloaded() == nullptr;
+  if (repeats_nodes) context.repeats = kTurns;
+  for (std::int64_t i = 0; times_nodes_apart && i < (repeats_nodes ? 1 : runs); ++i) session.run(context);
+  const auto timed_runs = static_cast<double>(repeats_nodes ? kTurns : runs);
 
   if (options.world != nullptr) options.world->finish();
   if (options.world != nullptr && options.world->rank() != 0) return;
@@ -208,6 +208,7 @@ void run_step(const BenchStepFlags& flags) {
                       {"ms", ms},
                       {"ms_min", spread.least},
                       {"ms_max", spread.most},
+                      {"ms_nodes", total_ms},
                       {"ms_linear", linear_ms},
                       {"ms_attention", attention_ms},
                       {"ms_other", total_ms - linear_ms - attention_ms},

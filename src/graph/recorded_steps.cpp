@@ -54,37 +54,43 @@ void RecordedSteps::run(const Stretch& stretch, const std::function<void()>& giv
 bool RecordedSteps::launch(Recording& recording) {
   if (recording.work == nullptr) return false;
   try {
-    if (lease_->within(recording.term, [&] { recording.work->launch(work_.stream()); })) return true;
-  } catch (const DeviceError& error) {  // a first launch asks for memory
-    fail(recording, error);
+    if (lease_->within(recording.term, [&] { recording.work->launch(work_.stream()); })) {
+      recording.lost = 0;
+      return true;
+    }
+    recording.work.reset();
+    lose(recording, "their memory goes to others again and again");
+  } catch (const DeviceError& error) {
+    recording.work.reset();
+    lose(recording, error.what());
+    work_.device().memory().release_cached();  // a first launch asks for memory
   }
-  recording.work.reset();  // its memory went to somebody else
   return false;
 }
 
 void RecordedSteps::record(Recording& recording, const std::function<void()>& give) {
-  constexpr int kMostTimes = 8;  // where memory is that short, recording is not worth its time
-  recording.term = lease_->term();
   try {
     const CachingAllocator::Recording nobody_waits(work_.device().memory());
+    recording.term = lease_->term();
     OpenRecording open(work_.stream());
     give();
     recording.work = open.end();
-    recording.fails = ++recording.times >= kMostTimes;
+    ++recording.times;
   } catch (const Cancelled&) {
     throw;
-  } catch (const ShortWhileRecording& error) {
-    if (++recording.times >= kMostTimes) fail(recording, error);
   } catch (const std::exception& error) {
-    fail(recording, error);
+    lose(recording, error.what());
   }
 }
 
-void RecordedSteps::fail(Recording& recording, const std::exception& error) {
-  recording.fails = true;
-  failure_ = error.what();
+void RecordedSteps::lose(Recording& recording, const std::string& reason) {
+  constexpr int kMostLost = 8;
   const std::string message =
-      fmt::format("{}: steps are not recorded: {}", rondo::to_string(work_.device().device()), failure_);
+      fmt::format("{}: steps are not recorded: {}", rondo::to_string(work_.device().device()), reason);
+  log(LogLevel::debug, "{}", message);
+  if (++recording.lost < kMostLost) return;
+  recording.fails = true;
+  failure_ = reason;
   if (required_) throw DeviceError(message);
   log(LogLevel::info, "{}", message);
 }

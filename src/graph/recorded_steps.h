@@ -40,11 +40,14 @@ class RecordedSteps {
     bool was_done = false;
     bool fails = false;
     int times = 0;  // it was recorded
+    int lost = 0;   // recordings since the last that was launched
     std::uint64_t term = 0;
     std::unique_ptr<RecordedWork> work;
   };
   bool launch(Recording& recording);
-  void fail(Recording& recording, const std::exception& error);
+  /// Whatever went wrong may go well the next time, a few times: another thread waited for the device, or had its
+  /// memory.
+  void lose(Recording& recording, const std::string& reason);
   void record(Recording& recording, const std::function<void()>& give);
 
   const DeviceWork& work_;

@@ -187,6 +187,16 @@ class DevicesTest(CommandTest):
         self.assert_fails(self.generate(*flags, "--kv-cache-dtype", "fp8", "-o", self.folder / "no.png",
                                         **with_emulated_cuda(EMULATED_COMPUTE_CAPABILITY="80")), 1, "needs Hopper or later")
 
+    def test_a_step_is_measured_as_it_runs_and_node_by_node(self):
+        step = ["bench", "step", "--preset", "emoji", "--layers", "1,1", "--width", 32, "--height", 32, "--text-tokens", 8,
+                "--runs", 2, "--json", "--device", "cuda"]
+        for flags in ([], ["--layerwise-offload", "on"]):
+            row = json.loads(rondo(*step, *flags, **with_emulated_cuda()).stdout)
+            self.assertEqual(row["device"], "cuda:0")
+            self.assertAlmostEqual(sum(o["ms"] for o in row["operators"]), row["ms_nodes"], delta=0.01)
+            self.assertIn("linear (cublaslt)", [o["operator"] for o in row["operators"]])
+            self.assertTrue(all(o["ms"] > 0 for o in row["operators"]))
+
     def test_steps_are_recorded_in_cudas_emulation(self):
         flags = ["--device", "cuda", "--dtype", "float32", "--width", 32, "--height", 32, "--num-inference-steps", 4]
         report = self.folder / "report.json"

@@ -28,6 +28,7 @@ struct Fiber {
   std::unique_ptr<char[]> stack;
   State state = State::runs;
   EmulatedThread self;
+  ThreadCopies copies;
 };
 
 /// The block that runs. Fibers stay for the next ones: making one takes system calls.
@@ -56,6 +57,10 @@ void hand_over(State state) {
 void run_fiber() {
   while (true) {
     (*block().thread)();
+    if (!own_copies().open.empty() || !own_copies().groups.empty()) {
+      std::fprintf(stderr, "cuda emulation: a thread ends before its copies\n");
+      std::abort();
+    }
     hand_over(State::ended);
   }
 }
@@ -122,6 +127,7 @@ void run_block() {
 void wait_for_block() { hand_over(State::waits_for_block); }
 void wait_for_warp() { hand_over(State::waits_for_warp); }
 double* warp_exchange() { return block().exchange.data() + block().current / kLanes * kLanes; }
+ThreadCopies& own_copies() { return block().fibers[block().current]->copies; }
 std::byte* lane_room(int lane) {
   const std::size_t of_warp = block().current / kLanes * kLanes + static_cast<std::size_t>(lane);
   return block().lane_rooms.data() + of_warp * kLaneRoom;

@@ -7,8 +7,10 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <utility>
+#include <vector>
 
 #include "core/float_formats.h"
 #include "emulated_gpu.h"
@@ -45,6 +47,17 @@ double* warp_exchange();
 constexpr std::size_t kLaneRoom = 32;
 std::byte* lane_room(int lane);
 void* dynamic_shared();
+
+/// Copies to shared memory that a thread began; a thread must not end before they are done.
+struct CopyUnderWay {
+  void* to;
+  const void* from;  // null: zeros
+};
+struct ThreadCopies {
+  std::vector<CopyUnderWay> open;
+  std::deque<std::vector<CopyUnderWay>> groups;
+};
+ThreadCopies& own_copies();
 
 void run_grid(dim3 grid, dim3 block, std::size_t shared, const std::function<void()>& thread);
 

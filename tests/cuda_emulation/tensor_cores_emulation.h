@@ -1,5 +1,5 @@
 // Tensor cores' instructions as PTX ISA describes them, by what the lanes of a warp hand each other. Copies are done
-// when they begin, which cannot show a missing wait.
+// when they are waited for, at the latest.
 #pragma once
 
 #include <array>
@@ -62,14 +62,25 @@ void multiply_add(float (&sums)[4], const std::uint32_t (&a)[4], std::uint32_t b
 }
 
 inline void begin_copy(void* shared, const void* global, bool there) {
-  constexpr std::size_t kBytes = 16;
-  if (there)
-    std::memcpy(shared, global, kBytes);
-  else
-    std::memset(shared, 0, kBytes);
+  own_copies().open.push_back({shared, there ? global : nullptr});
 }
-inline void end_copy_group() {}
+inline void end_copy_group() {
+  own_copies().groups.push_back(std::move(own_copies().open));
+  own_copies().open.clear();
+}
 template <int others>
-void wait_for_copies() {}
+void wait_for_copies() {
+  constexpr std::size_t kBytes = 16;
+  auto& groups = own_copies().groups;
+  while (groups.size() > others) {
+    for (const CopyUnderWay& copy : groups.front()) {
+      if (copy.from != nullptr)
+        std::memcpy(copy.to, copy.from, kBytes);
+      else
+        std::memset(copy.to, 0, kBytes);
+    }
+    groups.pop_front();
+  }
+}
 
 }  // namespace rondo::cuda

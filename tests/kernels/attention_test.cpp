@@ -97,6 +97,48 @@ TEST(Attention, RandomProblemsAgreeWithFloat64) {
   EXPECT_GE(ran, test_device().is_cpu() ? kProblems : kProblems / 2);
 }
 
+// A NaN in a query, a query that sees nothing, one whose mask is the lowest number, scores that overflow a narrow
+// exp().
+TEST(Attention, RandomProblemsWithRowsOfTheirOwnAgreeWithFloat64) {
+  for (const char* text : {"q=2x2x67x64 kv=130 mask=boolean lse=1", "q=1x2x67x128 kv=70 mask=additive lse=1",
+                           "q=1x2x33x40 kv=70 mask=boolean causal=1 lse=1", "q=1x2x90x256 kv=33 causal=1 lse=1"}) {
+    for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+      AttentionProblem problem = parse_attention_problem(text);
+      problem.dtype = dtype;
+      RandomAttention operands(problem);
+      const auto change = [](Tensor& x, std::int64_t row, float value) {
+        if (x.dtype() == DType::boolean) {
+          std::fill_n(x.as<bool>() + row * x.shape().back(), x.shape().back(), false);
+          return;
+        }
+        Tensor wide = x.to_float32();
+        const std::int64_t width = x.elements() / x.shape().rows();
+        for (std::int64_t i = row * width; i < (row + 1) * width; ++i) wide.as<float>()[i] = value;
+        x = wide.to(x.dtype());
+      };
+      const std::int64_t rows = operands.query.shape().rows();  // the last sees all keys
+      change(operands.query, rows - 1, std::numeric_limits<float>::quiet_NaN());
+      change(operands.query, rows - 8, dtype == DType::f16 ? 1000.0F : 1e6F);
+      if (problem.mask == MaskKind::boolean) change(operands.mask, 3, 0);
+      if (problem.mask == MaskKind::additive) {
+        change(operands.mask, 3, -std::numeric_limits<float>::infinity());
+        change(operands.mask, 5, dtype == DType::f16 ? -65504.0F : -3.3e38F);
+      }
+      const AttentionResult expected = reference_forward(operands);
+      const RandomAttention placed = on_test_device(operands);
+      for (const auto& kernel : attention_registry().kernels()) {
+        if (kernel->name() == "reference" || attention_registry().answer(*kernel, placed.problem)) continue;
+        AttentionOptions options;
+        options.backend = kernel->name();
+        AttentionTolerance tolerance = attention_tolerance(test_device_keeps_f32() ? dtype : DType::bf16,
+                                                           KvCacheDtype::automatic, true, operands.largest_score());
+        EXPECT_EQ(compare_attention(on_cpu(forward(placed, options)), expected, tolerance).failure, "")
+            << kernel->name() << ": " << to_string(problem);
+      }
+    }
+  }
+}
+
 // On the CPU quantized_attention_test.cpp has its own.
 TEST(Attention, RandomProblemsInE4m3AgreeWithFloat64) {
   if (test_device().is_cpu()) GTEST_SKIP() << "for devices";

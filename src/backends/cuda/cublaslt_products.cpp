@@ -2,6 +2,10 @@
 #include <cublasLt.h>
 #include <fmt/format.h>
 
+#include <map>
+#include <mutex>
+
+#include "backends/cuda/cuda_device.h"
 #include "backends/cuda/products.h"
 #include "rondo/error.h"
 
@@ -36,7 +40,6 @@ class Owned {
  private:
   Handle handle_ = nullptr;
 };
-using LtHandle = Owned<cublasLtHandle_t, cublasLtDestroy>;
 using LtOperation = Owned<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>;
 using LtLayout = Owned<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
 using LtPreference = Owned<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>;
@@ -49,11 +52,23 @@ cudaDataType_t cuda_dtype(DType dtype) {
   return dtype == DType::f16 ? CUDA_R_16F : CUDA_R_32F;
 }
 
+/// The calling thread's device's, for all products, as long as the process: to end one waits for the device, which
+/// nobody may while a stream records.
+cublasLtHandle_t lt_handle() {
+  static std::mutex mutex;
+  static std::map<int, cublasLtHandle_t> handles;
+  int device = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice", device);
+  const std::lock_guard lock(mutex);
+  cublasLtHandle_t& handle = handles[device];
+  if (handle == nullptr) check_lt(cublasLtCreate(&handle), "cublasLtCreate");
+  return handle;
+}
+
 /// y [M, N] = x [M, K] w^T, with w [N, K]; to cuBLASLt, which counts columns first, y^T [N, M] = w x^T.
 class LtProduct final : public Product {
  public:
   explicit LtProduct(const ProductShape& p) : shape_(p) {
-    check_lt(cublasLtCreate(lt_.place()), "cublasLtCreate");
     const bool integers = p.dtype == DType::s8;
     // float32 stays float32: no TF32.
     check_lt(cublasLtMatmulDescCreate(operation_.place(), integers ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F,
@@ -91,9 +106,8 @@ class LtProduct final : public Product {
       set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, kSomePointer);
     }
     int found = 0;
-    const cublasStatus_t status =
-        cublasLtMatmulAlgoGetHeuristic(lt_.get(), operation_.get(), weight_.get(), x_.get(), y_.get(), y_.get(),
-                                       preference.get(), 1, &algorithm_, &found);
+    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
+        lt_, operation_.get(), weight_.get(), x_.get(), y_.get(), y_.get(), preference.get(), 1, &algorithm_, &found);
     // Who asks for scales can do without.
     if (p.scales == ProductShape::Scales::none && status != CUBLAS_STATUS_NOT_SUPPORTED)
       check_lt(status, "cublasLtMatmulAlgoGetHeuristic");
@@ -123,7 +137,7 @@ class LtProduct final : public Product {
     }
     Tensor workspace = run.temporary({static_cast<std::int64_t>(kWorkspaceBytes)}, DType::u8);
     Tensor y = o.y;
-    check_lt(cublasLtMatmul(lt_.get(), &description, factor, o.w.data(), weight_.get(), o.x.data(), x_.get(), nothing,
+    check_lt(cublasLtMatmul(lt_, &description, factor, o.w.data(), weight_.get(), o.x.data(), x_.get(), nothing,
                             y.data(), y_.get(), y.data(), y_.get(), &algorithm_.algo, workspace.data(), kWorkspaceBytes,
                             static_cast<cudaStream_t>(run.handle())),
              "cublasLtMatmul");
@@ -152,7 +166,7 @@ class LtProduct final : public Product {
   }
 
   ProductShape shape_;
-  LtHandle lt_;
+  cublasLtHandle_t lt_ = lt_handle();
   LtOperation operation_;
   LtLayout weight_;
   LtLayout x_;

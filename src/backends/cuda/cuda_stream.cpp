@@ -1,5 +1,7 @@
 #include "backends/cuda/cuda_stream.h"
 
+#include "backends/cuda/cudnn_library.h"
+
 namespace rondo::cuda {
 namespace {
 
@@ -42,6 +44,7 @@ void CudaStream::synchronize() {
 
 void CudaStream::begin_recording() {
   runtime_.use();
+  if (cudnn_missing().empty()) cudnn_handle(handle_);  // the thread's first would be made while it records
   // Relaxed: memory may be asked for meanwhile, here and by other threads.
   check(cudaStreamBeginCapture(handle_, cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture", runtime_.index());
 }

@@ -19,17 +19,20 @@ __device__ inline std::int64_t head_row(const View& view, std::int64_t batch, st
   return batch * view.stride[kBatch] + token * view.stride[kBatch + 1] + head * view.stride[kBatch + 2];
 }
 
-/// What a block works on.
-struct BlockHead {
+/// What a block works on: queries from `first` on of a head. Blocks of a head are neighbours: they share its keys.
+struct BlockQueries {
   std::int64_t batch;
   std::int64_t head;
   std::int64_t key_head;
+  std::int64_t first;
 };
-__device__ inline BlockHead block_head(const AttentionLaunch& call) {
+template <int queries>
+__device__ BlockQueries block_queries(const AttentionLaunch& call) {
   constexpr int kHeads = View::kAxes - 2;
+  const std::int64_t blocks = (call.query.extent[kHeads - 1] + queries - 1) / queries;  // of a head
   const std::int64_t heads = call.query.extent[kHeads];
-  const std::int64_t head = blockIdx.y % heads;
-  return {blockIdx.y / heads, head, head / (heads / call.key.extent[kHeads])};
+  const std::int64_t head = blockIdx.x / blocks % heads;
+  return {blockIdx.x / blocks / heads, head, head / (heads / call.key.extent[kHeads]), blockIdx.x % blocks * queries};
 }
 
 template <typename T>
@@ -39,10 +42,10 @@ __global__ void attention_kernel(AttentionLaunch call) {
   const std::int64_t width = call.query.extent[kAxis + 3];
   const std::int64_t keys = call.key.extent[kAxis + 1];
   const std::int64_t value_width = call.value.extent[kAxis + 3];
-  const auto [batch, head, key_head] = block_head(call);
+  const auto [batch, head, key_head, block_first] = block_queries<kQueries>(call);
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * kQueries + warp * kOwn;
+  const std::int64_t first = block_first + warp * kOwn;
 
   // A column more than a row has keeps the lanes, each at its key's row, in banks of their own.
   float* const shared = static_cast<float*>(dynamic_shared());

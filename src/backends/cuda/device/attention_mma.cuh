@@ -16,10 +16,11 @@ constexpr int kMmaQueries = 16 * kMmaWarps;
 template <int width>
 struct MmaTile {
   static constexpr int kPitch = width + 8;
-  static constexpr int kKeys = width > 128 ? 32 : 64;
+  static constexpr int kKeys = width > 64 ? 32 : 64;
   static constexpr int kStages = 2;
   static constexpr std::size_t kSharedBytes =
       static_cast<std::size_t>(kMmaQueries + 2 * kStages * kKeys) * kPitch * sizeof(std::uint16_t);
+  static_assert(kSharedBytes <= 99 * 1024, "what Ada has for a block");
 };
 
 /// Begins to copy rows [first, first + rows) of a head, those from `end` on and columns from the head's width on as
@@ -56,7 +57,7 @@ __device__ inline float row_total(float value) {
   return value;
 }
 
-template <typename T, int width>
+template <typename T, int width, bool masked>
 __global__ void attention_mma_kernel(AttentionLaunch call) {
   using Tile = MmaTile<width>;
   constexpr int kAxis = View::kAxes - 4;
@@ -64,12 +65,9 @@ __global__ void attention_mma_kernel(AttentionLaunch call) {
   constexpr int kValueTiles = width / 8;
   const std::int64_t queries = call.query.extent[kAxis + 1];
   const std::int64_t keys = call.key.extent[kAxis + 1];
-  const BlockHead own_head = block_head(call);
-  const std::int64_t batch = own_head.batch;
-  const std::int64_t head = own_head.head;
+  const auto [batch, head, key_head, first] = block_queries<kMmaQueries>(call);
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * kMmaQueries;
   const std::int64_t own = first + warp * 16 + lane / 4;  // its first row; the second is 8 further
   const std::int64_t more = keys - queries;               // keys that causality shows to query 0, but one
 
@@ -78,9 +76,8 @@ __global__ void attention_mma_kernel(AttentionLaunch call) {
   T* const value_tiles = key_tiles + Tile::kStages * Tile::kKeys * Tile::kPitch;
   const auto begin_stage = [&](std::int64_t tile) {
     const std::int64_t offset = tile % Tile::kStages * Tile::kKeys * Tile::kPitch;
-    begin_tile<T, width, Tile::kKeys>(key_tiles + offset, call.key, batch, own_head.key_head, tile * Tile::kKeys, keys);
-    begin_tile<T, width, Tile::kKeys>(value_tiles + offset, call.value, batch, own_head.key_head, tile * Tile::kKeys,
-                                      keys);
+    begin_tile<T, width, Tile::kKeys>(key_tiles + offset, call.key, batch, key_head, tile * Tile::kKeys, keys);
+    begin_tile<T, width, Tile::kKeys>(value_tiles + offset, call.value, batch, key_head, tile * Tile::kKeys, keys);
     end_copy_group();
   };
 
@@ -97,8 +94,10 @@ __global__ void attention_mma_kernel(AttentionLaunch call) {
   for (auto& fragment : sums) {
     for (float& sum : fragment) sum = 0;
   }
-  begin_tile<T, width, kMmaQueries>(query_tile, call.query, batch, head, first, queries);
-  if (tiles > 0) begin_stage(0);
+  if (tiles > 0) {
+    begin_tile<T, width, kMmaQueries>(query_tile, call.query, batch, head, first, queries);
+    begin_stage(0);
+  }
 
   for (std::int64_t tile = 0; tile < tiles; ++tile) {
     if (tile + 1 < tiles) {
@@ -129,22 +128,28 @@ __global__ void attention_mma_kernel(AttentionLaunch call) {
       }
     }
 
+    // Most tiles are whole: every query of the warp sees every key.
+    const std::int64_t begin = tile * Tile::kKeys;
+    const std::int64_t end = begin + Tile::kKeys;
+    const bool whole = end <= keys && !(call.causal && end - 1 > first + warp * 16 + more);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const std::int64_t query = own + r * 8;
+      const std::int64_t last = call.causal ? query + more : keys - 1;  // that it sees
+      const std::int64_t mask_row = masked ? batch * call.mask.stride[kAxis] + head * call.mask.stride[kAxis + 1] +
+                                                 (query < queries ? query : queries - 1) * call.mask.stride[kAxis + 2]
+                                           : 0;
       float most = rows[r].most;
 #pragma unroll
       for (int n = 0; n < kKeyTiles; ++n) {
         for (int j = 0; j < 2; ++j) {
-          const std::int64_t key = tile * Tile::kKeys + n * 8 + lane % 4 * 2 + j;
+          const std::int64_t key = begin + n * 8 + lane % 4 * 2 + j;
           float& score = scores[n][r * 2 + j];
           score *= call.scale;
-          if (key >= keys || query >= queries || (call.causal && key > query + more)) {
+          if (!whole && (key >= keys || key > last)) {
             score = -INFINITY;
-          } else if (call.mask.data != nullptr) {
-            const std::int64_t at = batch * call.mask.stride[kAxis] + head * call.mask.stride[kAxis + 1] +
-                                    query * call.mask.stride[kAxis + 2] + key * call.mask.stride[kAxis + 3];
-            const float mask = load(call.mask.data, call.mask.number, at);
+          } else if (masked) {
+            const float mask = load(call.mask.data, call.mask.number, mask_row + key * call.mask.stride[kAxis + 3]);
             if (call.mask.number != Number::boolean)
               score += mask;
             else if (mask == 0)
@@ -190,8 +195,6 @@ __global__ void attention_mma_kernel(AttentionLaunch call) {
     }
     __syncthreads();  // the tile has been read
   }
-  wait_for_copies<0>();  // of queries where there are no keys
-
   const bool partial = call.output.number == Number::f32;
   const std::int64_t columns = call.output.extent[View::kAxes - 1];
 #pragma unroll

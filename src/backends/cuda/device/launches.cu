@@ -425,10 +425,9 @@ void attend(const AttentionLaunch& call, StreamHandle stream) {
   const std::int64_t value_width = call.value.extent[kAxis + 3];
   const std::int64_t pitch = (width > value_width ? width : value_width) + 1;
   const std::size_t shared = static_cast<std::size_t>(kQueries + 2 * kKeys) * pitch * sizeof(float);
-  const dim3 grid(static_cast<unsigned>((q[kAxis + 1] + kQueries - 1) / kQueries),
-                  static_cast<unsigned>(q[kAxis] * q[kAxis + 2]));
+  const auto blocks = static_cast<unsigned>((q[kAxis + 1] + kQueries - 1) / kQueries * q[kAxis] * q[kAxis + 2]);
   with_float_type(call.query.number, [&](auto type) {
-    launch(attention_kernel<decltype(type)>, grid, kAttentionWarps * kWarp, shared, stream, call);
+    launch(attention_kernel<decltype(type)>, blocks, kAttentionWarps * kWarp, shared, stream, call);
   });
 }
 
@@ -436,13 +435,16 @@ void attend_on_tensor_cores(const AttentionLaunch& call, StreamHandle stream) {
   constexpr int kAxis = View::kAxes - 4;
   const auto& q = call.query.extent;
   const std::int64_t width = std::max(q[kAxis + 3], call.value.extent[kAxis + 3]);
-  const dim3 grid(static_cast<unsigned>((q[kAxis + 1] + kMmaQueries - 1) / kMmaQueries),
-                  static_cast<unsigned>(q[kAxis] * q[kAxis + 2]));
+  const auto blocks = static_cast<unsigned>((q[kAxis + 1] + kMmaQueries - 1) / kMmaQueries * q[kAxis] * q[kAxis + 2]);
   const auto with_width = [&](auto padded) {
     constexpr int kPadded = decltype(padded)::kValue;
-    const auto kernel =
-        call.query.number == Number::bf16 ? attention_mma_kernel<Bf16, kPadded> : attention_mma_kernel<F16, kPadded>;
-    launch(kernel, grid, kMmaWarps * kWarp, MmaTile<kPadded>::kSharedBytes, stream, call);
+    const bool masked = call.mask.data != nullptr;
+    const auto of_type = [&](auto type) {
+      using T = decltype(type);
+      return masked ? attention_mma_kernel<T, kPadded, true> : attention_mma_kernel<T, kPadded, false>;
+    };
+    const auto kernel = call.query.number == Number::bf16 ? of_type(Bf16{}) : of_type(F16{});
+    launch(kernel, blocks, kMmaWarps * kWarp, MmaTile<kPadded>::kSharedBytes, stream, call);
   };
   if (width <= 64) return with_width(Constant<64>{});
   if (width <= 128) return with_width(Constant<128>{});

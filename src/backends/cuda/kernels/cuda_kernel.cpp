@@ -71,6 +71,21 @@ Modulation modulation_of(const Tensor& tensor) {
   return {tensor.data(), number_of(tensor.dtype()), strides[0], per_token ? strides[1] : 0};
 }
 
+bool takes_whole_loads(const Tensor& x) {
+  constexpr std::int64_t kElements = 8;
+  bool fits = reinterpret_cast<std::uintptr_t>(x.data()) % 16 == 0;
+  for (std::size_t axis = 0; axis + 1 < x.shape().rank(); ++axis)
+    fits = fits && (x.shape()[axis] == 1 || x.strides()[axis] % kElements == 0);
+  return fits;
+}
+
+Tensor with_whole_loads(const CudaRun& run, const Tensor& x) {
+  if (takes_whole_loads(x)) return x;
+  Tensor whole = run.temporary(x.shape(), x.dtype());
+  copy(view_of(x), view_of(whole), run.handle());
+  return whole;
+}
+
 Tensor dense(const CudaRun& run, const Tensor& x, DType dtype) {
   if (x.is_dense() && x.dtype() == dtype) return x;
   Tensor whole = run.temporary(x.shape(), dtype);

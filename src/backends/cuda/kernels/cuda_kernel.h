@@ -77,6 +77,11 @@ Activation activation_of(ActivationKind kind);
 /// x where it is dense and of that dtype already, else a copy that is, for the rest of the run.
 Tensor dense(const CudaRun& run, const Tensor& x, DType dtype);
 
+/// Whether loads of 16 bytes can have x, of two bytes an element, with a dense last axis.
+bool takes_whole_loads(const Tensor& x);
+/// x where they can, else a copy, for the rest of the run.
+Tensor with_whole_loads(const CudaRun& run, const Tensor& x);
+
 /// The refusal that row kernels share: the first `data_inputs` inputs float32, bfloat16 or float16, all alike, with up
 /// to five axes of which the last is dense.
 Refusal refuse_unless_rows(const KernelRequest& request, std::size_t data_inputs);

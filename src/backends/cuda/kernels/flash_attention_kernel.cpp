@@ -5,15 +5,6 @@
 namespace rondo::cuda {
 namespace {
 
-/// Whether loads of 16 bytes can have it.
-bool takes_whole_loads(const Tensor& x) {
-  constexpr std::int64_t kElements = 8;
-  bool fits = reinterpret_cast<std::uintptr_t>(x.data()) % 16 == 0;
-  for (std::size_t axis = 0; axis + 1 < x.shape().rank(); ++axis)
-    fits = fits && (x.shape()[axis] == 1 || x.strides()[axis] % kElements == 0);
-  return fits;
-}
-
 class FlashRunner final : public AttentionRunner {
  public:
   explicit FlashRunner(bool on_tensor_cores) : on_tensor_cores_(on_tensor_cores) {}
@@ -40,20 +31,12 @@ class FlashRunner final : public AttentionRunner {
   }
 
  private:
-  /// Of what cannot be loaded as it lies a copy.
-  Tensor loadable(const CudaRun& run, const Tensor& x) const {
-    if (!on_tensor_cores_ || takes_whole_loads(x)) return x;
-    Tensor whole = run.temporary(x.shape(), x.dtype());
-    copy(view_of(x), view_of(whole), run.handle());
-    return whole;
-  }
-
   void run_one(const CudaRun& run, const AttentionCall& call, const Tensor& given_query, const Tensor& given_key,
                const Tensor& given_value, const Tensor& output, Tensor lse) const {
     if (output.elements() == 0) return;
-    const Tensor query = loadable(run, given_query);
-    const Tensor key = loadable(run, given_key);
-    const Tensor value = loadable(run, given_value);
+    const Tensor query = on_tensor_cores_ ? with_whole_loads(run, given_query) : given_query;
+    const Tensor key = on_tensor_cores_ ? with_whole_loads(run, given_key) : given_key;
+    const Tensor value = on_tensor_cores_ ? with_whole_loads(run, given_value) : given_value;
     AttentionLaunch launch;
     launch.query = view_of(query);
     launch.key = view_of(key);

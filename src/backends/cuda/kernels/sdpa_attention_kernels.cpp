@@ -4,6 +4,7 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <future>
 #include <map>
 #include <mutex>
 
@@ -31,21 +32,38 @@ struct QuantizedCall {
 /// The library's plans, which take a tenth of a second or more to make; for all runners of a kernel.
 class SdpaPlans {
  public:
-  /// Throws Unsupported, with the library's reason.
-  std::shared_ptr<const Sdpa> get(const SdpaProblem& problem) {
-    constexpr std::size_t kMostKept = 256;
-    const std::string key = problem.key_text();
-    const std::lock_guard lock(mutex_);
-    if (const auto known = plans_.find(key); known != plans_.end()) return known->second;
-    const std::shared_ptr<const Sdpa> plan = make_sdpa(problem);
-    if (plans_.size() >= kMostKept) plans_.clear();
-    plans_.emplace(key, plan);
-    return plan;
+  using Plan = std::shared_ptr<const Sdpa>;
+
+  /// Throws Unsupported, with the library's reason. Plans are made outside the lock: who asks for one that another
+  /// thread makes waits for that, nobody else does.
+  Plan get(const SdpaProblem& problem, const std::string& key) {
+    std::promise<Plan> own;
+    std::shared_future<Plan> plan;
+    bool makes = false;
+    {
+      constexpr std::size_t kMostKept = 256;
+      const std::lock_guard lock(mutex_);
+      if (plans_.size() >= kMostKept) plans_.clear();
+      const auto [known, is_new] = plans_.try_emplace(key);
+      if (is_new) known->second = own.get_future().share();
+      plan = known->second;
+      makes = is_new;
+    }
+    if (makes) {
+      try {
+        own.set_value(make_sdpa(problem));
+      } catch (...) {
+        own.set_exception(std::current_exception());
+        const std::lock_guard lock(mutex_);
+        plans_.erase(key);
+      }
+    }
+    return plan.get();
   }
 
  private:
   std::mutex mutex_;
-  std::map<std::string, std::shared_ptr<const Sdpa>> plans_;
+  std::map<std::string, std::shared_future<Plan>> plans_;
 };
 
 class SdpaRunner final : public AttentionRunner {
@@ -61,13 +79,13 @@ class SdpaRunner final : public AttentionRunner {
     if (call.output.elements() == 0) return;
     const CudaRun run(*call.device, *call.stream);
     const QuantizedCall quantized = problem_.quantization.active() ? quantize(run, call) : QuantizedCall();
-    SdpaOperands o{call.query, call.key, call.value, call.output, call.lse, {}, quantized.scales};
-    if (problem_.quantization.active()) {
-      o.query = quantized.query;
-      o.key = quantized.key;
-      o.value = quantized.value;
-    }
-    if (call.output.dtype() != output_) o.output = run.temporary(call.output.shape(), output_);
+    SdpaOperands o{{}, {}, {}, call.output, call.lse, {}, quantized.scales};
+    const bool narrow = problem_.quantization.active();
+    o.query = narrow ? quantized.query : with_whole_loads(run, call.query);
+    o.key = narrow ? quantized.key : with_whole_loads(run, call.key);
+    o.value = narrow ? quantized.value : with_whole_loads(run, call.value);
+    if (call.output.dtype() != output_ || !takes_whole_loads(call.output))
+      o.output = run.temporary(call.output.shape(), output_);
     if (problem_.varlen) return run_packed(run, call, o, quantized.output_scale, scratch);
     plan_for(problem_of(call, o))->run(run, o);
     bring(run, o.output, call.output, quantized.output_scale);
@@ -119,6 +137,10 @@ class SdpaRunner final : public AttentionRunner {
       queries = std::max(queries, s.queries);
       keys = std::max(keys, s.keys);
     }
+    // Plans are made for a longest sequence: fewer of them where that is a multiple.
+    constexpr std::int64_t kMultiple = 128;
+    queries = (queries + kMultiple - 1) / kMultiple * kMultiple;
+    keys = (keys + kMultiple - 1) / kMultiple * kMultiple;
     packed.strides = {o.query.strides()[1], o.key.strides()[1], o.value.strides()[1], o.output.strides()[1]};
     const std::int64_t count = packed.count;
     SdpaProblem problem = problem_of(call, o);
@@ -200,12 +222,27 @@ class SdpaRunner final : public AttentionRunner {
     return result;
   }
 
-  std::shared_ptr<const Sdpa> plan_for(const SdpaProblem& problem) const { return plans_->get(problem); }
+  /// A session's calls are all alike.
+  SdpaPlans::Plan plan_for(const SdpaProblem& problem) const {
+    const std::string key = problem.key_text();
+    {
+      const std::lock_guard lock(mutex_);
+      if (key == last_key_) return last_;
+    }
+    SdpaPlans::Plan plan = plans_->get(problem, key);
+    const std::lock_guard lock(mutex_);
+    last_key_ = key;
+    last_ = plan;
+    return plan;
+  }
 
   AttentionProblem problem_;
   DType output_;
   std::shared_ptr<SdpaPlans> plans_;
   std::unique_ptr<AttentionRunner> flash_;
+  mutable std::mutex mutex_;
+  mutable std::string last_key_;
+  mutable SdpaPlans::Plan last_;
 };
 
 /// What cuDNN says of a problem: the dtype that its result has, or why there is none.
@@ -242,9 +279,12 @@ class SdpaAttention : public AttentionKernel {
   /// Asked once a problem.
   SdpaAnswer answer(const AttentionProblem& p) const {
     constexpr std::size_t kMostKept = 1024;
-    const std::lock_guard lock(mutex_);
-    if (const auto known = answers_.find(p); known != answers_.end()) return known->second;
+    {
+      const std::lock_guard lock(mutex_);
+      if (const auto known = answers_.find(p); known != answers_.end()) return known->second;
+    }
     const SdpaAnswer answer = ask(p);
+    const std::lock_guard lock(mutex_);
     if (answers_.size() >= kMostKept) answers_.clear();
     answers_.emplace(p, answer);
     return answer;
@@ -265,10 +305,16 @@ class SdpaAttention : public AttentionKernel {
     const float scale = p.own_scale ? 1.0F : static_cast<float>(1 / std::sqrt(static_cast<double>(p.head_dim)));
     for (const DType output : outputs) {
       try {
-        plans_->get({p.device, prototype(p.queries, p.heads, p.head_dim, dtype),
-                     prototype(p.keys, p.key_heads, p.head_dim, dtype),
-                     prototype(p.keys, p.key_heads, p.value_dim, dtype),
-                     prototype(p.queries, p.heads, p.value_dim, output), scale, p.causal, p.lse, p.varlen});
+        const SdpaProblem problem{p.device,
+                                  prototype(p.queries, p.heads, p.head_dim, dtype),
+                                  prototype(p.keys, p.key_heads, p.head_dim, dtype),
+                                  prototype(p.keys, p.key_heads, p.value_dim, dtype),
+                                  prototype(p.queries, p.heads, p.value_dim, output),
+                                  scale,
+                                  p.causal,
+                                  p.lse,
+                                  p.varlen};
+        plans_->get(problem, problem.key_text());
         return {output, std::nullopt};
       } catch (const Unsupported& error) {
         answer.refusal = error.what();
