@@ -15,11 +15,13 @@ configure: setup
 build: configure
 	@cmake --build $(BUILD) --parallel $(JOBS)
 
-# The plug-in for NVIDIA GPUs, for every architecture, with the command that opens it; needs the CUDA toolkit.
+# The plug-in for NVIDIA GPUs, for every architecture, with the command that opens it; needs the CUDA toolkit. Where cuDNN is
+# installed, its front end looks at every graph of ours.
 cuda: setup
 	@tools/setup/install-cudnn-frontend.sh build/cudnn-frontend
 	@cmake --preset cuda
-	@cmake --build build/cuda --parallel $(JOBS) --target rondo_command rondo_cuda
+	@cmake --build build/cuda --parallel $(JOBS) --target rondo_command rondo_cuda cudnn_graphs_test
+	@ctest --test-dir build/cuda --output-on-failure -R '^cudnn_graphs$$'
 
 # Only the command, so that a first picture comes sooner.
 demo: configure

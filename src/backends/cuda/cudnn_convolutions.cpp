@@ -1,8 +1,7 @@
 // Convolutions by cuDNN, through its front end.
 #include <unordered_map>
 
-#include "backends/cuda/convolutions.h"
-#include "backends/cuda/cudnn_library.h"
+#include "backends/cuda/cudnn_graphs.h"
 
 namespace rondo::cuda {
 namespace {
@@ -23,7 +22,26 @@ std::vector<std::int64_t> picture_strides(const Shape& s) {
   return {strides[0], strides[3], strides[1], strides[2]};
 }
 
-std::shared_ptr<fe::graph::Graph> build(const ConvolutionShape& c) {
+class CudnnConvolution final : public Convolution {
+ public:
+  explicit CudnnConvolution(const ConvolutionShape& shape) : graph_(convolution_graph(shape)) {
+    check_cudnn(graph_->build(cudnn_handle(nullptr), {fe::HeurMode_t::A, fe::HeurMode_t::FALLBACK}), "build");
+  }
+
+  void run(const CudaRun& run, const Tensor& x, const Tensor& weight, const Tensor& bias, Tensor y) const override {
+    const auto pointer = [](const Tensor& tensor) { return const_cast<void*>(tensor.data()); };
+    std::unordered_map<std::int64_t, void*> operands{{kX, pointer(x)}, {kWeight, pointer(weight)}, {kY, y.data()}};
+    if (bias.defined()) operands[kBias] = pointer(bias);
+    execute_cudnn(*graph_, run, operands);
+  }
+
+ private:
+  std::shared_ptr<fe::graph::Graph> graph_;
+};
+
+}  // namespace
+
+std::shared_ptr<fe::graph::Graph> convolution_graph(const ConvolutionShape& c) {
   const Shape& w = c.weight;
   auto graph = std::make_shared<fe::graph::Graph>();
   graph->set_io_data_type(cudnn_dtype(c.dtype))
@@ -54,26 +72,8 @@ std::shared_ptr<fe::graph::Graph> build(const ConvolutionShape& c) {
     result = graph->pointwise(result, bias, fe::graph::Pointwise_attributes().set_mode(fe::PointwiseMode_t::ADD));
   }
   result->set_output(true).set_uid(kY).set_dim(picture_dims(c.y)).set_stride(picture_strides(c.y));
-  check_cudnn(graph->build(cudnn_handle(nullptr), {fe::HeurMode_t::A, fe::HeurMode_t::FALLBACK}), "build");
   return graph;
 }
-
-class CudnnConvolution final : public Convolution {
- public:
-  explicit CudnnConvolution(const ConvolutionShape& shape) : graph_(build(shape)) {}
-
-  void run(const CudaRun& run, const Tensor& x, const Tensor& weight, const Tensor& bias, Tensor y) const override {
-    const auto pointer = [](const Tensor& tensor) { return const_cast<void*>(tensor.data()); };
-    std::unordered_map<std::int64_t, void*> operands{{kX, pointer(x)}, {kWeight, pointer(weight)}, {kY, y.data()}};
-    if (bias.defined()) operands[kBias] = pointer(bias);
-    execute_cudnn(*graph_, run, operands);
-  }
-
- private:
-  std::shared_ptr<fe::graph::Graph> graph_;
-};
-
-}  // namespace
 
 const std::string& convolutions_missing() { return cudnn_missing(); }
 

@@ -21,7 +21,15 @@ namespace {
 
 std::string open_cudnn() {
   cudnn_frontend::cudnn_dlhandle = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_LOCAL);
-  if (cudnn_frontend::cudnn_dlhandle != nullptr) return "";
+  if (cudnn_frontend::cudnn_dlhandle != nullptr) {
+    // The front end asks the CUDA runtime, which is part of this library, as a library of its own.
+    try {
+      cudnn_frontend::detail::get_cuda_symbol(cudnn_frontend::detail::CudaLibrary::CUDART, "cudaGetDevice");
+      return "";
+    } catch (const std::exception& error) {
+      return fmt::format("its front end needs the CUDA runtime: {}", printable(error.what(), 300));
+    }
+  }
   const char* text = dlerror();  // NOLINT(concurrency-mt-unsafe): glibc keeps it per thread
   return fmt::format("libcudnn.so.9 cannot be opened ({})", text == nullptr ? "unknown reason" : printable(text, 300));
 }

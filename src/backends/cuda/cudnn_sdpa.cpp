@@ -5,8 +5,7 @@
 #include <unordered_map>
 
 #include "backends/cuda/cuda_device.h"
-#include "backends/cuda/cudnn_library.h"
-#include "backends/cuda/sdpa.h"
+#include "backends/cuda/cudnn_graphs.h"
 #include "rondo/error.h"
 
 namespace rondo::cuda {
@@ -148,8 +147,6 @@ class GraphBuilder {
           .set_dim({s[0], s[2], s[1], 1})
           .set_stride({s[2] * s[1], s[1], 1, 1});
     }
-    auto status = graph_->build(cudnn_handle(nullptr), {fe::HeurMode_t::A});
-    if (!status.is_good()) throw Unsupported(fmt::format("cuDNN: {}", status.get_message()));
     return graph_;
   }
 
@@ -201,9 +198,14 @@ class CudnnSdpa final : public Sdpa {
 
 const std::string& sdpa_missing() { return cudnn_missing(); }
 
+std::shared_ptr<fe::graph::Graph> sdpa_graph(const SdpaProblem& problem) { return GraphBuilder(problem).build(); }
+
 std::unique_ptr<const Sdpa> make_sdpa(const SdpaProblem& problem) {
   check(cudaSetDevice(problem.device.index), "cudaSetDevice", problem.device.index);
-  return std::make_unique<CudnnSdpa>(GraphBuilder(problem).build());
+  std::shared_ptr<fe::graph::Graph> graph = sdpa_graph(problem);
+  auto status = graph->build(cudnn_handle(nullptr), {fe::HeurMode_t::A});
+  if (!status.is_good()) throw Unsupported(fmt::format("cuDNN: {}", status.get_message()));
+  return std::make_unique<CudnnSdpa>(std::move(graph));
 }
 
 }  // namespace rondo::cuda
