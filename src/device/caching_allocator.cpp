@@ -72,8 +72,8 @@ std::shared_ptr<void> CachingAllocator::allocate(std::size_t bytes, const Device
     if (block.memory != nullptr)
       count_in(block);
     else if (recording_threads_.contains(std::this_thread::get_id()))
-      throw ShortWhileRecording(fmt::format("{}: out of memory while steps are recorded: {} are asked for",
-                                            to_string(runtime_->info().device), human_bytes(bytes)));
+      throw DeviceError(fmt::format("{}: out of memory while steps are recorded: {} are asked for",
+                                    to_string(runtime_->info().device), human_bytes(bytes)));
   }
   if (block.memory == nullptr) {
     const std::unique_lock nobody_records(recording_);

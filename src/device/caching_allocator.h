@@ -14,7 +14,6 @@
 #include <thread>
 
 #include "device/device_runtime.h"
-#include "rondo/error.h"
 
 namespace rondo {
 
@@ -31,12 +30,6 @@ class BlockLease {
  private:
   mutable std::mutex mutex_;
   std::uint64_t term_ = 0;
-};
-
-/// There is no memory for work that is recorded: nobody may wait for the device to free some.
-class ShortWhileRecording : public DeviceError {
- public:
-  using DeviceError::DeviceError;
 };
 
 /// Blocks go back to a cache when their last owner lets go. A block that was asked for with a stream goes to that
@@ -61,7 +54,7 @@ class CachingAllocator : public std::enable_shared_from_this<CachingAllocator> {
   std::shared_ptr<BlockLease> lease(const DeviceStream& stream);
 
   /// While one lives its thread records work, during which no thread may wait for the device as a whole: who gives the
-  /// cache back waits for its end, and where its own thread finds no memory it is told so (ShortWhileRecording).
+  /// cache back waits for its end, and where its own thread finds no memory allocate() throws at once.
   class Recording {
    public:
     explicit Recording(CachingAllocator& allocator);
