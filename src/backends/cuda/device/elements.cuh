@@ -72,7 +72,7 @@ __global__ void swiglu_kernel(RowView x, RowView y) {
 template <typename T, int pack>
 __device__ void load_modulation(const Modulation& m, std::int64_t row, std::int64_t tokens, std::int64_t at,
                                 float (&values)[pack]) {
-  load_parameters<T>(m.data, m.number, row / tokens * m.batch_stride + row % tokens * m.token_stride + at, values);
+  load_parameters<T>(m.data, m.number, modulation_row(m, row, tokens) + at, values);
 }
 
 template <typename T, int pack>

@@ -2,7 +2,8 @@
 // warp takes a row, a lane neighbouring columns of it.
 #pragma once
 
-#include "backends/cuda/device/numbers.cuh"
+#include "backends/cuda/device/elements.cuh"
+#include "backends/cuda/device/norms.cuh"
 #include "quantization/e4m3_limits.h"
 
 namespace rondo::cuda {
@@ -17,10 +18,10 @@ struct OwnHeadRow {
 
 __device__ inline OwnHeadRow own_head_row(const RowView& x) {
   constexpr int kHeads = RowView::kAxes - 1;
-  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * (blockDim.x / kWarp) + threadIdx.x / kWarp;
+  const std::int64_t row = own_row<kWarp>();
   const std::int64_t heads = x.extent[kHeads];
   const std::int64_t batch = row / (heads * x.extent[kHeads - 1]);
-  return {row, row < x.rows(), batch * heads + row % heads, static_cast<int>(threadIdx.x) % kWarp};
+  return {row, row < x.rows(), batch * heads + row % heads, own_lane<kWarp>()};
 }
 
 /// Its columns lane * own, lane * own + 1, ...; 0 beyond the row's end.
@@ -56,7 +57,7 @@ __device__ void load_head_row(const RowView& x, const HeadChange& change, const 
   }
 }
 
-/// The bits of the largest magnitude; zero before. Bits compare as magnitudes do, NaNs above all.
+/// The bits of the largest magnitude; zero before.
 template <typename T, int own>
 __global__ void largest_of_heads_kernel(RowView x, HeadChange change, std::uint32_t* largest) {
   const OwnHeadRow at = own_head_row(x);
@@ -65,13 +66,10 @@ __global__ void largest_of_heads_kernel(RowView x, HeadChange change, std::uint3
   load_head_row<T, own>(x, change, at, values);
   std::uint32_t bits = 0;
   for (const float value : values) {
-    const std::uint32_t magnitude = __float_as_uint(value) & 0x7FFFFFFFU;
+    const std::uint32_t magnitude = magnitude_bits(value);
     bits = magnitude > bits ? magnitude : bits;
   }
-  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
-    const std::uint32_t other = __shfl_xor_sync(0xFFFFFFFFU, bits, distance);
-    bits = other > bits ? other : bits;
-  }
+  bits = warp_largest(bits);
   if (at.lane == 0) atomicMax(largest, bits);
 }
 
@@ -130,9 +128,9 @@ __global__ void head_means_kernel(RowView x, float* means) {
 /// Rows in e4m3, dense, as what they stand for.
 template <typename T>
 __global__ void e4m3_rows_kernel(const E4m3* values, const float* scale, RowView y) {
-  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < y.rows() * y.width;
-       i += static_cast<std::int64_t>(gridDim.x) * blockDim.x)
-    row_of<T>(y, i / y.width)[i % y.width] = from_float<T>(to_float(values[i]) * *scale);
+  for_packs<1>(y.rows(), y.width, [&](std::int64_t row, std::int64_t at) {
+    row_of<T>(y, row)[at] = from_float<T>(to_float(values[row * y.width + at]) * *scale);
+  });
 }
 
 /// What the host knows of packed sequences, on the device.

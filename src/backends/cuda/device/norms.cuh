@@ -60,7 +60,7 @@ __device__ int own_lane() {
 }
 
 __device__ inline float modulation_at(const Modulation& m, std::int64_t row, std::int64_t tokens, std::int64_t i) {
-  return load(m.data, m.number, row / tokens * m.batch_stride + row % tokens * m.token_stride + i);
+  return load(m.data, m.number, modulation_row(m, row, tokens) + i);
 }
 
 template <typename T, int pack, int packs, int threads>

@@ -148,6 +148,22 @@ __device__ inline float warp_max(float value) {
   return value;
 }
 
+/// Bits of magnitudes compare as they do, NaNs above all.
+__device__ inline std::uint32_t magnitude_bits(float value) { return __float_as_uint(value) & 0x7FFFFFFFU; }
+/// The largest over a warp, on every lane.
+__device__ inline std::uint32_t warp_largest(std::uint32_t bits) {
+  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
+    const std::uint32_t other = __shfl_xor_sync(0xFFFFFFFFU, bits, distance);
+    bits = other > bits ? other : bits;
+  }
+  return bits;
+}
+
+/// Where a modulation's row for the row of x begins, in elements.
+__device__ inline std::int64_t modulation_row(const Modulation& m, std::int64_t row, std::int64_t tokens) {
+  return row / tokens * m.batch_stride + row % tokens * m.token_stride;
+}
+
 /// The sum over the `threads` threads of a row: a warp, or the whole block. Every one of them calls it.
 template <int threads>
 __device__ float row_sum(float value) {

@@ -11,10 +11,7 @@ namespace rondo::cuda {
 /// The largest magnitude of the block's, as its bits, which compare as magnitudes do, NaNs above all.
 __device__ inline std::uint32_t block_magnitude(std::uint32_t bits) {
   __shared__ std::uint32_t of_warp[kBlock / kWarp];
-  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
-    const std::uint32_t other = __shfl_xor_sync(0xFFFFFFFFU, bits, distance);
-    bits = other > bits ? other : bits;
-  }
+  bits = warp_largest(bits);
   if (threadIdx.x % kWarp == 0) of_warp[threadIdx.x / kWarp] = bits;
   __syncthreads();
   bits = 0;
@@ -58,7 +55,7 @@ __global__ void turn_rows_kernel(RowView x, const float* factors, std::int64_t p
 __device__ inline std::uint32_t row_magnitude(const float* row, std::int64_t width, float norm) {
   std::uint32_t bits = 0;
   for (std::int64_t at = threadIdx.x; at < width; at += kBlock) {
-    const std::uint32_t magnitude = __float_as_uint(row[at] * norm) & 0x7FFFFFFFU;
+    const std::uint32_t magnitude = magnitude_bits(row[at] * norm);
     bits = magnitude > bits ? magnitude : bits;
   }
   return block_magnitude(bits);

@@ -38,16 +38,12 @@ __global__ void rows_to_wire_kernel(RowView x, WireParts parts, std::int8_t* wir
   const OwnWirePart own = own_wire_part(x, parts, wire);
   if (!own.there) return;  // the whole warp
   const T* const values = row_of<const T>(x, own.row) + own.begin;
-  // Bits compare as magnitudes do, NaNs above all.
   std::uint32_t bits = 0;
   for (std::int64_t i = own.lane; i < own.width; i += kWarp) {
-    const std::uint32_t magnitude = __float_as_uint(to_float(values[i])) & 0x7FFFFFFFU;
+    const std::uint32_t magnitude = magnitude_bits(to_float(values[i]));
     bits = magnitude > bits ? magnitude : bits;
   }
-  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
-    const std::uint32_t other = __shfl_xor_sync(0xFFFFFFFFU, bits, distance);
-    bits = other > bits ? other : bits;
-  }
+  bits = warp_largest(bits);
   constexpr std::uint32_t kInfinity = 0x7F800000U;
   constexpr std::uint32_t kNotANumber = 0x7FC00000U;
   constexpr float kLeast = 1.17549435e-38F;
