@@ -3,8 +3,13 @@ JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
 BUILD := build/release
 
+# Checkouts at other paths and roots with the same compiler share the compiler cache.
+export CCACHE_BASEDIR ?= $(CURDIR)
+export CCACHE_COMPILERCHECK ?= content
+export CCACHE_NOHASHDIR ?= 1
+
 .DEFAULT_GOAL := build
-.PHONY: setup configure build cuda demo test test-asan test-python test-tsan test-torch lint format bench install clean
+.PHONY: setup configure build cuda demo test check-fresh test-asan test-python test-tsan test-torch lint format bench install clean
 
 setup:
 	@tools/setup/install-packages.sh
@@ -30,6 +35,10 @@ demo: configure
 
 test: build test-asan test-python
 	@ctest --test-dir $(BUILD) --output-on-failure
+
+# The two commands of the README in a fresh Debian 12, as a newcomer meets them. Needs root rights and debootstrap; says so.
+check-fresh:
+	@tools/check_fresh.sh demo test
 
 # The Python package, built as `pip install .` builds it, tested on NumPy arrays (on torch tensors too where the
 # environment has torch). The compiler cache makes the second compilation of the library short.
