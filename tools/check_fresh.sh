@@ -43,7 +43,7 @@ git -C "$root/rondo" reset --quiet
 
 # How this machine reaches registries: certificates, pip's settings, proxies, the local folders that they name.
 cp -L /etc/resolv.conf "$root/etc/resolv.conf"
-for file in /etc/pip.conf "$HOME/.config/pip/pip.conf" /etc/ssl/certs/ca-certificates.crt "${SSL_CERT_FILE:-}" "${PIP_CERT:-}" "${PIP_FIND_LINKS:-}"; do
+for file in /etc/pip.conf "$HOME/.config/pip/pip.conf" /usr/local/share/ca-certificates /etc/ssl/certs/ca-certificates.crt "${SSL_CERT_FILE:-}" "${PIP_CERT:-}" "${PIP_FIND_LINKS:-}"; do
   if [ -e "$file" ] && [ ! -e "$root$file" ]; then
     mkdir -p "$root$(dirname "$file")"
     cp -RL "$file" "$root$file"
