@@ -51,7 +51,7 @@ struct AttentionOptions {
   AttentionOptMode opt_mode = AttentionOptMode::runtime;
   /// Nothing: as RONDO_TUNE says, cached without it.
   std::optional<TuneMode> tune;
-  /// 0: default_threads(), which RONDO_THREADS sets.
+  /// 0: RONDO_THREADS, else OMP_NUM_THREADS, else physical cores. At most those that OpenMP gives.
   int threads = 0;
 };
 

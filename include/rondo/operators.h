@@ -14,7 +14,7 @@ namespace rondo RONDO_PUBLIC {
 struct OperatorOptions {
   /// False: the plain reference in float64.
   bool fused = true;
-  /// 0: default_threads(), which RONDO_THREADS sets.
+  /// 0: RONDO_THREADS, else OMP_NUM_THREADS, else physical cores. At most those that OpenMP gives.
   int threads = 0;
 };
 

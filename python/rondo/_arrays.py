@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any, Optional
 
@@ -22,15 +23,6 @@ def _is_numpy(value: Any) -> bool:
     return numpy is not None and isinstance(value, numpy.ndarray) and not isinstance(value, numpy.ma.MaskedArray)
 
 
-def thread_count(threads: Optional[int]) -> int:
-    """What the extension takes: 0 for RONDO_THREADS, else the physical cores."""
-    if threads is None:
-        return 0
-    if not isinstance(threads, int) or not 1 <= threads <= 1024:
-        raise ValueError(f"threads: {threads!r} is given; allowed is 1 to 1024")
-    return threads
-
-
 def switch(function: str, name: str, value: Any) -> bool:
     """A Python or NumPy bool; anything else, "no" for one, would be taken for True."""
     if type(value).__name__ not in ("bool", "bool_"):
@@ -38,6 +30,7 @@ def switch(function: str, name: str, value: Any) -> bool:
     return bool(value)
 
 
+_MOST_THREADS = 1024
 _OPTIONAL = ("attn_mask", "weight", "bias", "query_weight", "key_weight")
 
 
@@ -72,6 +65,18 @@ class Operands:
                 raise RuntimeError(
                     f"{function}: {name} requires grad, and Rondo computes no gradients; call it under torch.no_grad()"
                 )
+
+    def thread_count(self, threads: Optional[int]) -> int:
+        """What the extension takes: ``threads``, else for torch tensors torch's own count; 0 leaves it to the library.
+
+        RONDO_THREADS, which the library reads, goes before torch's count. Raises ValueError.
+        """
+        if threads is None:
+            follows_torch = self._uses_torch and not os.environ.get("RONDO_THREADS")
+            return min(_torch().get_num_threads(), _MOST_THREADS) if follows_torch else 0
+        if not isinstance(threads, int) or not 1 <= threads <= _MOST_THREADS:
+            raise ValueError(f"threads: {threads!r} is given; allowed is 1 to {_MOST_THREADS}")
+        return threads
 
     def __getitem__(self, name: str) -> Any:
         return self._arrays.get(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from rondo import _rondo
-from rondo._arrays import Operands, switch, thread_count
+from rondo._arrays import Operands, switch
 
 # Kernels of MindIE-SD that exist on its devices only: here each stands for the fastest kernel there is.
 _FOREIGN_KERNELS = ("prompt_flash_attn", "fused_attn_score", "ascend_laser_attention")
@@ -96,7 +96,7 @@ def _prepare(
     operands = Operands(function, query=query, key=key, value=value, attn_mask=attn_mask)
     _lay_out(operands, ("query", "key", "value"), kind, layout)
     arrays = (operands["query"], operands["key"], operands["value"], operands["attn_mask"])
-    settings = (scale, causal, kind, num_heads or 0, return_lse, mode, name, thread_count(threads))
+    settings = (scale, causal, kind, num_heads or 0, return_lse, mode, name, operands.thread_count(threads))
     return operands, (*arrays, *settings, quantization)
 
 
@@ -137,7 +137,8 @@ def attention_forward(
         done), else the first that can; "static" the first that can; "manual" ``op_type`` or ``backend``.
     op_type, backend: a kernel's name as ``rondo backends`` lists them; MindIE-SD's own names mean the best one here.
     layout: the memory layout in which the kernel runs; operands that lie otherwise are copied.
-    threads: RONDO_THREADS, else the physical cores, when not given.
+    threads: when not given RONDO_THREADS, else torch's count for torch tensors, else OMP_NUM_THREADS, else the physical
+        cores.
     kv_cache_dtype: "auto" multiplies operands as they are; "int8" and "fp8" (e4m3) quantise them on the way.
     rotate: whether queries and keys are turned by random Hadamard matrices before they are quantised.
     smooth_k: whether the mean of a sequence's keys is taken from each before they are quantised.
@@ -224,7 +225,7 @@ def attention_forward_varlen(
     operands = Operands(function, q=q, k=k, v=v)
     out, lse = _rondo.attention_forward_varlen(
         operands["q"], operands["k"], operands["v"], cu_q, cu_k, softmax_scale, causal, return_lse, backend or "",
-        thread_count(threads), _quantization(function, kv_cache_dtype, rotate, smooth_k),
+        operands.thread_count(threads), _quantization(function, kv_cache_dtype, rotate, smooth_k),
     )  # fmt: skip
     return (operands.take(out), operands.take(lse)) if return_lse else operands.take(out)
 

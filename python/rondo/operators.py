@@ -2,8 +2,9 @@
 
 All take torch tensors (float32, bfloat16, float16) or NumPy arrays (float32, float16) on the CPU, strided as they come, and return new
 dense ones of the same kind and dtype; arithmetic is float32. ``fused=False`` computes the plain reference in float64.
-``threads`` is RONDO_THREADS, else the physical cores, when it is not given. Raises ValueError for shapes that do not fit,
-TypeError for what is no array or has another dtype, RuntimeError for a tensor that requires grad while grad is on.
+``threads`` is RONDO_THREADS, else torch's count for torch tensors, else OMP_NUM_THREADS, else the physical cores, when it
+is not given. Raises ValueError for shapes that do not fit, TypeError for what is no array or has another dtype,
+RuntimeError for a tensor that requires grad while grad is on.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from typing import Any, Optional, TypeVar
 
 from rondo import _rondo
-from rondo._arrays import Operands, switch, thread_count
+from rondo._arrays import Operands, switch
 
 Array = TypeVar("Array")
 
@@ -38,7 +39,7 @@ def rotary_position_embedding(
     operands = Operands(function, x=x, cos=cos, sin=sin)
     return operands.take(
         _rondo.rotary_position_embedding(
-            operands["x"], operands["cos"], operands["sin"], rotated_mode, head_first, fused, thread_count(threads)
+            operands["x"], operands["cos"], operands["sin"], rotated_mode, head_first, fused, operands.thread_count(threads)
         )
     )
 
@@ -48,7 +49,7 @@ def rms_norm(
 ) -> Array:
     """x / sqrt(mean(x^2) + eps) * weight over the last axis (Zhang and Sennrich, 2019). x: [..., D]; weight: [D]."""
     operands = Operands("rms_norm", x=x, weight=weight)
-    return operands.take(_rondo.rms_norm(operands["x"], operands["weight"], eps, fused, thread_count(threads)))
+    return operands.take(_rondo.rms_norm(operands["x"], operands["weight"], eps, fused, operands.thread_count(threads)))
 
 
 def layer_norm(
@@ -63,7 +64,7 @@ def layer_norm(
     """(x - mean) / sqrt(variance + eps) * weight + bias over the last axis. x: [..., D]; weight, bias: [D]."""
     operands = Operands("layer_norm", x=x, weight=weight, bias=bias)
     return operands.take(
-        _rondo.layer_norm(operands["x"], operands["weight"], operands["bias"], eps, fused, thread_count(threads))
+        _rondo.layer_norm(operands["x"], operands["weight"], operands["bias"], eps, fused, operands.thread_count(threads))
     )
 
 
@@ -87,7 +88,7 @@ def layernorm_scale_shift(
     return operands.take(
         _rondo.layernorm_scale_shift(
             *(operands[name] for name in ("x", "scale", "shift", "weight", "bias")),
-            layernorm.eps, fused, thread_count(threads),
+            layernorm.eps, fused, operands.thread_count(threads),
         )
     )  # fmt: skip
 
@@ -98,7 +99,7 @@ def residual_gate_add(
     """x + y * gate. x, y: [B, S, D]; gate: [B, D], [B, 1, D] or [B, S, D]."""
     operands = Operands("residual_gate_add", x=x, y=y, gate=gate)
     return operands.take(
-        _rondo.residual_gate_add(operands["x"], operands["y"], operands["gate"], fused, thread_count(threads))
+        _rondo.residual_gate_add(operands["x"], operands["y"], operands["gate"], fused, operands.thread_count(threads))
     )
 
 
@@ -114,7 +115,7 @@ def add_rms_norm(
     """(rms_norm(x + residual, weight, eps), x + residual) in one pass. x, residual: [..., D]; weight: [D]."""
     operands = Operands("add_rms_norm", x=x, residual=residual, weight=weight)
     normed, total = _rondo.add_rms_norm(
-        operands["x"], operands["residual"], operands["weight"], eps, fused, thread_count(threads)
+        operands["x"], operands["residual"], operands["weight"], eps, fused, operands.thread_count(threads)
     )
     return operands.take(normed), operands.take(total)
 
@@ -145,7 +146,7 @@ def qk_norm_rope(
     )
     names = ("query", "key", "query_weight", "key_weight", "cos", "sin")
     q, k = _rondo.qk_norm_rope(
-        *(operands[name] for name in names), rotated_mode, head_first, eps, fused, thread_count(threads)
+        *(operands[name] for name in names), rotated_mode, head_first, eps, fused, operands.thread_count(threads)
     )
     return operands.take(q), operands.take(k)
 
@@ -155,10 +156,10 @@ def activation(x: Array, act_type: str, *, fused: bool = True, threads: Optional
     if not isinstance(act_type, str):
         raise TypeError(f"activation: act_type {act_type!r} is given; a name is needed")
     operands = Operands("activation", x=x)
-    return operands.take(_rondo.activation(operands["x"], act_type.lower(), fused, thread_count(threads)))
+    return operands.take(_rondo.activation(operands["x"], act_type.lower(), fused, operands.thread_count(threads)))
 
 
 def swiglu(x: Array, *, fused: bool = True, threads: Optional[int] = None) -> Array:
     """hidden * silu(gate) for x = [hidden, gate] along the last axis: [..., 2 F] -> [..., F] (Shazeer, 2020)."""
     operands = Operands("swiglu", x=x)
-    return operands.take(_rondo.swiglu(operands["x"], fused, thread_count(threads)))
+    return operands.take(_rondo.swiglu(operands["x"], fused, operands.thread_count(threads)))

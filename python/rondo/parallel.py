@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from rondo import _rondo
-from rondo._arrays import Operands, switch, thread_count
+from rondo._arrays import Operands, switch
 from rondo.attention import _boundaries, _quantization
 
 
@@ -101,7 +101,7 @@ class ParallelAttention:
         return operands.take(
             self._attention.forward(
                 operands["query"], operands["key"], operands["value"], operands["attn_mask"], scale,
-                switch(function, "causal", causal), input_layout, backend or "", thread_count(threads),
+                switch(function, "causal", causal), input_layout, backend or "", operands.thread_count(threads),
                 _quantization(function, kv_cache_dtype, rotate, smooth_k),
             )
         )  # fmt: skip
@@ -130,7 +130,7 @@ class ParallelAttention:
         return operands.take(
             self._attention.forward_varlen(
                 operands["q"], operands["k"], operands["v"], _boundaries(function, "cu_seqlens", cu_seqlens),
-                softmax_scale, switch(function, "causal", causal), backend or "", thread_count(threads),
+                softmax_scale, switch(function, "causal", causal), backend or "", operands.thread_count(threads),
                 _quantization(function, kv_cache_dtype, rotate, smooth_k),
             )
         )  # fmt: skip

@@ -193,6 +193,56 @@ class AttentionTest(unittest.TestCase):
             np.testing.assert_array_equal(result, expected)
 
 
+class ThreadsTest(unittest.TestCase):
+    def run_python(self, code, **environment):
+        plain = {name: value for name, value in os.environ.items() if name not in ("RONDO_THREADS", "OMP_NUM_THREADS")}
+        result = subprocess.run([sys.executable, "-c", code], env={**plain, **environment}, capture_output=True, timeout=60)
+        self.assertEqual(result.returncode, 0, result.stderr.decode())
+        return result.stdout.decode().split()
+
+    def test_a_forked_child_is_told(self):
+        code = """
+import os, numpy as np, rondo
+q = np.ones((1, 64, 2, 16), dtype=np.float32)
+rondo.attention_forward(q, q, q, threads=2)
+child = os.fork()
+if child == 0:
+    try:
+        rondo.attention_forward(q, q, q, threads=2)
+    except RuntimeError as error:
+        alone = rondo.attention_forward(q, q, q, threads=1)
+        os._exit(0 if "by spawn" in str(error) and np.allclose(alone, 1) else 4)
+    os._exit(3)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+        self.assertEqual(self.run_python(code), ["0"])
+
+    def test_threads_started_are_those_that_are_set(self):
+        code = """
+import os, numpy as np, rondo
+q = np.ones((1, 64, 2, 16), dtype=np.float32)
+before = len(os.listdir("/proc/self/task"))
+rondo.attention_forward(q, q, q)
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+        for environment, threads in (({"OMP_NUM_THREADS": "3"}, 3), ({"OMP_NUM_THREADS": "3", "RONDO_THREADS": "2"}, 2),
+                                     ({"RONDO_THREADS": "4", "OMP_THREAD_LIMIT": "2"}, 2), ({"OMP_NUM_THREADS": "1"}, 1)):
+            with self.subTest(environment=environment):
+                self.assertEqual(self.run_python(code, **environment), [str(threads - 1)])
+
+    @unittest.skipIf(torch is None, "torch is not installed")
+    def test_torch_tensors_take_torch_s_threads(self):
+        code = """
+import torch
+from rondo._arrays import Operands
+torch.set_num_threads(3)
+x = torch.ones(2)
+print(*(Operands("f", x=array).thread_count(threads) for array, threads in ((x, None), (x.numpy(), None), (x, 5))))
+"""
+        self.assertEqual(self.run_python(code), ["3", "0", "5"])
+        self.assertEqual(self.run_python(code, RONDO_THREADS="2"), ["0", "0", "5"])
+
+
 @unittest.skipIf(torch is None, "torch is not installed")
 class TorchTest(unittest.TestCase):
     def test_against_scaled_dot_product_attention(self):

@@ -31,7 +31,7 @@ void AttentionProblemFlags::add_to(CLI::App& app) {
   add_value(app, "--dtype", dtype_, "float32, bfloat16 or float16, for every problem");
   add_value(app, "--device", device_, "cpu (default), auto, cuda[:N] or ascend[:N], for every problem");
   kv_cache_.add_to(app);
-  add_value(app, "--threads", threads_, "threads (default: physical cores within affinity and cgroup quota)");
+  add_value(app, "--threads", threads_, "threads (default: RONDO_THREADS, else OMP_NUM_THREADS, else physical cores)");
 }
 
 std::vector<AttentionProblem> AttentionProblemFlags::problems() const {
@@ -65,7 +65,7 @@ std::vector<AttentionProblem> AttentionProblemFlags::problems() const {
 }
 
 int AttentionProblemFlags::threads() const {
-  return static_cast<int>(bounded("--threads", threads_, default_threads(), 1, 1024));
+  return available_threads(static_cast<int>(bounded("--threads", threads_, default_threads(), 1, 1024)));
 }
 
 }  // namespace rondo::cli

@@ -46,7 +46,7 @@ void explain(const std::string& text) {
   for (const AttentionBackendAnswer& answer : attention_registry().answers(problem)) {
     fmt::print("  {:<14} {}\n", answer.name, answer.refusal ? fmt::format("no: {}", *answer.refusal) : "yes");
   }
-  const AttentionChoice choice = attention_tuner().choose(problem, default_threads());
+  const AttentionChoice choice = attention_tuner().choose(problem, available_threads(default_threads()));
   fmt::print("selected: {} ({})\n", choice.kernel->name(), choice.reason);
 }
 

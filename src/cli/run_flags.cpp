@@ -95,7 +95,7 @@ void RunFlags::add_to(CLI::App& app) {
   add_value(app, "--dtype", dtype_,
             "auto, float32 (f32) or bfloat16 (bf16); auto is bfloat16 where the device multiplies it natively");
   add_value(app, "--threads", threads_,
-            "threads of one run (default: physical cores within affinity and cgroup quota)");
+            "threads of one run (default: RONDO_THREADS, else OMP_NUM_THREADS, else physical cores)");
   add_value(app, "--attention-backend", attention_backend_,
             "the transformer's attention kernel, as rondo backends lists them (default: the best)");
   add_value(

@@ -1,6 +1,7 @@
 #include "core/threads.h"
 
 #include <fmt/format.h>
+#include <pthread.h>
 #include <sched.h>
 #include <unistd.h>
 
@@ -10,7 +11,9 @@
 #include <cmath>
 #include <fstream>
 #include <map>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -20,6 +23,7 @@
 #endif
 
 #include "core/env.h"
+#include "core/log.h"
 #include "rondo/error.h"
 
 namespace rondo {
@@ -79,29 +83,138 @@ int cgroup_cpu_quota() {
   return kUnlimited;
 }
 
+constexpr int kMostThreads = 1024;
+
+/// A whole number from 1 to kMostThreads; nothing for any other text.
+std::optional<int> parse_threads(std::string_view text) {
+  int threads = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), threads);
+  const bool valid =
+      error == std::errc() && end == text.data() + text.size() && threads >= 1 && threads <= kMostThreads;
+  return valid ? std::optional(threads) : std::nullopt;
+}
+
+/// OMP_NUM_THREADS may be a list, a number for each level of nesting: the first is ours.
+std::optional<int> openmp_threads() {
+  const auto text = env_value("OMP_NUM_THREADS");
+  if (!text) return std::nullopt;
+  std::string_view first = std::string_view(*text).substr(0, text->find(','));
+  while (!first.empty() && first.front() == ' ') first.remove_prefix(1);
+  while (!first.empty() && first.back() == ' ') first.remove_suffix(1);
+  return parse_threads(first);
+}
+
+#if defined(_OPENMP)
+
+std::atomic<bool> threads_have_started = false;
+std::atomic<bool> threads_are_lost = false;
+
+/// A child of fork() has the OpenMP runtime's books and none of its threads.
+void remember_fork() { threads_are_lost = threads_have_started.load(); }
+
+/// Called before every region of more than one thread.
+void note_team() {
+  if (threads_are_lost.load(std::memory_order_relaxed)) {
+    throw Error(
+        "openmp: this process was forked after its threads had started, and they do not exist here; start processes by "
+        "spawn (Python: multiprocessing.set_start_method('spawn')), fork before the first call, or allow 1 thread");
+  }
+  if (threads_have_started.load(std::memory_order_relaxed)) return;
+  static const bool watches = pthread_atfork(nullptr, nullptr, remember_fork) == 0;
+  threads_have_started = watches;
+}
+
+/// Everything that decides about the size of a team: while it stays, the size that was measured holds.
+struct TeamConditions {
+  int threads;
+  int limit;
+  int level;
+  int most_levels;
+  bool operator==(const TeamConditions&) const = default;
+};
+
+int measure_team(int threads) {
+  const bool dynamic = omp_get_dynamic() != 0;
+  omp_set_dynamic(0);
+  int team = 1;
+#pragma omp parallel num_threads(threads)
+  {
+#pragma omp master
+    team = omp_get_num_threads();
+  }
+  omp_set_dynamic(dynamic ? 1 : 0);
+  return team;
+}
+
+int team_of(int threads) {
+  if (threads <= 1) return 1;
+  note_team();
+  const TeamConditions now{threads, omp_get_thread_limit(), omp_get_active_level(), omp_get_max_active_levels()};
+  thread_local TeamConditions measured{};
+  thread_local int team = 0;
+  if (now != measured) {
+    team = measure_team(threads);
+    measured = now;
+  }
+  return team;
+}
+
+#endif
+
 }  // namespace
 
 int default_threads() {
   if (const auto text = env_value("RONDO_THREADS")) {
-    int threads = 0;
-    const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), threads);
-    if (error != std::errc() || end != text->data() + text->size() || threads < 1 || threads > 1024) {
-      throw InvalidArgument(fmt::format("RONDO_THREADS: '{}' is given; allowed is a number from 1 to 1024", *text));
+    const auto threads = parse_threads(*text);
+    if (!threads) {
+      throw InvalidArgument(
+          fmt::format("RONDO_THREADS: '{}' is given; allowed is a number from 1 to {}", *text, kMostThreads));
     }
-    return threads;
+    return *threads;
   }
+  if (const auto threads = openmp_threads()) return *threads;
   static const int quota = cgroup_cpu_quota();
   return std::max(1, std::min(physical_cores_in_affinity_mask(), quota));
 }
 
 #if defined(_OPENMP)
 
-ThreadTeamScope::ThreadTeamScope(int threads) : previous_(omp_get_max_threads()) { omp_set_num_threads(threads); }
-ThreadTeamScope::~ThreadTeamScope() { omp_set_num_threads(previous_); }
+int available_threads(int threads) {
+  const int team = team_of(threads);
+  if (team < threads) {
+    static std::atomic<bool> told = false;
+    if (!told.exchange(true)) {
+      log(LogLevel::warning,
+          "threads: OpenMP gives {} of the {} threads that are asked for (OMP_THREAD_LIMIT, or a call from inside a "
+          "parallel region): {} run",
+          team, threads, team);
+    }
+  }
+  return team;
+}
+
+ThreadTeamScope::ThreadTeamScope(int threads) : previous_(omp_get_max_threads()), was_dynamic_(omp_get_dynamic() != 0) {
+  const int team = team_of(threads);
+  if (team < threads) {
+    throw Error(
+        fmt::format("openmp: {} threads are needed here and OpenMP gives {} (OMP_THREAD_LIMIT, or a call from inside a "
+                    "parallel region); work prepared for {} cannot run on fewer: ask for {}",
+                    threads, team, threads, team));
+  }
+  omp_set_dynamic(0);
+  omp_set_num_threads(threads);
+}
+
+ThreadTeamScope::~ThreadTeamScope() {
+  omp_set_num_threads(previous_);
+  omp_set_dynamic(was_dynamic_ ? 1 : 0);
+}
 
 #else  // a build without OpenMP (the tsan preset: libgomp is unknown to ThreadSanitizer) runs every loop serially
 
-ThreadTeamScope::ThreadTeamScope(int /*threads*/) : previous_(1) {}
+int available_threads(int threads) { return threads; }
+
+ThreadTeamScope::ThreadTeamScope(int /*threads*/) : previous_(1), was_dynamic_(false) {}
 ThreadTeamScope::~ThreadTeamScope() = default;
 
 #endif
@@ -116,6 +229,7 @@ void parallel_ranges(int threads, std::int64_t count, std::int64_t grain,
     return;
   }
 #if defined(_OPENMP)
+  note_team();
 #pragma omp parallel for schedule(static, 1) num_threads(team)
 #endif
   for (int part = 0; part < team; ++part) body(count * part / team, count * (part + 1) / team);
@@ -125,6 +239,7 @@ void parallel_items(int threads, std::int64_t count, const std::function<void(st
   const int team = static_cast<int>(std::max<std::int64_t>(1, std::min<std::int64_t>(threads, count)));
   std::atomic<std::int64_t> next = 0;
 #if defined(_OPENMP)
+  if (team > 1) note_team();
 #pragma omp parallel for schedule(static, 1) num_threads(team) if (team > 1)
 #endif
   for (int worker = 0; worker < team; ++worker) {

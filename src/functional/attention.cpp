@@ -124,7 +124,7 @@ AttentionProblem problem_of(const Operands& o, const Options& options) {
 
 int team_size(int threads) {
   check(threads >= 0 && threads <= 1024, "threads: {} is given; allowed is 0 to 1024", threads);
-  return threads == 0 ? default_threads() : threads;
+  return available_threads(threads == 0 ? default_threads() : threads);
 }
 
 float scale_of(const std::optional<double>& scale, std::int64_t head_dim) {

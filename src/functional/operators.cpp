@@ -54,7 +54,7 @@ void run(const Operator& op, std::span<const Tensor> inputs, std::span<Tensor> o
   std::vector<KernelInput> known;
   for (const Tensor& input : inputs) known.push_back({input, ""});
   WeightStore no_weights(nullptr);
-  const int threads = options.threads > 0 ? options.threads : default_threads();
+  const int threads = available_threads(options.threads > 0 ? options.threads : default_threads());
   const auto device = open_device(inputs[0].device());
   const KernelRequest request{op, known, outputs, threads, no_weights, device.get()};
   const auto kernel = choose_kernel(request, options.fused).make(request);

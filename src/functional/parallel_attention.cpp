@@ -83,7 +83,7 @@ Call call_of(const Options& options, std::int64_t head_dim) {
   AttentionRequest request{options.backend, options.opt_mode, options.tune};
   request.quantization = attention_quantization(options.kv_cache_dtype, options.rotate, options.smooth_k);
   return {options.scale.value_or(1.0 / std::sqrt(static_cast<double>(head_dim))), options.causal, std::move(request),
-          options.threads == 0 ? default_threads() : options.threads};
+          available_threads(options.threads == 0 ? default_threads() : options.threads)};
 }
 
 }  // namespace

@@ -101,6 +101,7 @@ PlanOptions plan_options(const PipelineOptions& options) {
   if (plan.target.threads < 1 || plan.target.threads > kMostThreads) {
     throw InvalidArgument(fmt::format("threads: {} is given; allowed is 1 to {}", plan.target.threads, kMostThreads));
   }
+  plan.target.threads = available_threads(plan.target.threads);
   plan.passes.without = options.without_passes;
   const bool compiles = options.compile.value_or(!disabled_by_environment());
   plan.passes.only_is_set = options.only_passes.has_value() || !compiles;

@@ -1,13 +1,20 @@
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
 
 #include "attention/attention_tolerance.h"
 #include "core/lane.h"
@@ -18,6 +25,7 @@
 #include "graph/random_weights.h"
 #include "graph/session.h"
 #include "models/flux_transformer.h"
+#include "rondo/error.h"
 
 namespace rondo::test {
 namespace {
@@ -59,7 +67,104 @@ TEST(Lane, RunsBesideAndTellsTheFirstFailure) {
   EXPECT_EQ(told([] {}, [] {}), "");  // failures do not stay
 }
 
-TEST(Threads, DefaultIsAtLeastOne) { EXPECT_GE(default_threads(), 1); }
+/// Sets an environment variable, or takes it away, for the length of a test.
+class ScopedEnv {
+ public:
+  ScopedEnv(const char* name, const char* value) : name_(name) {
+    if (const char* old = std::getenv(name)) old_ = old;
+    value == nullptr ? unsetenv(name) : setenv(name, value, 1);
+  }
+  ~ScopedEnv() { old_ ? setenv(name_, old_->c_str(), 1) : unsetenv(name_); }
+  ScopedEnv(const ScopedEnv&) = delete;
+  ScopedEnv& operator=(const ScopedEnv&) = delete;
+
+ private:
+  const char* name_;
+  std::optional<std::string> old_;
+};
+
+TEST(Threads, DefaultFollowsTheEnvironment) {
+  const ScopedEnv none("RONDO_THREADS", nullptr);
+  {
+    const ScopedEnv openmp("OMP_NUM_THREADS", nullptr);
+    EXPECT_GE(default_threads(), 1);
+  }
+  for (const auto& [value, threads] : {std::pair("3", 3), {"5,2", 5}, {" 6 , 1", 6}}) {
+    const ScopedEnv openmp("OMP_NUM_THREADS", value);
+    EXPECT_EQ(default_threads(), threads) << value;
+    const ScopedEnv ours("RONDO_THREADS", "7");
+    EXPECT_EQ(default_threads(), 7) << "RONDO_THREADS goes first";
+  }
+  for (const char* value : {"many", "0", "-1", "3x", ","}) {
+    const ScopedEnv openmp("OMP_NUM_THREADS", value);
+    EXPECT_GE(default_threads(), 1) << value;
+    const ScopedEnv ours("RONDO_THREADS", value);
+    EXPECT_THROW(default_threads(), InvalidArgument) << value;
+  }
+}
+
+#if defined(_OPENMP)
+
+/// oneDNN leaves undone what threads that it did not get should have done: nothing may run on a smaller team than it
+/// was prepared for.
+TEST(Threads, ASmallerTeamIsKnownBeforeWork) {
+  EXPECT_EQ(available_threads(4), 4);
+  std::atomic<int> inside = 0;
+  std::atomic<int> refused = 0;
+#pragma omp parallel num_threads(2)
+  {
+    // A region inside another gets one thread, as OpenMP is set by default.
+    inside += available_threads(4);
+    try {
+      const ThreadTeamScope team(4);
+    } catch (const Error& error) {
+      refused +=
+          std::string(error.what()).find("4 threads are needed here and OpenMP gives 1") != std::string::npos ? 1 : 0;
+    }
+  }
+  EXPECT_EQ(inside, 2);
+  EXPECT_EQ(refused, 2);
+  EXPECT_EQ(available_threads(4), 4) << "what was measured inside does not stay";
+  const int threads = omp_get_max_threads();
+  omp_set_dynamic(1);
+  {
+    const ThreadTeamScope team(3);
+    EXPECT_EQ(omp_get_max_threads(), 3);
+    EXPECT_EQ(omp_get_dynamic(), 0) << "a dynamic team could shrink between preparing and running";
+  }
+  EXPECT_EQ(omp_get_dynamic(), 1);
+  EXPECT_EQ(omp_get_max_threads(), threads);
+  omp_set_dynamic(0);
+}
+
+/// A forked child would wait for OpenMP threads that it does not have.
+TEST(Threads, AForkedChildIsTold) {
+  EXPECT_EQ(available_threads(2), 2);
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(30);
+    int told = 0;
+    const auto tell = [&](const std::function<void()>& work) {
+      try {
+        work();
+      } catch (const Error& error) {
+        told += std::string(error.what()).find("was forked after its threads had started") != std::string::npos ? 1 : 0;
+      }
+    };
+    tell([] { available_threads(2); });
+    tell([] { const ThreadTeamScope team(2); });
+    tell([] { parallel_ranges(2, 100, 1, [](std::int64_t, std::int64_t) {}); });
+    tell([] { parallel_items(2, 100, [](std::int64_t, int) {}); });
+    std::int64_t sum = 0;
+    parallel_ranges(1, 100, 1, [&](std::int64_t begin, std::int64_t end) { sum += end - begin; });
+    _exit(told == 4 && sum == 100 && available_threads(1) == 1 ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+}
+
+#endif
 
 /// Sessions of one model on threads of their own: what ThreadSanitizer watches.
 TEST(Threads, SessionsShareOneModel) {
