@@ -76,13 +76,6 @@ std::vector<Tensor> read(const fs::path& path, const std::string& key) {
   return parts;
 }
 
-void flush_to_disk(const fs::path& path) {
-  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  const bool flushed = descriptor >= 0 && fsync(descriptor) == 0;
-  if (descriptor >= 0) close(descriptor);
-  if (!flushed) throw FileError(fmt::format("{}: cannot be written", path.string()));
-}
-
 void write(const fs::path& path, const std::string& key, const std::vector<Tensor>& parts) {
   // Random, as processes in other containers and on other machines may share the folder and have the same number.
   std::random_device random;
@@ -94,7 +87,6 @@ void write(const fs::path& path, const std::string& key, const std::vector<Tenso
     fs::create_directories(path.parent_path());
     write_safetensors(temporary, std::move(tensors), [&](const std::string& name) { return parts[std::stoul(name)]; },
                       {{"key", key}});
-    flush_to_disk(temporary);  // or a power cut could leave a header with nothing behind it
     fs::rename(temporary, path);
   } catch (...) {
     std::error_code ignored;

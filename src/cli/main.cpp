@@ -123,6 +123,7 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);  // a closed stdout is an error that is told, not a silent death
+  std::signal(SIGXFSZ, SIG_IGN);  // so is a file that grows beyond the limit
   hold_standard_streams();
   try {
     log_to_stderr();

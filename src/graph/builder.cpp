@@ -31,6 +31,7 @@ ValueId GraphBuilder::weight(const std::string& name, const Shape& shape, DType 
       throw FileError(fmt::format("{}: has no tensor '{}'; the model needs it with shape {}", weights_->source(), name,
                                   shape.to_string()));
     }
+    require_readable(*record, name, weights_->source());
     if (!(record->shape == shape)) {
       throw FileError(fmt::format("{}: tensor '{}' has shape {}; the model's config needs {}", weights_->source(), name,
                                   record->shape.to_string(), shape.to_string()));

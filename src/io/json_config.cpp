@@ -2,13 +2,17 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 
 #include "core/text.h"
+#include "io/lfs_pointer.h"
 #include "rondo/error.h"
 
 namespace rondo {
@@ -19,12 +23,59 @@ namespace {
 
 constexpr int kMaxDepth = 64;
 
-/// Watches the parser's events for what the grammar allows and we do not.
+/// Python's three numbers that JSON has no words for. They pass through the parser as strings behind a mark, a
+/// character of Unicode's private area, which also stands where a config is written again.
+constexpr std::array<std::pair<std::string_view, double>, 3> kNotFinite{
+    {{"NaN", std::numeric_limits<double>::quiet_NaN()},
+     {"Infinity", std::numeric_limits<double>::infinity()},
+     {"-Infinity", -std::numeric_limits<double>::infinity()}}};
+constexpr std::string_view kMark = "\xee\x80\x80rondo:";
+
+std::string_view name_of_not_finite(double value) {
+  return std::isnan(value) ? kNotFinite[0].first : value > 0 ? kNotFinite[1].first : kNotFinite[2].first;
+}
+
+/// `text` with Python's numbers as marked strings; nothing where it holds none.
+std::optional<std::string> mark_not_finite(std::string_view text) {
+  std::string marked;
+  bool any = false;
+  bool quoted = false;
+  for (std::size_t i = 0; i < text.size();) {
+    const auto* const found = std::find_if(kNotFinite.begin(), kNotFinite.end(), [&](const auto& number) {
+      return !quoted && text.substr(i, number.first.size()) == number.first;
+    });
+    if (found != kNotFinite.end()) {
+      marked += fmt::format("\"{}{}\"", kMark, found->first);
+      i += found->first.size();
+      any = true;
+      continue;
+    }
+    if (quoted && text[i] == '\\' && i + 1 < text.size())
+      marked += text[i++];
+    else if (text[i] == '"')
+      quoted = !quoted;
+    marked += text[i++];
+  }
+  return any ? std::optional(std::move(marked)) : std::nullopt;
+}
+
+/// Numbers that are not finite as marked strings.
+json with_marks(const json& value) {
+  if (value.is_number_float() && !std::isfinite(value.get<double>()))
+    return fmt::format("{}{}", kMark, name_of_not_finite(value.get<double>()));
+  json copy = value;
+  if (value.is_structured()) {
+    for (auto& element : copy) element = with_marks(element);
+  }
+  return copy;
+}
+
+/// Watches the parser's events for what the grammar allows and we do not, and takes marks off.
 class ParseGuard {
  public:
   explicit ParseGuard(const std::string& source) : source_(source) {}
 
-  bool operator()(int depth, json::parse_event_t event, const json& parsed) {
+  bool operator()(int depth, json::parse_event_t event, json& parsed) {
     if (depth > kMaxDepth) throw FileError(fmt::format("{}: JSON is nested deeper than {} levels", source_, kMaxDepth));
     if (event == json::parse_event_t::object_start) {
       keys_.emplace_back();
@@ -34,6 +85,13 @@ class ParseGuard {
       const auto& key = parsed.get_ref<const std::string&>();
       if (!keys_.back().insert(key).second) {
         throw FileError(fmt::format("{}: JSON holds the key '{}' twice", source_, printable(key)));
+      }
+    } else if (event == json::parse_event_t::value && parsed.is_string()) {
+      const std::string_view value = parsed.get_ref<const std::string&>();
+      for (const auto& [name, number] : kNotFinite) {
+        if (!value.starts_with(kMark) || value.substr(kMark.size()) != name) continue;
+        parsed = number;
+        break;
       }
     }
     return true;
@@ -50,10 +108,26 @@ json parse_json(std::string_view text, const std::string& source) {
   try {
     return json::parse(text.begin(), text.end(), ParseGuard(source));
   } catch (const json::parse_error& error) {
+    if (const auto marked = mark_not_finite(text)) {
+      try {
+        return json::parse(*marked, ParseGuard(source));
+      } catch (const json::exception&) {  // NOLINT(bugprone-empty-catch): the first error is the one that is told
+      }
+    }
     throw FileError(fmt::format("{}: is not valid JSON (at byte {} of {})", source, error.byte, text.size()));
   } catch (const json::exception&) {  // a number beyond the range of double
     throw FileError(fmt::format("{}: JSON holds a number that is out of range", source));
   }
+}
+
+std::string dump_config(const json& config) {
+  std::string text = with_marks(config).dump(2, ' ', false, json::error_handler_t::replace);
+  for (const auto& [name, number] : kNotFinite) {
+    const std::string quoted = fmt::format("\"{}{}\"", kMark, name);
+    for (std::size_t at = text.find(quoted); at != std::string::npos; at = text.find(quoted, at))
+      text.replace(at, quoted.size(), name);
+  }
+  return text;
 }
 
 std::string read_text_file(const std::filesystem::path& path, std::size_t limit) {
@@ -70,6 +144,7 @@ std::string read_text_file(const std::filesystem::path& path, std::size_t limit)
   std::string text(size, '\0');
   file.read(text.data(), static_cast<std::streamsize>(size));
   if (!file) throw FileError(fmt::format("{}: cannot be read", path.string()));
+  refuse_lfs_pointer(path.string(), text);
   return text;
 }
 
@@ -92,8 +167,10 @@ bool JsonConfig::has(std::string_view key) const { return find(key) != nullptr; 
 
 void JsonConfig::refuse(std::string_view key, const std::string& allowed) const {
   const json* value = find(key);
-  const std::string given =
-      value == nullptr ? "absent" : printable(value->dump(-1, ' ', false, json::error_handler_t::replace));
+  const std::string given = value == nullptr ? "absent"
+                            : value->is_number_float() && !std::isfinite(value->get<double>())
+                                ? std::string(name_of_not_finite(value->get<double>()))
+                                : printable(value->dump(-1, ' ', false, json::error_handler_t::replace));
   throw FileError(fmt::format("{}: '{}' is {}; {}", source_, key, given, allowed));
 }
 

@@ -12,9 +12,13 @@
 
 namespace rondo {
 
-/// Parses JSON text. Refuses duplicate keys, nesting deeper than 64 and invalid UTF-8. `source` names the text in
-/// errors.
+/// Parses JSON text. Refuses duplicate keys, nesting deeper than 64 and invalid UTF-8. Takes NaN, Infinity and
+/// -Infinity, which Python's json module writes, as numbers that no getter of JsonConfig allows. `source` names the
+/// text in errors.
 nlohmann::json parse_json(std::string_view text, const std::string& source);
+
+/// The text of a config that parse_json() has read, NaN and Infinity as they were.
+std::string dump_config(const nlohmann::json& config);
 
 /// Reads a whole file of at most `limit` bytes. Throws FileError.
 std::string read_text_file(const std::filesystem::path& path, std::size_t limit = std::size_t{64} << 20);

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "io/file_writer.h"
 #include "rondo/error.h"
 
 namespace rondo {
@@ -16,37 +17,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Closes on destruction; `finish` closes with the error told.
-class Descriptor {
- public:
-  explicit Descriptor(int value) : value_(value) {}
-  ~Descriptor() {
-    if (value_ >= 0) close(value_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int value() const { return value_; }
-  bool finish() {
-    const int descriptor = value_;
-    value_ = -1;
-    return close(descriptor) == 0;
-  }
-
- private:
-  int value_;
-};
-
 [[noreturn]] void fail(const std::string& path, const char* what) {
   throw FileError(fmt::format("{}: {}: {}", path, what, std::strerror(errno)));
-}
-
-void write_all(int descriptor, std::span<const std::byte> bytes, const std::string& path) {
-  while (!bytes.empty()) {
-    const ssize_t written = write(descriptor, bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) fail(path, "cannot be written");
-    bytes = bytes.subspan(static_cast<std::size_t>(written));
-  }
 }
 
 fs::path folder_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
@@ -74,17 +46,17 @@ void write_by_rename(const std::string& path, std::span<const std::byte> bytes) 
   const fs::path target = resolve(path);
   // A new file of an unforeseeable name: nobody can have put a link there.
   std::string temporary = (folder_of(target) / ".rondo-XXXXXX").string();
-  Descriptor file(mkostemp(temporary.data(), O_CLOEXEC));
-  if (file.value() < 0) fail(path, "cannot be created");
+  FileWriter file(mkostemp(temporary.data(), O_CLOEXEC), path);
+  if (file.descriptor() < 0) fail(path, "cannot be created");
   try {
-    write_all(file.value(), bytes, path);
+    file.write(bytes);
     const mode_t mask = umask(0);
     umask(mask);
     struct stat old {};
     const bool replaces = stat(target.c_str(), &old) == 0;
-    if (fchmod(file.value(), replaces ? old.st_mode & 07777 : 0666 & ~mask) != 0) fail(path, "cannot be written");
-    if (!file.finish()) fail(path, "cannot be written");
-    if (rename(temporary.c_str(), target.c_str()) != 0) fail(path, "cannot be written");
+    if (fchmod(file.descriptor(), replaces ? old.st_mode & 07777 : 0666 & ~mask) != 0) file.fail();
+    file.finish();
+    if (rename(temporary.c_str(), target.c_str()) != 0) file.fail();
   } catch (...) {
     unlink(temporary.c_str());
     throw;
@@ -112,17 +84,19 @@ void check_output(const std::string& path) {
 
 void write_output(const std::string& path, std::span<const std::byte> bytes) {
   if (path == "-") {
-    write_all(STDOUT_FILENO, bytes, "standard output");
+    const int copy = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 0);
+    if (copy < 0) fail("standard output", "cannot be written");
+    FileWriter(copy, "standard output").write(bytes);
     return;
   }
   if (is_written_by_rename(path)) {
     write_by_rename(path, bytes);
     return;
   }
-  Descriptor file(open(path.c_str(), O_WRONLY | O_CLOEXEC));
-  if (file.value() < 0) fail(path, "cannot be opened");
-  write_all(file.value(), bytes, path);
-  if (!file.finish()) fail(path, "cannot be written");
+  FileWriter file(open(path.c_str(), O_WRONLY | O_CLOEXEC), path);
+  if (file.descriptor() < 0) fail(path, "cannot be opened");
+  file.write(bytes);
+  file.finish();
 }
 
 void write_output(const std::string& path, std::string_view text) {

@@ -10,8 +10,10 @@
 #include <utility>
 
 #include "core/hash.h"
+#include "core/log.h"
 #include "core/text.h"
 #include "io/json_config.h"
+#include "io/lfs_pointer.h"
 #include "io/mapped_file.h"
 #include "rondo/error.h"
 
@@ -33,6 +35,9 @@ constexpr std::array<std::pair<std::string_view, DType>, 9> kDtypeNames{{{"F32",
                                                                          {"I64", DType::s64},
                                                                          {"BOOL", DType::boolean}}};
 
+/// Read as float32, as diffusers does.
+constexpr std::string_view kDouble = "F64";
+
 std::optional<DType> dtype_from_header(std::string_view name) {
   for (const auto& [known, dtype] : kDtypeNames) {
     if (name == known) return dtype;
@@ -47,17 +52,17 @@ TensorRecord parse_record(const json& entry, std::size_t data_bytes, const std::
   TensorRecord record;
   const json& dtype = entry["dtype"];
   const auto known = dtype.is_string() ? dtype_from_header(dtype.get_ref<const std::string&>()) : std::nullopt;
-  if (!known) {
-    throw FileError(fmt::format("{} has dtype {}; allowed are F32, BF16, F16, F8_E4M3, I8, U8, I32, I64, BOOL", where,
-                                printable(dtype.dump())));
-  }
-  record.dtype = *known;
+  if (!dtype.is_string()) throw FileError(fmt::format("{} has dtype {}; allowed is a name", where, dtype.dump()));
+  if (!known) record.stored_as = dtype.get<std::string>();
+  record.dtype = known.value_or(DType::f32);
+  const bool wide = record.stored_as == kDouble;
+  record.readable = known || wide;
 
   const json& shape = entry["shape"];
   if (!shape.is_array() || shape.size() > Shape::kMaxRank) {
     throw FileError(fmt::format("{} has a shape that is no list of at most {} extents", where, Shape::kMaxRank));
   }
-  std::uint64_t bytes = dtype_size(record.dtype);
+  std::uint64_t bytes = wide ? sizeof(double) : dtype_size(record.dtype);
   for (const json& element : shape) {
     const std::uint64_t extent = element.is_number_unsigned() ? element.get<std::uint64_t>() : UINT64_MAX;
     if (extent > static_cast<std::uint64_t>(INT64_MAX) || __builtin_mul_overflow(bytes, extent, &bytes)) {
@@ -75,12 +80,12 @@ TensorRecord parse_record(const json& entry, std::size_t data_bytes, const std::
     throw FileError(fmt::format("{} has data_offsets {}; the file holds {} bytes of data", where,
                                 printable(offsets.dump()), data_bytes));
   }
-  if (end - begin != bytes) {
+  if (record.readable && end - begin != bytes) {
     throw FileError(fmt::format("{} has {} bytes of data, but {} {} takes {}", where, end - begin,
-                                dtype_name(record.dtype), record.shape.to_string(), bytes));
+                                wide ? "float64" : dtype_name(record.dtype), record.shape.to_string(), bytes));
   }
   record.offset = begin;
-  record.bytes = bytes;
+  record.bytes = end - begin;
   return record;
 }
 
@@ -140,14 +145,24 @@ std::string_view safetensors_dtype_name(DType dtype) {
   throw Unsupported(fmt::format("safetensors: has no name for {}", dtype_name(dtype)));
 }
 
+void require_readable(const TensorRecord& record, const std::string& name, const std::string& source) {
+  if (record.readable) return;
+  std::string allowed(kDouble);
+  for (const auto& [known, dtype] : kDtypeNames) allowed += fmt::format(", {}", known);
+  throw FileError(fmt::format("{}: tensor '{}' has dtype {}; allowed are {}", source, printable(name),
+                              printable(record.stored_as), allowed));
+}
+
 std::map<std::string, TensorRecord> parse_safetensors_header(std::string_view header, std::size_t data_bytes,
                                                              const std::string& source) {
   return parse_records(parse_json(header, source), data_bytes, source);
 }
 
-SafetensorsFile::SafetensorsFile(const fs::path& path) : file_(std::make_shared<const MappedFile>(path)) {
-  const std::string source = path.string();
+SafetensorsFile::SafetensorsFile(const fs::path& path)
+    : source_(path.string()), file_(std::make_shared<const MappedFile>(path)) {
+  const std::string& source = source_;
   const std::span<const std::byte> bytes = file_->bytes();
+  refuse_lfs_pointer(source, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
   std::uint64_t header_bytes = 0;
   if (bytes.size() < sizeof header_bytes) {
     throw FileError(fmt::format("{}: has {} bytes, too few for a safetensors file", source, bytes.size()));
@@ -174,7 +189,17 @@ std::string SafetensorsFile::fingerprint() const {
 
 Tensor SafetensorsFile::tensor(const std::string& name) const {
   const TensorRecord& record = records_.at(name);
+  require_readable(record, name, source_);
   const std::byte* begin = data_.data() + record.offset;
+  if (!record.stored_as.empty()) {
+    Tensor narrow = Tensor::empty(record.shape, record.dtype);
+    for (std::int64_t i = 0; i < narrow.elements(); ++i) {
+      double value = 0;
+      std::memcpy(&value, begin + static_cast<std::size_t>(i) * sizeof value, sizeof value);
+      narrow.as<float>()[i] = static_cast<float>(value);
+    }
+    return narrow;
+  }
   if (reinterpret_cast<std::uintptr_t>(begin) % dtype_size(record.dtype) != 0) {
     // Writers pad the header to 8 bytes; one that does not would make every load a misaligned one.
     Tensor copy = Tensor::empty(record.shape, record.dtype);
@@ -197,38 +222,51 @@ Checkpoint Checkpoint::open_file(const fs::path& path) {
   return checkpoint;
 }
 
-Checkpoint Checkpoint::open(const fs::path& folder) {
-  for (const char* stem : {"diffusion_pytorch_model", "model"}) {
-    const fs::path single = folder / (std::string(stem) + ".safetensors");
-    if (fs::exists(single)) return open_file(single);
-    const fs::path index = folder / (std::string(stem) + ".safetensors.index.json");
-    if (!fs::exists(index)) continue;
-
-    const JsonConfig config = JsonConfig::load(index);
-    const auto map = config.object().find("weight_map");
-    if (map == config.object().end() || !map->is_object())
-      config.refuse("weight_map", "allowed is an object of tensor: file");
-    Checkpoint checkpoint;
-    checkpoint.source_ = index.string();
-    std::map<std::string, std::size_t> opened;
-    for (const auto& [name, file] : map->items()) {
-      if (!file.is_string())
-        throw FileError(fmt::format("{}: tensor '{}' names no file", index.string(), printable(name)));
-      const auto shard = file.get<std::string>();
-      check_shard_name(shard, index.string());
-      auto found = opened.find(shard);
-      if (found == opened.end()) {
-        checkpoint.files_.emplace_back(folder / shard);
-        found = opened.emplace(shard, checkpoint.files_.size() - 1).first;
-      }
-      if (!checkpoint.files_[found->second].records().contains(name)) {
-        throw FileError(
-            fmt::format("{}: tensor '{}' is not in '{}'", index.string(), printable(name), printable(shard)));
-      }
-      checkpoint.file_of_.emplace(name, found->second);
+Checkpoint Checkpoint::open_index(const fs::path& index) {
+  const JsonConfig config = JsonConfig::load(index);
+  const auto map = config.object().find("weight_map");
+  if (map == config.object().end() || !map->is_object())
+    config.refuse("weight_map", "allowed is an object of tensor: file");
+  Checkpoint checkpoint;
+  checkpoint.source_ = index.string();
+  std::map<std::string, std::size_t> opened;
+  for (const auto& [name, file] : map->items()) {
+    if (!file.is_string())
+      throw FileError(fmt::format("{}: tensor '{}' names no file", index.string(), printable(name)));
+    const auto shard = file.get<std::string>();
+    check_shard_name(shard, index.string());
+    auto found = opened.find(shard);
+    if (found == opened.end()) {
+      checkpoint.files_.emplace_back(index.parent_path() / shard);
+      found = opened.emplace(shard, checkpoint.files_.size() - 1).first;
     }
-    return checkpoint;
+    if (!checkpoint.files_[found->second].records().contains(name)) {
+      throw FileError(fmt::format("{}: tensor '{}' is not in '{}'", index.string(), printable(name), printable(shard)));
+    }
+    checkpoint.file_of_.emplace(name, found->second);
   }
+  return checkpoint;
+}
+
+Checkpoint Checkpoint::open(const fs::path& folder) {
+  struct Form {
+    const char* file;
+    bool is_index;
+  };
+  // In the order in which diffusers and transformers look.
+  constexpr std::array kForms{Form{"diffusion_pytorch_model.safetensors.index.json", true},
+                              Form{"diffusion_pytorch_model.safetensors", false}, Form{"model.safetensors", false},
+                              Form{"model.safetensors.index.json", true}};
+  const Form* taken = nullptr;
+  for (const Form& form : kForms) {
+    if (!fs::exists(folder / form.file)) continue;
+    if (taken == nullptr) {
+      taken = &form;
+    } else {
+      log(LogLevel::warning, "{}: is not read: {} lies beside it", (folder / form.file).string(), taken->file);
+    }
+  }
+  if (taken != nullptr) return taken->is_index ? open_index(folder / taken->file) : open_file(folder / taken->file);
   throw FileError(fmt::format(
       "{}: holds no weights; looked for diffusion_pytorch_model.safetensors, model.safetensors and their .index.json",
       folder.string()));

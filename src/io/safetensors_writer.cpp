@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "io/file_writer.h"
 #include "io/safetensors.h"
 #include "rondo/error.h"
 
@@ -13,7 +13,7 @@ namespace rondo {
 
 void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWrite> tensors,
                        const std::function<Tensor(const std::string& name)>& make,
-                       const std::map<std::string, std::string>& metadata) {
+                       const std::map<std::string, std::string>& metadata, const std::string& shown) {
   std::sort(tensors.begin(), tensors.end(), [](const TensorToWrite& a, const TensorToWrite& b) {
     const std::size_t left = dtype_size(a.dtype);
     const std::size_t right = dtype_size(b.dtype);
@@ -34,22 +34,18 @@ void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWr
   constexpr std::size_t kLine = 64;  // the data, behind 8 bytes of length and the header, begins on a cache line
   text.resize((text.size() + 8 + kLine - 1) / kLine * kLine - 8, ' ');
 
-  std::ofstream file(path, std::ios::binary);
-  const auto write = [&](const void* bytes, std::size_t count) {
-    file.write(static_cast<const char*>(bytes), static_cast<std::streamsize>(count));
-    if (!file) throw FileError(fmt::format("{}: cannot be written", path.string()));
-  };
+  FileWriter file(path, shown);
   const std::uint64_t header_bytes = text.size();  // little-endian, as every machine we build for
-  write(&header_bytes, sizeof header_bytes);
-  write(text.data(), text.size());
+  file.write(&header_bytes, sizeof header_bytes);
+  file.write(text.data(), text.size());
   for (const TensorToWrite& wanted : tensors) {
     const Tensor tensor = make(wanted.name);
     if (tensor.dtype() != wanted.dtype || !(tensor.shape() == wanted.shape))
       throw Error(fmt::format("{}: tensor '{}' is not what was announced", path.string(), wanted.name));
-    write(tensor.data(), tensor.bytes());
+    file.write(tensor.data(), tensor.bytes());
   }
-  file.close();
-  if (!file) throw FileError(fmt::format("{}: cannot be written", path.string()));
+  file.flush_to_disk();  // or a power cut could leave a header with nothing behind it
+  file.finish();
 }
 
 }  // namespace rondo

@@ -2,12 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "core/threads.h"
+#include "io/file_writer.h"
 #include "io/safetensors_writer.h"
 #include "models/flux_transformer.h"
 #include "ops/linear.h"
@@ -35,7 +37,7 @@ class PartialFolder {
       throw FileError(fmt::format("{}: the folder {} does not exist", target_.string(), parent.string()));
     std::string name = (parent / ".rondo-XXXXXX").string();
     if (mkdtemp(name.data()) == nullptr)
-      throw FileError(fmt::format("{}: cannot be created: its folder cannot be written", target_.string()));
+      throw FileError(fmt::format("{}: cannot be created: {}", target_.string(), std::strerror(errno)));
     path_ = name;
     fs::permissions(path_, fs::perms::owner_all | fs::perms::group_read | fs::perms::group_exec |
                                fs::perms::others_read | fs::perms::others_exec);
@@ -48,8 +50,12 @@ class PartialFolder {
   PartialFolder& operator=(const PartialFolder&) = delete;
 
   const fs::path& path() const { return path_; }
+  /// A file's name in errors: the one that it will have.
+  std::string shown(const fs::path& relative) const { return (target_ / relative).string(); }
   void finish() {
-    fs::rename(path_, target_);
+    std::error_code error;
+    fs::rename(path_, target_, error);
+    if (error) throw FileError(fmt::format("{}: cannot be created: {}", target_.string(), error.message()));
     path_.clear();
   }
 
@@ -64,16 +70,18 @@ bool is_weight_file(const fs::path& path) {
 }
 
 /// Everything but the component's weights and config.
-void copy_other_files(const fs::path& from, const fs::path& to) {
+void copy_other_files(const fs::path& from, const PartialFolder& to) {
   for (const fs::directory_entry& entry :
        fs::recursive_directory_iterator(from, fs::directory_options::follow_directory_symlink)) {
     const fs::path relative = entry.path().lexically_relative(from);
     const bool replaced = *relative.begin() == kComponent &&
                           (is_weight_file(relative) || relative == fs::path(kComponent) / "config.json");
     if (entry.is_directory()) {
-      fs::create_directories(to / relative);
+      std::error_code error;
+      fs::create_directories(to.path() / relative, error);
+      if (error) throw FileError(fmt::format("{}: cannot be created: {}", to.shown(relative), error.message()));
     } else if (!replaced) {
-      fs::copy_file(entry.path(), to / relative);
+      copy_file(entry.path(), to.path() / relative, to.shown(relative));
     }
   }
 }
@@ -86,13 +94,13 @@ double relative_error(const Tensor& wanted, const QuantizedWeight& quantized, co
 }
 
 void write_config(const JsonConfig& config, const std::map<std::string, LinearQuantization>& layers,
-                  const fs::path& path) {
+                  const fs::path& path, const std::string& shown) {
   nlohmann::json written = config.object();
   written["quantization_config"] = describe_quantization(layers);
-  std::ofstream file(path);
-  file << written.dump(2) << '\n';
-  file.close();
-  if (!file) throw FileError(fmt::format("{}: cannot be written", path.string()));
+  const std::string text = dump_config(written) + "\n";
+  FileWriter file(path, shown);
+  file.write(text.data(), text.size());
+  file.finish();
 }
 
 /// What goes into the file for each layer, computed when it is its turn.
@@ -101,6 +109,7 @@ class LayerTensors {
   LayerTensors(const WeightSource& weights, const std::map<std::string, LinearQuantization>& layers) {
     for (const std::string& name : weights.names()) {
       const TensorRecord& record = *weights.find(name);
+      require_readable(record, name, weights.source());
       const std::string layer = layer_of_weight(name);
       const auto found = layers.find(layer);
       if (found == layers.end() || name != layer + ".weight") {
@@ -124,11 +133,12 @@ class LayerTensors {
     }
   }
 
-  void write(const fs::path& path, const std::function<void()>& before_each) const {
-    write_safetensors(path, tensors_, [&](const std::string& name) {
+  void write(const fs::path& path, const std::string& shown, const std::function<void()>& before_each) const {
+    const auto make = [&](const std::string& name) {
       before_each();
       return makers_.at(name)();
-    });
+    };
+    write_safetensors(path, tensors_, make, {{"format", "pt"}}, shown);
   }
   std::uint64_t bytes() const {
     std::uint64_t sum = 0;
@@ -201,9 +211,11 @@ QuantizeModelReport quantize_model(const std::string& folder, const std::string&
 
   stage("write");
   const LayerTensors tensors(weights, layers);
-  copy_other_files(model.path(), partial.path());
-  tensors.write(partial.path() / kComponent / "diffusion_pytorch_model.safetensors", check_cancel);
-  write_config(config, layers, partial.path() / kComponent / "config.json");
+  const fs::path weights_file = fs::path(kComponent) / "diffusion_pytorch_model.safetensors";
+  const fs::path config_file = fs::path(kComponent) / "config.json";
+  copy_other_files(model.path(), partial);
+  tensors.write(partial.path() / weights_file, partial.shown(weights_file), check_cancel);
+  write_config(config, layers, partial.path() / config_file, partial.shown(config_file));
   report.bytes_before = weights.stored_bytes();
   report.bytes_after = tensors.bytes();
   partial.finish();

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "io/json_config.h"
@@ -28,6 +29,36 @@ TEST(Json, RefusesDuplicateKeysAndDepth) {
   EXPECT_NO_THROW(parse_json(R"({"a": {"c": 1}, "b": {"c": 1}})", "test.json"));
   EXPECT_THROW(parse_json(std::string(100'000, '['), "test.json"), FileError);
   EXPECT_THROW(parse_json(std::string(70, '[') + std::string(70, ']'), "test.json"), FileError);
+}
+
+/// Python's json module writes these three.
+TEST(Json, TakesNumbersThatAreNotFiniteWhereNobodyReadsThem) {
+  const std::string text = R"({"a": Infinity, "b": [0.0, -Infinity], "c": NaN, "d": "NaN, \"Infinity", "n": 1})";
+  const JsonConfig c = config(text);
+  EXPECT_EQ(c.integer("n", 0, 0, 9), 1);
+  EXPECT_EQ(c.text("d", ""), "NaN, \"Infinity");
+  EXPECT_TRUE(std::isnan(c.object()["c"].get<double>()));
+  const auto refusal = [&](const char* key) -> std::string {
+    try {
+      c.number(key, 0.0);
+    } catch (const FileError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_NE(refusal("a").find("'a' is Infinity; allowed is a number"), std::string::npos) << refusal("a");
+  EXPECT_NE(refusal("c").find("'c' is NaN"), std::string::npos) << refusal("c");
+  EXPECT_THROW(c.text("a", ""), FileError);
+  EXPECT_THROW(c.integer("a", 0, 0, 9), FileError);
+  EXPECT_THROW(c.integers("b", {}, 0, 9), FileError);
+  // Written again, they are what they were.
+  const std::string again = dump_config(c.object());
+  for (const char* part : {"\"a\": Infinity", "-Infinity", "\"c\": NaN", R"("NaN, \"Infinity")"})
+    EXPECT_NE(again.find(part), std::string::npos) << again;
+  EXPECT_EQ(dump_config(parse_json(again, "test.json")), again);
+  for (const char* bad : {"Infinit", "{\"a\": -NaN}", "{\"a\": NaN", "{\"a\": +Infinity}", "{NaN: 1}x", "nan"})
+    EXPECT_THROW(parse_json(bad, "test.json"), FileError) << bad;
+  EXPECT_THROW(parse_json(R"({"a": NaN, "a": 1})", "test.json"), FileError);
 }
 
 TEST(JsonConfig, ErrorsSayFileKeyValueAndWhatIsAllowed) {

@@ -2,9 +2,12 @@
 #include <sys/stat.h>
 
 #include <fstream>
+#include <functional>
 #include <sstream>
 
+#include "io/file_writer.h"
 #include "io/output_file.h"
+#include "io/safetensors_writer.h"
 #include "rondo/error.h"
 #include "support/paths.h"
 
@@ -55,6 +58,33 @@ TEST(OutputFile, ChecksBeforeWork) {
 TEST(OutputFile, AFullDiskIsAnErrorAndLeavesNothing) {
   if (!std::filesystem::exists("/dev/full")) GTEST_SKIP() << "no /dev/full here";
   EXPECT_THROW(write_output("/dev/full", bytes("x")), FileError);
+}
+
+TEST(FileWriter, NamesTheDestinationAndTheReason) {
+  const TemporaryFolder folder;
+  const auto failure = [](const std::function<void()>& work) -> std::string {
+    try {
+      work();
+    } catch (const FileError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  write_file(folder.path() / "source", "text");
+  EXPECT_EQ(failure([&] { copy_file(folder.path() / "source", folder.path() / "copy", "copy"); }), "");
+  EXPECT_EQ(read(folder.path() / "copy"), "text");
+  EXPECT_EQ(failure([&] { copy_file(folder.path() / "source", "/dev/full", "out/model"); }),
+            "out/model: cannot be written: No space left on device");
+  EXPECT_EQ(failure([&] { copy_file(folder.path() / "absent", folder.path() / "copy", "copy"); }),
+            (folder.path() / "absent").string() + ": cannot be opened: No such file or directory");
+  EXPECT_EQ(failure([&] { FileWriter(folder.path() / "no" / "file").write("x", 1); }),
+            (folder.path() / "no" / "file").string() + ": cannot be created: No such file or directory");
+  EXPECT_EQ(failure([&] {
+              write_safetensors(
+                  "/dev/full", {{"a", DType::f32, {1}}},
+                  [](const std::string&) { return Tensor::zeros({1}, DType::f32); }, {}, "q");
+            }),
+            "q: cannot be written: No space left on device");
 }
 
 }  // namespace

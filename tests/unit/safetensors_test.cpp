@@ -2,9 +2,13 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <functional>
 
+#include "graph/builder.h"
+#include "io/json_config.h"
 #include "io/safetensors.h"
 #include "rondo/error.h"
+#include "rondo/log.h"
 #include "support/paths.h"
 
 namespace rondo::test {
@@ -55,7 +59,9 @@ TEST_F(Safetensors, RefusesLyingHeaders) {
   expect_refused(R"({"a": {"dtype": "F32", "shape": [18446744073709551615], "data_offsets": [0, 8]}})", 8,
                  "impossible shape");
   expect_refused(R"({"a": {"dtype": "F32", "shape": [1,1,1,1,1,1,1,1,1], "data_offsets": [0, 4]}})", 4, "shape");
-  expect_refused(R"({"a": {"dtype": "F64", "shape": [1], "data_offsets": [0, 8]}})", 8, "F64");
+  expect_refused(R"({"a": {"dtype": "F64", "shape": [1], "data_offsets": [0, 4]}})", 4, "float64 [1] takes 8");
+  expect_refused(R"({"a": {"dtype": 5, "shape": [1], "data_offsets": [0, 8]}})", 8, "dtype 5");
+  expect_refused(R"({"a": {"dtype": "C64", "shape": [1], "data_offsets": [0, 9]}})", 8, "data_offsets");
   expect_refused(
       R"({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "b": {"dtype": "F32", "shape": [1], "data_offsets": [2, 6]}})",
       6, "overlapping");
@@ -71,6 +77,77 @@ TEST_F(Safetensors, RefusesLyingHeaders) {
   expect_refused("[1]", 0, "no JSON object");
   expect_refused("{", 0, "not valid JSON");
   expect_refused("", 0, "not valid JSON");
+}
+
+TEST_F(Safetensors, Float64IsReadAsFloat32) {
+  const std::vector<double> values{0.5, -3.25, 1e-320, 1e300};
+  std::string bytes = file_bytes(R"({"a": {"dtype": "F64", "shape": [2, 2], "data_offsets": [0, 32]}})", 32);
+  std::memcpy(bytes.data() + bytes.size() - 32, values.data(), 32);
+  const SafetensorsFile file(write(bytes));
+  EXPECT_EQ(file.records().at("a").dtype, DType::f32);
+  const Tensor read = file.tensor("a");
+  ASSERT_EQ(read.dtype(), DType::f32);
+  EXPECT_EQ(read.shape(), (Shape{2, 2}));
+  for (std::size_t i = 0; i < values.size(); ++i) EXPECT_EQ(read.as<float>()[i], static_cast<float>(values[i]));
+}
+
+/// A dtype that nobody knows spoils its tensor, not the file.
+TEST_F(Safetensors, AnUnknownDtypeIsRefusedWhereItIsNeeded) {
+  const std::string header =
+      R"({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "b": {"dtype": "F4", "shape": [3], "data_offsets": [4, 6]}})";
+  write(file_bytes(header, 6));
+  const Checkpoint checkpoint = Checkpoint::open(folder_.path());
+  EXPECT_EQ(checkpoint.tensor("a").elements(), 1);
+  GraphBuilder builder(&checkpoint);
+  EXPECT_NO_THROW(builder.weight("a", {1}, DType::f32));
+  for (const std::function<void()>& use : std::initializer_list<std::function<void()>>{
+           [&] { checkpoint.tensor("b"); }, [&] { builder.weight("b", {3}, DType::f32); }}) {
+    try {
+      use();
+      FAIL();
+    } catch (const FileError& error) {
+      EXPECT_NE(std::string(error.what()).find("tensor 'b' has dtype F4; allowed are F64, F32"), std::string::npos)
+          << error.what();
+    }
+  }
+}
+
+TEST_F(Safetensors, AGitLfsPointerIsNamed) {
+  const std::string pointer =
+      "version https://git-lfs.github.com/spec/v1\noid sha256:" + std::string(64, '0') + "\nsize 4711\n";
+  const auto refusal = [&](const auto& open) -> std::string {
+    try {
+      open(write(pointer));
+    } catch (const FileError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  for (const std::string& text : {refusal([](const auto& path) { SafetensorsFile file(path); }),
+                                  refusal([](const auto& path) { JsonConfig::load(path); })}) {
+    EXPECT_NE(text.find("model.safetensors: is a Git LFS pointer"), std::string::npos) << text;
+    EXPECT_NE(text.find("4711 bytes are missing; run git lfs pull"), std::string::npos) << text;
+  }
+}
+
+/// diffusers looks for the index of its own models first, transformers for the single file.
+TEST_F(Safetensors, AnIndexBesideASingleFile) {
+  std::string log;
+  set_log_sink(LogLevel::warning, [&](LogLevel, std::string_view text) { log += text; });
+  const auto names = [&](const std::string& stem) {
+    write(file_bytes(R"({"stray": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}})", 4), stem + ".safetensors");
+    write(file_bytes(R"({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}})", 4), "part.safetensors");
+    write(R"({"weight_map": {"a": "part.safetensors"}})", stem + ".safetensors.index.json");
+    const std::vector<std::string> found = Checkpoint::open(folder_.path()).names();
+    for (const char* end : {".safetensors", ".safetensors.index.json"})
+      std::filesystem::remove(folder_.path() / (stem + end));
+    return found;
+  };
+  EXPECT_EQ(names("diffusion_pytorch_model"), std::vector<std::string>{"a"});
+  EXPECT_NE(log.find("diffusion_pytorch_model.safetensors: is not read"), std::string::npos) << log;
+  EXPECT_EQ(names("model"), std::vector<std::string>{"stray"});
+  EXPECT_NE(log.find("model.safetensors.index.json: is not read"), std::string::npos) << log;
+  set_log_sink(LogLevel::off, {});
 }
 
 TEST_F(Safetensors, RefusesBadSizes) {
