@@ -64,27 +64,31 @@ CharacterClass classify(std::int32_t code) {
 }
 
 /// NFC, then lower case one character at a time (as the field's tokenizer does: no final sigma, dotted I becomes two).
-std::vector<Character> normalize(std::string_view text) {
+std::string normalize(std::string_view text) {
   utf8proc_uint8_t* composed = nullptr;
   const utf8proc_ssize_t size =
       utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()),
                    &composed, static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
   const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(composed, &std::free);
   if (size < 0) throw InvalidArgument("prompt: is not valid UTF-8");
-  std::vector<Character> characters;
+  std::string lower;
   constexpr std::int32_t kDottedCapitalI = 0x130;
   for (utf8proc_ssize_t i = 0; i < size;) {
     utf8proc_int32_t code = 0;
     const utf8proc_ssize_t used = utf8proc_iterate(composed + i, size - i, &code);
     if (used <= 0) throw InvalidArgument("prompt: is not valid UTF-8");
     i += used;
-    if (code == kDottedCapitalI) {
-      characters.push_back({'i', classify('i')});
-      code = 0x307;
-    } else {
-      code = utf8proc_tolower(code);
-    }
-    characters.push_back({code, classify(code)});
+    lower += code == kDottedCapitalI ? "i\xcc\x87" : to_utf8(utf8proc_tolower(code));
+  }
+  return lower;
+}
+
+std::vector<Character> characters_of(std::string_view text) {
+  std::vector<Character> characters;
+  while (!text.empty()) {
+    const Utf8Character next = first_character(text);
+    characters.push_back({next.code, classify(next.code)});
+    text.remove_prefix(next.bytes);
   }
   return characters;
 }
@@ -144,13 +148,16 @@ ClipTokenizer ClipTokenizer::load(const std::filesystem::path& folder) {
   tokenizer.max_length_ = model_max_length(config, 77);
   const auto special = [&](const char* key, const char* absent) {
     const std::string token = special_token(config, key, absent);
-    tokenizer.specials_.push_back(token);
-    return tokenizer.require_token(token, config.source());
+    const std::int32_t id = tokenizer.require_token(token, config.source());
+    tokenizer.added_.add({token, id}, config.source());
+    return id;
   };
   tokenizer.start_ = special("bos_token", "<|startoftext|>");
   tokenizer.end_ = special("eos_token", "<|endoftext|>");
   tokenizer.unknown_ = special("unk_token", "<|endoftext|>");
   tokenizer.padding_ = special("pad_token", "<|endoftext|>");
+  tokenizer.added_.read(folder, config, normalize);
+  tokenizer.largest_id_ = std::max(tokenizer.largest_id_, tokenizer.added_.largest_id());
   return tokenizer;
 }
 
@@ -273,20 +280,30 @@ void ClipTokenizer::encode_word(std::string_view word, std::vector<std::int32_t>
   for (std::int32_t i = 0; i >= 0 && !symbols.empty(); i = at(i).next) ids.push_back(at(i).id);
 }
 
+void ClipTokenizer::encode_plain(std::string_view text, std::vector<std::int32_t>& ids) const {
+  const std::vector<Character> characters = characters_of(text);
+  for (const WordRange& range : cut_words(characters)) {
+    std::string word;
+    for (std::size_t i = range.begin; i < range.end; ++i) word += to_utf8(characters[i].code);
+    encode_word(word, ids);
+  }
+}
+
 ClipTokenizer::Encoding ClipTokenizer::encode(std::string_view text, std::int64_t length) const {
   if (length < 2)
     throw InvalidArgument(fmt::format("clip tokenizer: length {} is given; allowed is 2 and more", length));
   std::vector<std::int32_t> ids;
-  for (const TextSpan& span : split_special_tokens(text, specials_)) {
-    if (span.is_special) {
-      ids.push_back(vocabulary_.at(span.text));
+  for (const TextSpan& given : added_.split(text, false)) {
+    if (given.id) {
+      ids.push_back(*given.id);
       continue;
     }
-    const std::vector<Character> characters = normalize(span.text);
-    for (const WordRange& range : cut_words(characters)) {
-      std::string word;
-      for (std::size_t i = range.begin; i < range.end; ++i) word += to_utf8(characters[i].code);
-      encode_word(word, ids);
+    for (const TextSpan& span : added_.split(normalize(given.text), true)) {
+      if (span.id) {
+        ids.push_back(*span.id);
+      } else {
+        encode_plain(span.text, ids);
+      }
     }
   }
   Encoding encoding;

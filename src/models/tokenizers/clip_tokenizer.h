@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "models/tokenizers/added_tokens.h"
+
 namespace rondo {
 
 /// Throughout, text is valid UTF-8. Ids are those of transformers' CLIPTokenizer.
@@ -38,10 +40,12 @@ class ClipTokenizer {
   void add_merge(const std::string& line, const std::string& source);
   std::int32_t require_token(const std::string& token, const std::string& source) const;
   void encode_word(std::string_view word, std::vector<std::int32_t>& ids) const;
+  /// Normalised text without added tokens.
+  void encode_plain(std::string_view text, std::vector<std::int32_t>& ids) const;
 
   std::unordered_map<std::string, std::int32_t> vocabulary_;
   std::unordered_map<std::uint64_t, Merge> merges_;  // by left id and right id
-  std::vector<std::string> specials_;
+  AddedTokens added_;
   std::int32_t start_ = 0;
   std::int32_t end_ = 0;
   std::int32_t unknown_ = 0;

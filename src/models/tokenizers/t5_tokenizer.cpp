@@ -1,14 +1,12 @@
 #include "models/tokenizers/t5_tokenizer.h"
 
 #include <fmt/format.h>
-#include <sentencepiece_processor.h>
 
 #include <algorithm>
 
 #include "core/text.h"
-#include "models/tokenizers/charsmap.h"
 #include "models/tokenizers/tokenizer_config.h"
-#include "models/tokenizers/unigram_segmenter.h"
+#include "models/tokenizers/unigram_model.h"
 #include "rondo/error.h"
 
 namespace rondo {
@@ -41,66 +39,57 @@ std::string mark_words(std::string_view text) {
 
 }  // namespace
 
-struct T5Tokenizer::Processor {
-  sentencepiece::SentencePieceProcessor pieces;
-  Charsmap charsmap;
-  UnigramSegmenter segmenter;
-};
-
 T5Tokenizer T5Tokenizer::load(const std::filesystem::path& folder) {
-  const std::filesystem::path file = folder / "spiece.model";
-  if (!std::filesystem::exists(file) && std::filesystem::exists(folder / "tokenizer.json")) {
-    throw FileError(fmt::format(
-        "{}: is missing and tokenizer.json is not read; copy spiece.model from the model's publisher", file.string()));
-  }
+  const std::filesystem::path pieces = folder / "spiece.model";
+  const std::filesystem::path json = folder / "tokenizer.json";
+  const bool has_json_only = !std::filesystem::exists(pieces) && std::filesystem::exists(json);
+  const std::filesystem::path& file = has_json_only ? json : pieces;
   T5Tokenizer tokenizer;
-  auto processor = std::make_shared<Processor>();
-  const std::string model = read_text_file(file);
-  auto charsmap = read_charsmap(model);
-  if (!charsmap || !processor->pieces.LoadFromSerializedProto(model).ok() || processor->pieces.GetPieceSize() <= 0) {
-    throw FileError(fmt::format("{}: is no SentencePiece model", file.string()));
-  }
-  processor->charsmap = std::move(*charsmap);
-  const sentencepiece::SentencePieceProcessor& pieces = processor->pieces;
-  for (int id = 0; id < pieces.GetPieceSize(); ++id)
-    processor->segmenter.add(pieces.IdToPiece(id), pieces.GetScore(id));
-  processor->segmenter.set_unknown(pieces.unk_id());
+  tokenizer.model_ =
+      std::make_shared<const UnigramModel>(has_json_only ? read_unigram_json(json) : read_sentencepiece(pieces));
+  const UnigramSegmenter& segmenter = tokenizer.model_->segmenter;
   const JsonConfig config = load_tokenizer_config(folder);
   tokenizer.max_length_ = model_max_length(config, 0);
 
   const auto require = [&](const char* key, const char* absent) {
     const std::string token = special_token(config, key, absent);
-    const std::int32_t id = pieces.PieceToId(token);
-    if (pieces.IdToPiece(id) != token) throw FileError(fmt::format("{}: has no piece '{}'", file.string(), token));
-    tokenizer.specials_.push_back(token);
-    tokenizer.special_ids_.push_back(id);
-    return id;
+    const auto id = segmenter.find(token);
+    if (!id) throw FileError(fmt::format("{}: has no piece '{}'", file.string(), printable(token)));
+    tokenizer.added_.add({token, *id}, file.string());
+    return *id;
   };
   tokenizer.end_ = require("eos_token", "</s>");
   tokenizer.padding_ = require("pad_token", "<pad>");
   require("unk_token", "<unk>");
-  // The sentinels stand behind the pieces, the last one first.
-  const std::int64_t extra = config.integer("extra_ids", 100, 0, 10'000);
+  tokenizer.added_.read(folder, config,
+                        [&](std::string_view text) { return tokenizer.model_->charsmap.normalize(text); });
+  // The sentinels stand behind the pieces, the last one first. tokenizer.json lists those that there are.
+  const std::int64_t extra = config.integer("extra_ids", has_json_only ? 0 : 100, 0, 10'000);
   for (std::int64_t i = 0; i < extra; ++i) {
-    tokenizer.specials_.push_back(fmt::format("<extra_id_{}>", i));
-    tokenizer.special_ids_.push_back(static_cast<std::int32_t>(pieces.GetPieceSize() + extra - 1 - i));
+    const std::string sentinel = fmt::format("<extra_id_{}>", i);
+    if (!tokenizer.added_.contains(sentinel))
+      tokenizer.added_.add({sentinel, static_cast<std::int32_t>(segmenter.size() + extra - 1 - i)}, file.string());
   }
-  tokenizer.processor_ = std::move(processor);
   return tokenizer;
 }
 
-std::int32_t T5Tokenizer::largest_id() const { return processor_->pieces.GetPieceSize() - 1; }
+std::int32_t T5Tokenizer::largest_id() const { return model_->segmenter.size() - 1; }
 
 T5Tokenizer::Encoding T5Tokenizer::encode(std::string_view text, std::int64_t length) const {
   if (length < 1) throw InvalidArgument(fmt::format("t5 tokenizer: length {} is given; allowed is 1 and more", length));
   std::vector<std::int32_t> ids;
-  for (const TextSpan& span : split_special_tokens(text, specials_)) {
-    if (span.is_special) {
-      const auto index = std::find(specials_.begin(), specials_.end(), span.text) - specials_.begin();
-      ids.push_back(special_ids_[static_cast<std::size_t>(index)]);
+  for (const TextSpan& given : added_.split(text, false)) {
+    if (given.id) {
+      ids.push_back(*given.id);
       continue;
     }
-    processor_->segmenter.segment(mark_words(processor_->charsmap.normalize(span.text)), ids);
+    for (const TextSpan& span : added_.split(model_->charsmap.normalize(given.text), true)) {
+      if (span.id) {
+        ids.push_back(*span.id);
+      } else {
+        model_->segmenter.segment(mark_words(span.text), ids);
+      }
+    }
   }
   Encoding encoding;
   const auto room = static_cast<std::size_t>(length - 1);

@@ -25,28 +25,4 @@ std::string special_token(const JsonConfig& config, std::string_view key, const 
   return token;
 }
 
-std::vector<TextSpan> split_special_tokens(std::string_view text, const std::vector<std::string>& specials) {
-  std::vector<TextSpan> spans;
-  std::string plain;
-  const auto flush = [&] {
-    if (!plain.empty()) spans.push_back({std::exchange(plain, ""), false});
-  };
-  while (!text.empty()) {
-    const std::string* longest = nullptr;
-    for (const std::string& special : specials) {
-      if (text.starts_with(special) && (longest == nullptr || special.size() > longest->size())) longest = &special;
-    }
-    if (longest == nullptr) {
-      plain += text.front();
-      text.remove_prefix(1);
-    } else {
-      flush();
-      spans.push_back({*longest, true});
-      text.remove_prefix(longest->size());
-    }
-  }
-  flush();
-  return spans;
-}
-
 }  // namespace rondo

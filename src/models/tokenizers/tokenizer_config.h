@@ -5,7 +5,6 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "io/json_config.h"
 
@@ -19,14 +18,5 @@ std::int64_t model_max_length(const JsonConfig& config, std::int64_t absent);
 
 /// A special token's text: a string, or an object with "content".
 std::string special_token(const JsonConfig& config, std::string_view key, const std::string& absent);
-
-/// A stretch of a prompt: plain text, or one special token.
-struct TextSpan {
-  std::string text;
-  bool is_special = false;
-};
-
-/// Cuts `text` at every occurrence of a special token, the longest first where two fit.
-std::vector<TextSpan> split_special_tokens(std::string_view text, const std::vector<std::string>& specials);
 
 }  // namespace rondo

@@ -14,11 +14,15 @@ std::size_t character_bytes(char first) {
 
 }  // namespace
 
-void UnigramSegmenter::add(const std::string& piece, float score) {
-  const auto id = static_cast<std::int32_t>(pieces_.size());
-  pieces_.emplace(piece, Piece{id, static_cast<double>(score)});
+void UnigramSegmenter::add(const std::string& piece, double score) {
+  pieces_.emplace(piece, Piece{size_++, score});
   longest_ = std::max(longest_, piece.size());
-  least_score_ = std::min(least_score_, static_cast<double>(score));
+  least_score_ = std::min(least_score_, score);
+}
+
+std::optional<std::int32_t> UnigramSegmenter::find(const std::string& piece) const {
+  const auto found = pieces_.find(piece);
+  return found == pieces_.end() ? std::nullopt : std::optional(found->second.id);
 }
 
 void UnigramSegmenter::segment(std::string_view text, std::vector<std::int32_t>& ids) const {

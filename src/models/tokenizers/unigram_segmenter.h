@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -12,9 +13,12 @@ namespace rondo {
 /// Scores are added in float64 and the first of equal cuts wins, as in the field's tokenizers library.
 class UnigramSegmenter {
  public:
-  /// Pieces come in the order of their ids.
-  void add(const std::string& piece, float score);
+  /// Adds the piece whose id is the number of those before it.
+  void add(const std::string& piece, double score);
   void set_unknown(std::int32_t id) { unknown_ = id; }
+  std::int32_t size() const { return size_; }
+  /// The piece's id; nothing where there is none.
+  std::optional<std::int32_t> find(const std::string& piece) const;
 
   /// What stands for the space before a word.
   static constexpr std::string_view kWordStart = "\xe2\x96\x81";  // U+2581
@@ -32,6 +36,7 @@ class UnigramSegmenter {
   void segment_word(std::string_view word, std::vector<std::int32_t>& ids) const;
 
   std::unordered_map<std::string, Piece> pieces_;
+  std::int32_t size_ = 0;
   std::size_t longest_ = 0;
   double least_score_ = 0;
   std::int32_t unknown_ = 0;
