@@ -93,7 +93,8 @@ struct PipelineOptions {
   CudaGraph cuda_graph = CudaGraph::automatic;
   /// Compute dtype: f32 or bf16. Unset: bf16 where the device multiplies it natively, f32 elsewhere.
   std::optional<DType> dtype;
-  /// Threads of one run. Unset: physical cores within affinity mask and cgroup quota.
+  /// Threads of one run, at most those that OpenMP gives (OMP_THREAD_LIMIT). Unset: RONDO_THREADS, else
+  /// OMP_NUM_THREADS, else physical cores within affinity mask and cgroup quota.
   std::optional<int> threads;
   /// The picture is the same to rounding.
   CfgFusion cfg_fusion = CfgFusion::automatic;
@@ -134,16 +135,16 @@ struct PipelineOptions {
 struct TextToImageRequest {
   std::optional<std::string> prompt;           // UTF-8
   std::optional<std::string> prompt_2;         // for the second text encoder; default: prompt
-  std::optional<std::string> negative_prompt;  // read with true_cfg_scale above 1; default there: ""
+  std::optional<std::string> negative_prompt;  // read with true_cfg_scale above 1, which needs one; may be empty
   std::optional<std::string> negative_prompt_2;
   std::optional<std::int64_t> width;  // pixels
   std::optional<std::int64_t> height;
   std::optional<std::int64_t> num_inference_steps;    // 1 to 1000
   std::optional<double> guidance_scale;               // read by models with a guidance embedding
-  std::optional<double> true_cfg_scale;               // above 1: two runs a step, with and without the prompt
+  std::optional<double> true_cfg_scale;               // above 1 with a negative prompt: two runs a step
   std::optional<std::uint64_t> seed;                  // default: drawn
   std::optional<std::int64_t> num_images_per_prompt;  // picture i has seed + i
-  std::optional<std::int64_t> max_sequence_length;    // tokens of the second text encoder
+  std::optional<std::int64_t> max_sequence_length;    // tokens of the second text encoder, 1 to 512
   KvCacheOptions kv_cache = {};
 };
 

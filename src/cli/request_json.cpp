@@ -13,20 +13,24 @@ namespace rondo::cli {
 
 nlohmann::json request_to_json(const ResolvedTextToImageRequest& request, const GeneratedImage& picture,
                                const std::string& model, DType dtype) {
-  return {{"version", version()},
-          {"model", model},
-          {"dtype", dtype_name(dtype)},
-          {"prompt", request.prompt},
-          {"prompt_2", request.prompt_2},
-          {"negative_prompt", request.negative_prompt},
-          {"negative_prompt_2", request.negative_prompt_2},
-          {"width", request.width},
-          {"height", request.height},
-          {"num_inference_steps", request.num_inference_steps},
-          {"guidance_scale", request.guidance_scale},
-          {"true_cfg_scale", request.true_cfg_scale},
-          {"max_sequence_length", request.max_sequence_length},
-          {"seed", picture.seed}};
+  nlohmann::json json{{"version", version()},
+                      {"model", model},
+                      {"dtype", dtype_name(dtype)},
+                      {"prompt", request.prompt},
+                      {"prompt_2", request.prompt_2},
+                      {"width", request.width},
+                      {"height", request.height},
+                      {"num_inference_steps", request.num_inference_steps},
+                      {"guidance_scale", request.guidance_scale},
+                      {"true_cfg_scale", request.true_cfg_scale},
+                      {"max_sequence_length", request.max_sequence_length},
+                      {"seed", picture.seed}};
+  // Without guidance there is none: stored, an empty one would turn guidance on where the request runs again.
+  if (request.true_cfg_scale > 1) {
+    json["negative_prompt"] = request.negative_prompt;
+    json["negative_prompt_2"] = request.negative_prompt_2;
+  }
+  return json;
 }
 
 std::string dump_json(const nlohmann::json& json, int indent) {

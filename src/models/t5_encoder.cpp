@@ -28,11 +28,11 @@ ValueId gated_feed_forward(const Scope& layer, ValueId x, const T5EncoderConfig&
   return add(b, x, linear(dense / "wo", hidden, config.d_model, false));
 }
 
-/// Published folders name the table in either way, or in both.
+/// Published folders name the table in either way, or in both; where the two differ, transformers 5 reads the
+/// encoder's own.
 std::string embedding_name(const WeightSource* weights) {
-  const bool shared = weights == nullptr || weights->find("shared.weight") != nullptr ||
-                      weights->find("encoder.embed_tokens.weight") == nullptr;
-  return shared ? "shared.weight" : "encoder.embed_tokens.weight";
+  constexpr const char* kOwn = "encoder.embed_tokens.weight";
+  return weights != nullptr && weights->find(kOwn) != nullptr ? kOwn : "shared.weight";
 }
 
 }  // namespace

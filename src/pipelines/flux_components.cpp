@@ -30,6 +30,24 @@ void note_truncation(std::vector<std::string>& notes, const char* encoder, std::
   notes.push_back(fmt::format("{}: the prompt is longer than {} tokens; the rest is cut off", encoder, length));
 }
 
+bool all_finite(std::span<const float> values) {
+  return std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); });
+}
+
+/// What to say where a component computes values that are not finite.
+std::string why_not_finite(const char* component, DType dtype) {
+  return fmt::format("the weights of {} are damaged, do not fit their config{}", component,
+                     dtype == DType::f32 ? "" : " or overflow; dtype float32 tells which");
+}
+
+/// An encoder's result in its dtype. Throws Error where it is not finite: the picture would not be either.
+Tensor finite_embedding(const Tensor& output, DType dtype, const char* component) {
+  const Tensor values = output.to_float32();
+  if (!all_finite({values.as<float>(), static_cast<std::size_t>(values.elements())}))
+    throw Error(fmt::format("encode prompt: the embeddings are not finite; {}", why_not_finite(component, dtype)));
+  return output.to(dtype);
+}
+
 /// A layer's attention, for as many tokens as may be.
 AttentionProblem attention_problem(const FluxTransformerConfig& config, DType dtype, const PlanOptions& plan) {
   AttentionProblem layer;
@@ -70,7 +88,7 @@ Tensor ClipEncoder::encode(const std::string& prompt, const RunContext& context,
   *session.input("pooled_position").as<std::int32_t>() =
       static_cast<std::int32_t>(config_.pooled_position(encoding.ids));
   runner_.run(context);
-  return session.output("pooler_output").to(runner_.dtype());
+  return finite_embedding(session.output("pooler_output"), runner_.dtype(), "text_encoder");
 }
 
 T5Encoder::T5Encoder(const DiffusersFolder& folder, const ComputeOptions& options)
@@ -82,7 +100,7 @@ T5Encoder::T5Encoder(const DiffusersFolder& folder, const ComputeOptions& option
   refuse_unknown_tensors(runner_.source(), graphs, is_harmless_t5_tensor);
 }
 
-std::int64_t T5Encoder::longest_sequence() const {
+std::int64_t T5Encoder::default_sequence() const {
   return std::min(kLongestSequence, tokenizer_->max_length(kLongestSequence));
 }
 
@@ -109,7 +127,7 @@ Tensor T5Encoder::encode(const std::string& prompt, std::int64_t length, const R
   });
   std::copy(encoding.ids.begin(), encoding.ids.end(), session.input("input_ids").as<std::int32_t>());
   runner_.run(context);
-  return session.output("last_hidden_state").to(runner_.dtype());
+  return finite_embedding(session.output("last_hidden_state"), runner_.dtype(), "text_encoder_2");
 }
 
 KvCachePolicy settle_attention(const FluxTransformerConfig& config, DType dtype, const PlanOptions& plan,
@@ -281,11 +299,13 @@ Image LatentDecoder::decode(std::span<const float> latents, std::int64_t rows, s
     add(there, tiles[++i]);
   }
   const std::vector<float> picture = blend.finish();
+  if (!all_finite(picture))
+    throw Error(fmt::format("decode: the picture is not finite; {}", why_not_finite("vae", runner_.dtype())));
   Image image{static_cast<int>(width * scale), static_cast<int>(height * scale), {}};
   image.pixels.resize(picture.size());
   std::transform(picture.begin(), picture.end(), image.pixels.begin(), [](float value) {
     const float unit = std::clamp(value / 2.0F + 0.5F, 0.0F, 1.0F);
-    return static_cast<std::uint8_t>(std::nearbyint(std::isnan(unit) ? 0.0F : unit * 255.0F));
+    return static_cast<std::uint8_t>(std::nearbyint(unit * 255.0F));
   });
   return image;
 }

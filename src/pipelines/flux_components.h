@@ -46,8 +46,8 @@ class T5Encoder {
   Tensor encode(const std::string& prompt, std::int64_t length, const RunContext& context,
                 std::vector<std::string>& notes);
   const T5EncoderConfig& config() const { return config_; }
-  /// The tokenizer's limit, at most 512.
-  std::int64_t longest_sequence() const;
+  /// Tokens of a request that names none: the tokenizer's model_max_length, at most kLongestSequence.
+  std::int64_t default_sequence() const;
   /// What a session's buffers would take, without making one.
   std::uint64_t buffer_bytes(std::int64_t length) const;
   /// What weights take of a device that has all layers' but two layers' in host memory.
@@ -157,7 +157,7 @@ class LatentDecoder {
   Runner runner_;
 };
 
-/// Text encoders read at most so many tokens.
+/// The most tokens that a request may ask for, as in diffusers.
 constexpr std::int64_t kLongestSequence = 512;
 
 /// Copies float32 values into a tensor of any compute dtype.

@@ -30,8 +30,8 @@ JsonConfig load_generation_defaults(const DiffusersFolder& folder) {
   const std::filesystem::path file = folder.path() / "generation_config.json";
   if (!std::filesystem::exists(file)) return {nlohmann::json::object(), file.string()};
   JsonConfig config = JsonConfig::load(file);
-  constexpr std::array kKnown{"width",          "height",         "num_inference_steps",
-                              "guidance_scale", "true_cfg_scale", "negative_prompt"};
+  constexpr std::array kKnown{"width",          "height",          "num_inference_steps", "guidance_scale",
+                              "true_cfg_scale", "negative_prompt", "max_sequence_length"};
   for (const auto& [key, value] : config.object().items()) {
     if (std::find(kKnown.begin(), kKnown.end(), key) == kKnown.end()) {
       config.refuse(key, fmt::format("known keys are {}", fmt::join(kKnown, ", ")));
@@ -146,7 +146,7 @@ FluxPipeline::FluxPipeline(const DiffusersFolder& folder, const ComputeOptions& 
   agree("text_encoder_2's d_model", t5_.config().d_model, t.joint_attention_dim);
   agree("vae's latent_channels x 4", vae_.config().latent_channels * 4, t.in_channels);
   try {
-    resolve({});  // the folder's own defaults must hold
+    fill_in({});  // the folder's own defaults must hold
   } catch (const InvalidArgument& error) {
     throw FileError(fmt::format("{}: {}", generation_defaults_.source(), error.what()));
   }
@@ -179,6 +179,13 @@ FluxPipeline FluxPipeline::instance() const {
 
 ResolvedTextToImageRequest FluxPipeline::resolve(const TextToImageRequest& request) const {
   ranks_.require_same(request_values(request));
+  ResolvedTextToImageRequest resolved = fill_in(request);
+  require(ranks_.degrees().cfg == 1 || has_two_branches(resolved),
+          "cfg-parallel: this request has one branch; allowed are true_cfg_scale above 1 and a negative prompt");
+  return resolved;
+}
+
+ResolvedTextToImageRequest FluxPipeline::fill_in(const TextToImageRequest& request) const {
   const JsonConfig& defaults = generation_defaults_;
   const auto integer = [&](const std::optional<std::int64_t>& given, const char* key, std::int64_t absent) {
     return given ? *given : defaults.integer(key, absent, INT64_MIN, INT64_MAX);
@@ -214,18 +221,27 @@ ResolvedTextToImageRequest FluxPipeline::resolve(const TextToImageRequest& reque
           "true_cfg_scale: {} is given; allowed is 0 to 1000", r.true_cfg_scale);
   r.num_images_per_prompt = request.num_images_per_prompt.value_or(1);
   check_range("num_images_per_prompt", r.num_images_per_prompt, 1, kMostImages);
-  r.max_sequence_length = request.max_sequence_length.value_or(t5_.longest_sequence());
-  check_range("max_sequence_length", r.max_sequence_length, 1, t5_.longest_sequence());
+  r.max_sequence_length = integer(request.max_sequence_length, "max_sequence_length", t5_.default_sequence());
+  check_range("max_sequence_length", r.max_sequence_length, 1, kLongestSequence);
   r.seed = request.seed ? *request.seed : ranks_.agree_on(draw_seed());
-  require(ranks_.degrees().cfg == 1 || has_two_branches(r),
-          "cfg-parallel: true_cfg_scale is {}; both branches run above 1 only", r.true_cfg_scale);
   r.kv_cache = request.kv_cache;
   transformer_.kv_cache_for(r.kv_cache);  // refuses what could not run
   if (request.guidance_scale && !transformer_.config().guidance_embeds) {
     r.notes.emplace_back("guidance_scale: is not read: the model has no guidance embedding");
   }
+  if (!request.max_sequence_length && !defaults.has("max_sequence_length") &&
+      r.max_sequence_length < kLongestSequence) {
+    r.notes.push_back(fmt::format("max_sequence_length: {} is the tokenizer's model_max_length; diffusers takes {}",
+                                  r.max_sequence_length, kLongestSequence));
+  }
+  const bool has_negative = request.negative_prompt || defaults.has("negative_prompt");
   if ((request.negative_prompt || request.negative_prompt_2) && r.true_cfg_scale <= 1) {
     r.notes.emplace_back("negative_prompt: is not read: true_cfg_scale is not above 1");
+  } else if (r.true_cfg_scale > 1 && !has_negative) {
+    // As in diffusers; negative_prompt_2 alone counts for nothing there.
+    r.notes.push_back(
+        fmt::format("true_cfg_scale: {} is not read: no negative_prompt is given (it may be empty)", r.true_cfg_scale));
+    r.true_cfg_scale = 1;
   }
   return r;
 }

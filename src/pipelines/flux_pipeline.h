@@ -20,6 +20,7 @@ class FluxPipeline {
   /// Another pipeline on the same weights, plans and tokenizers.
   FluxPipeline instance() const;
 
+  /// Throws InvalidArgument for what no run allows and for what these ranks do not.
   ResolvedTextToImageRequest resolve(const TextToImageRequest& request) const;
   /// With several ranks: all call it alike, and `deliver` is called on rank 0.
   RunReport generate(const ResolvedTextToImageRequest& request, const std::function<void(GeneratedImage&&)>& deliver,
@@ -39,6 +40,8 @@ class FluxPipeline {
     LatentDecoder odd_tiles;
     Lane lane = {};
   };
+  /// Every default filled in, every value checked, whatever the ranks.
+  ResolvedTextToImageRequest fill_in(const TextToImageRequest& request) const;
   /// Sets which attention runs quantised, and says so.
   void use_attention(const ResolvedTextToImageRequest& request, RunReport& report);
   /// The parts for two lanes; made when they are first asked for.
