@@ -1,6 +1,5 @@
 #include "backends/packed_cache.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -11,6 +10,7 @@
 #include "core/hash.h"
 #include "core/log.h"
 #include "core/text.h"
+#include "io/checksum.h"
 #include "io/safetensors.h"
 #include "io/safetensors_writer.h"
 #include "rondo/error.h"
@@ -21,9 +21,14 @@ namespace {
 namespace fs = std::filesystem;
 
 /// Part of every key: to be raised when a layout changes without its form's name.
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;
 /// Smaller ones cost more as a file than they save.
 constexpr std::size_t kLeastBytes = 65536;
+/// What one checksum stands for.
+constexpr std::size_t kChunk = std::size_t{1} << 20;
+/// Up to so many chunks are checked whenever a file is mapped, of more every kStride-th.
+constexpr std::size_t kAlwaysChecked = 4;
+constexpr std::size_t kStride = 32;
 constexpr std::string_view kExtension = ".packed.safetensors";
 constexpr std::string_view kTemporary = ".packed.tmp";
 
@@ -62,17 +67,58 @@ std::uint64_t sum_of(const std::vector<CachedFile>& files) {
   return bytes;
 }
 
-std::vector<Tensor> read(const fs::path& path, const std::string& key) {
-  const SafetensorsFile file(path);
-  const auto found = file.metadata().find("key");
-  if (found == file.metadata().end() || found->second != key)
-    throw FileError(fmt::format("{}: holds another weight than its name says", path.string()));
+std::vector<std::span<const std::byte>> chunks_of(const std::vector<Tensor>& parts) {
+  std::vector<std::span<const std::byte>> chunks;
+  for (const Tensor& part : parts) {
+    const std::span<const std::byte> bytes(part.as<std::byte>(), part.bytes());
+    for (std::size_t at = 0; at < bytes.size(); at += kChunk)
+      chunks.push_back(bytes.subspan(at, std::min(kChunk, bytes.size() - at)));
+  }
+  return chunks;
+}
+
+std::string checksums_of(const std::vector<Tensor>& parts) {
+  std::string text;
+  for (const std::span<const std::byte> chunk : chunks_of(parts)) text += fmt::format("{:016x}", checksum(chunk));
+  return text;
+}
+
+enum class Check : std::uint8_t { some, all };
+
+void verify(const std::vector<Tensor>& parts, std::string_view checksums, Check check, const fs::path& path) {
+  const std::vector<std::span<const std::byte>> chunks = chunks_of(parts);
+  constexpr std::size_t kDigits = 16;
+  if (checksums.size() != chunks.size() * kDigits)
+    throw FileError(fmt::format("{}: has checksums of other parts than it holds", path.string()));
+  const std::size_t stride = check == Check::all || chunks.size() <= kAlwaysChecked ? 1 : kStride;
+  for (std::size_t i = 0; i < chunks.size(); ++i) {
+    if (i % stride != 0 && i + 1 != chunks.size()) continue;
+    if (checksums.substr(i * kDigits, kDigits) != fmt::format("{:016x}", checksum(chunks[i])))
+      throw FileError(fmt::format("{}: is damaged: megabyte {} is not what was written", path.string(), i));
+  }
+}
+
+std::vector<Tensor> parts_of(const SafetensorsFile& file, const fs::path& path) {
   std::vector<Tensor> parts;
   for (std::size_t i = 0; i < file.records().size(); ++i) {
     if (!file.records().contains(std::to_string(i)))
       throw FileError(fmt::format("{}: has no part {}", path.string(), i));
     parts.push_back(file.tensor(std::to_string(i)));
   }
+  return parts;
+}
+
+std::string metadata_of(const SafetensorsFile& file, const char* key) {
+  const auto found = file.metadata().find(key);
+  return found == file.metadata().end() ? "" : found->second;
+}
+
+std::vector<Tensor> read(const fs::path& path, const std::string& key) {
+  const SafetensorsFile file(path);
+  if (metadata_of(file, "key") != key)
+    throw FileError(fmt::format("{}: holds another weight than its name says", path.string()));
+  std::vector<Tensor> parts = parts_of(file, path);
+  verify(parts, metadata_of(file, "checksums"), Check::some, path);
   return parts;
 }
 
@@ -86,7 +132,7 @@ void write(const fs::path& path, const std::string& key, const std::vector<Tenso
   try {
     fs::create_directories(path.parent_path());
     write_safetensors(temporary, std::move(tensors), [&](const std::string& name) { return parts[std::stoul(name)]; },
-                      {{"key", key}});
+                      {{"key", key}, {"checksums", checksums_of(parts)}});
     fs::rename(temporary, path);
   } catch (...) {
     std::error_code ignored;
@@ -163,6 +209,25 @@ void PackedWeightCache::evict(const fs::path& newest) {
 PackedCacheUse packed_cache_use(const fs::path& folder) {
   const std::vector<CachedFile> files = files_in(folder);
   return {files.size(), sum_of(files)};
+}
+
+PackedCacheUse verify_packed_cache(const fs::path& folder,
+                                   const std::function<void(const std::string& what)>& damaged) {
+  PackedCacheUse use;
+  for (const CachedFile& cached : files_in(folder)) {
+    ++use.files;
+    use.bytes += cached.bytes;
+    try {
+      const SafetensorsFile file(cached.path);
+      verify(parts_of(file, cached.path), metadata_of(file, "checksums"), Check::all, cached.path);
+    } catch (const FileError& failure) {
+      damaged(failure.what());
+      std::error_code error;
+      fs::remove(cached.path, error);
+      if (error) throw FileError(fmt::format("{}: cannot be removed: {}", cached.path.string(), error.message()));
+    }
+  }
+  return use;
 }
 
 PackedCacheUse clear_packed_cache(const fs::path& folder) {

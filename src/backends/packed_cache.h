@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -14,15 +15,17 @@
 namespace rondo {
 
 /// A folder of safetensors files, one a packed weight, named by the hash of what it was made from and how; the whole
-/// key stands in its metadata. Files are written under another name and renamed. When they take more than `limit`
-/// bytes, those that were not used for the longest time go; processes that have them mapped keep them. Whatever goes
-/// wrong with a file is a warning, and the weight is packed anew. Safe to use from several threads and processes.
+/// key and a checksum of every megabyte stand in its metadata. Files are written under another name and renamed. When
+/// they take more than `limit` bytes, those that were not used for the longest time go; processes that have them mapped
+/// keep them. Whatever goes wrong with a file is a warning, and the weight is packed anew. Safe to use from several
+/// threads and processes.
 class PackedWeightCache {
  public:
   /// Makes the folder. Throws FileError where that fails.
   PackedWeightCache(std::filesystem::path folder, std::uint64_t limit);
 
-  /// What was kept under this key, mapped; nothing when there is none, or not of these types.
+  /// What was kept under this key, mapped; nothing when there is none, or not of these types. Checks all bytes of up to
+  /// four megabytes, and of more the first of every 32 megabytes and the last: all would cost more than mapping saves.
   std::optional<std::vector<Tensor>> load(const std::string& source, const std::string& key,
                                           const std::vector<TensorType>& types) const;
   /// Keeps `parts` and returns them as mapped from the file, so that the given ones can go; nothing where they are not
@@ -46,6 +49,10 @@ struct PackedCacheUse {
   std::uint64_t bytes = 0;
 };
 PackedCacheUse packed_cache_use(const std::filesystem::path& folder);
+/// Reads every packed weight of a cache folder whole and removes those whose bytes are not what was written. `damaged`
+/// is called with what is wrong with each. Returns what there was. Throws FileError where one cannot be removed.
+PackedCacheUse verify_packed_cache(const std::filesystem::path& folder,
+                                   const std::function<void(const std::string& what)>& damaged);
 /// Removes every packed weight from a cache folder and returns what there was. Throws FileError.
 PackedCacheUse clear_packed_cache(const std::filesystem::path& folder);
 

@@ -11,6 +11,7 @@
 #include "core/cpu_level.h"
 #include "core/env.h"
 #include "core/text.h"
+#include "rondo/error.h"
 
 namespace rondo::cli {
 namespace {
@@ -50,6 +51,18 @@ void list_cache(const std::optional<std::string>& weights) {
                tuned.default_ms);
 }
 
+void verify_cache(const std::optional<std::string>& weights) {
+  const auto folder = weight_cache(weights);
+  if (!folder) throw UsageError("--weight-cache: is missing, and RONDO_WEIGHT_CACHE is not set");
+  std::uint64_t damaged = 0;
+  const PackedCacheUse use = verify_packed_cache(*folder, [&](const std::string& what) {
+    ++damaged;
+    fmt::print("{} (removed)\n", what);
+  });
+  fmt::print("{}: {} packed weights, {}: {} damaged\n", *folder, use.files, human_bytes(use.bytes), damaged);
+  if (damaged > 0) throw Error(fmt::format("cache: {} of {} packed weights were damaged", damaged, use.files));
+}
+
 void clear_cache(const std::optional<std::string>& weights) {
   if (const auto folder = weight_cache(weights)) {
     const PackedCacheUse use = clear_packed_cache(*folder);
@@ -80,6 +93,7 @@ void add_cache_command(CLI::App& app) {
     verb->callback([weights, run] { run(*weights); });
   };
   add_verb("list", "Print it", list_cache);
+  add_verb("verify", "Read every packed weight whole and remove those that are damaged", verify_cache);
   add_verb("clear", "Remove it", clear_cache);
 }
 

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 
 #include "backends/weight_store.h"
 #include "io/safetensors.h"
@@ -44,6 +45,12 @@ class OneWeight final : public WeightSource {
   TensorRecord record_;
   Tensor tensor_ = random_tensor({kElements}, DType::f32, 1);
 };
+
+std::string read_file(const fs::path& path) {
+  std::ostringstream text;
+  text << std::ifstream(path, std::ios::binary).rdbuf();
+  return text.str();
+}
 
 class PackedCache : public ::testing::Test {
  protected:
@@ -129,6 +136,57 @@ TEST_F(PackedCache, PacksAnewWhatIsDamaged) {
   EXPECT_FALSE(cache.load("a", kKey, others));
   others = {kTypes[0]};
   EXPECT_FALSE(cache.load("a", kKey, others));
+}
+
+/// A file whose size and header are right and whose bytes are not, as a power cut may leave it.
+TEST_F(PackedCache, ZeroedBytesAreFound) {
+  pack();
+  const fs::path file = files().at(0);
+  const auto size = fs::file_size(file);
+  {
+    std::fstream bytes(file, std::ios::in | std::ios::out | std::ios::binary);
+    bytes.seekp(static_cast<std::streamoff>(size / 2));
+    bytes << std::string(size / 4, '\0');
+  }
+  std::vector<std::string> damaged;
+  const auto collect = [&](const std::string& what) { damaged.push_back(what); };
+  const std::string kept = read_file(file);
+  EXPECT_EQ(verify_packed_cache(folder_, collect).files, 1U);
+  ASSERT_EQ(damaged.size(), 1U);
+  EXPECT_NE(damaged[0].find(file.string() + ": is damaged"), std::string::npos) << damaged[0];
+  EXPECT_FALSE(fs::exists(file));
+  std::ofstream(file, std::ios::binary) << kept;
+  EXPECT_TRUE(pack().was_made) << "found when it is mapped as well";
+  EXPECT_NE(log_.find("is damaged"), std::string::npos) << log_;
+  damaged.clear();
+  EXPECT_EQ(verify_packed_cache(folder_, collect).files, 1U);
+  EXPECT_TRUE(damaged.empty());
+}
+
+/// Of many megabytes some are checked when a file is mapped, and all on demand.
+TEST_F(PackedCache, LargeFilesAreSampled) {
+  constexpr std::int64_t kMegabytes = 40;
+  PackedWeightCache cache(folder_, 1 << 30);
+  const std::vector<TensorType> types{{{kMegabytes << 20}, DType::u8, {}}};
+  ASSERT_TRUE(cache.keep("a", "big", {Tensor::zeros(types[0].shape, DType::u8)}));
+  const fs::path file = files().at(0);
+  const auto data = static_cast<std::streamoff>(fs::file_size(file) - (kMegabytes << 20));
+  const auto flip = [&](std::int64_t megabyte) {
+    std::fstream bytes(file, std::ios::in | std::ios::out | std::ios::binary);
+    const std::streamoff at = data + (megabyte << 20) + 5;
+    bytes.seekg(at);
+    const char old = static_cast<char>(bytes.get());
+    bytes.seekp(at);
+    bytes.put(static_cast<char>(old ^ 1));
+  };
+  for (const auto& [megabyte, found] : {std::pair(0, true), {32, true}, {39, true}, {7, false}}) {
+    flip(megabyte);
+    EXPECT_EQ(!cache.load("a", "big", types), found) << megabyte;
+    if (found) flip(megabyte);
+  }
+  int damaged = 0;
+  verify_packed_cache(folder_, [&](const std::string&) { ++damaged; });
+  EXPECT_EQ(damaged, 1);
 }
 
 TEST_F(PackedCache, KeepsToItsLimit) {
