@@ -46,8 +46,8 @@ struct AttentionOptions {
   /// spread.
   bool rotate = true;
   /// Whether the mean of a sequence's keys is taken from each before they are quantised, so that what all have in
-  /// common costs no precision. Output and LSE are those of the keys as they are.
-  bool smooth_k = false;
+  /// common costs no precision. Output and LSE are those of the keys as they are. Unset: where a kernel can.
+  std::optional<bool> smooth_k;
   AttentionOptMode opt_mode = AttentionOptMode::runtime;
   /// Nothing: as RONDO_TUNE says, cached without it.
   std::optional<TuneMode> tune;
@@ -81,8 +81,8 @@ struct VarlenAttentionOptions {
   /// spread.
   bool rotate = true;
   /// Whether the mean of a sequence's keys is taken from each before they are quantised, so that what all have in
-  /// common costs no precision. Output and LSE are those of the keys as they are.
-  bool smooth_k = false;
+  /// common costs no precision. Output and LSE are those of the keys as they are. Unset: where a kernel can.
+  std::optional<bool> smooth_k;
   AttentionOptMode opt_mode = AttentionOptMode::runtime;
   std::optional<TuneMode> tune;
   int threads = 0;

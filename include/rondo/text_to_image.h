@@ -68,7 +68,7 @@ struct KvCacheOptions {
   /// Whether queries and keys are turned by random Hadamard matrices first, so that outliers spread: true where nobody
   /// says otherwise.
   std::optional<bool> rotate;
-  /// Whether the mean of all keys is taken from each first: false where nobody says otherwise.
+  /// Whether the mean of all keys is taken from each first: where a kernel can, if nobody says otherwise.
   std::optional<bool> smooth_k;
   /// What this machine or model cannot do runs native, with a warning, in place of being refused.
   std::optional<bool> fall_back_to_native;

@@ -1,6 +1,7 @@
 // How attention's settings come from Python.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <tuple>
 
@@ -17,7 +18,7 @@ inline AttentionLayout parse_layout(const std::string& name) {
 }
 
 /// kv_cache_dtype, rotate, smooth_k
-using Quantization = std::tuple<std::string, bool, bool>;
+using Quantization = std::tuple<std::string, bool, std::optional<bool>>;
 
 inline KvCacheDtype parse_kv_cache_dtype(const std::string& name) {
   if (name == "auto") return KvCacheDtype::automatic;

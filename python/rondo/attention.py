@@ -58,8 +58,11 @@ def _lay_out(operands: Operands, names: tuple[str, ...], layout: str, wanted: Op
         operands.replace(name, dense.transpose(1, 2) if hasattr(dense, "contiguous") else dense.swapaxes(1, 2))
 
 
-def _quantization(function: str, kv_cache_dtype: str, rotate: bool, smooth_k: bool) -> tuple[str, bool, bool]:
-    return kv_cache_dtype, switch(function, "rotate", rotate), switch(function, "smooth_k", smooth_k)
+def _quantization(
+    function: str, kv_cache_dtype: str, rotate: bool, smooth_k: Optional[bool]
+) -> tuple[str, bool, Optional[bool]]:
+    smooths = None if smooth_k is None else switch(function, "smooth_k", smooth_k)
+    return kv_cache_dtype, switch(function, "rotate", rotate), smooths
 
 
 def _prepare(
@@ -83,7 +86,7 @@ def _prepare(
     threads: Optional[int] = None,
     kv_cache_dtype: str = "auto",
     rotate: bool = True,
-    smooth_k: bool = False,
+    smooth_k: Optional[bool] = None,
 ) -> tuple[Operands, tuple[Any, ...]]:
     """The operands of a call, checked, and the arguments that the extension takes for it."""
     fused, head_first = switch(function, "fused", fused), switch(function, "head_first", head_first)
@@ -120,7 +123,7 @@ def attention_forward(
     threads: Optional[int] = None,
     kv_cache_dtype: str = "auto",
     rotate: bool = True,
-    smooth_k: bool = False,
+    smooth_k: Optional[bool] = None,
 ) -> Any:
     """softmax(scale * query key^T + attn_mask) value, per head (Vaswani et al., 2017).
 
@@ -141,7 +144,8 @@ def attention_forward(
         cores.
     kv_cache_dtype: "auto" multiplies operands as they are; "int8" and "fp8" (e4m3) quantise them on the way.
     rotate: whether queries and keys are turned by random Hadamard matrices before they are quantised.
-    smooth_k: whether the mean of a sequence's keys is taken from each before they are quantised.
+    smooth_k: whether the mean of a sequence's keys is taken from each before they are quantised; where a kernel can, when
+        not given.
 
     Returns an array of query's kind, shape (with value's head dim) and dtype. Raises ValueError for operands that do
     not fit, TypeError for what is no array, NotImplementedError when the named kernel cannot run the problem,
@@ -203,7 +207,7 @@ def attention_forward_varlen(
     threads: Optional[int] = None,
     kv_cache_dtype: str = "auto",
     rotate: bool = True,
-    smooth_k: bool = False,
+    smooth_k: Optional[bool] = None,
 ) -> Any:
     """Attention over sequences packed one behind the other.
 

@@ -86,7 +86,7 @@ class ParallelAttention:
         threads: Optional[int] = None,
         kv_cache_dtype: str = "auto",
         rotate: bool = True,
-        smooth_k: bool = False,
+        smooth_k: Optional[bool] = None,
     ) -> Any:
         """softmax(scale * query key^T + attn_mask) value, per head, over the tokens of all ranks.
 
@@ -119,7 +119,7 @@ class ParallelAttention:
         threads: Optional[int] = None,
         kv_cache_dtype: str = "auto",
         rotate: bool = True,
-        smooth_k: bool = False,
+        smooth_k: Optional[bool] = None,
     ) -> Any:
         """Packed sequences that ranks cut anywhere: q [T, N, D], k [T, Nk, D], v [T, Nk, Dv] of this rank.
 

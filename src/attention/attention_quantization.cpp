@@ -14,9 +14,9 @@ constexpr std::array<std::string_view, 3> kDtypes{"auto", "int8", "fp8"};
 
 }  // namespace
 
-AttentionQuantization attention_quantization(KvCacheDtype dtype, bool rotate, bool smooth_k) {
+AttentionQuantization attention_quantization(KvCacheDtype dtype, bool rotate, std::optional<bool> smooth_k) {
   if (dtype == KvCacheDtype::automatic) return {};
-  return {dtype, rotate, smooth_k};
+  return {dtype, rotate, smooth_k.value_or(true)};
 }
 
 std::string to_string(const AttentionQuantization& quantization) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <compare>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -21,8 +22,9 @@ struct AttentionQuantization {
       default;  // NOLINT(modernize-use-nullptr): clang-tidy 14 misreads it
 };
 
-/// As callers' options say it. Without a dtype the rest says nothing.
-AttentionQuantization attention_quantization(KvCacheDtype dtype, bool rotate, bool smooth_k);
+/// As callers' options say it; keys are smoothed unless `smooth_k` says otherwise. Without a dtype the rest says
+/// nothing.
+AttentionQuantization attention_quantization(KvCacheDtype dtype, bool rotate, std::optional<bool> smooth_k);
 
 /// " kv_cache=int8 rotation=1 smooth_k=1"; empty for operands as they are.
 std::string to_string(const AttentionQuantization& quantization);

@@ -13,6 +13,8 @@ namespace rondo {
 /// steps over the whole request, layers over one transformer; both are sorted.
 struct KvCachePolicy {
   AttentionQuantization quantization;
+  /// Nobody asked for smoothed keys: where no kernel smooths, they stay as they are.
+  bool may_leave_smoothing = false;
   std::vector<int> skip_steps;
   std::vector<int> skip_layers;
   /// What the device or the model cannot do runs native, with a warning, in place of being refused.

@@ -48,6 +48,21 @@ AttentionStages attention_stages() {
           }};
 }
 
+/// Why no kernel takes a quantised problem, or why the named one does not; nothing where one does.
+std::optional<std::string> refuse_quantized(const AttentionProblem& problem, const std::string& backend) {
+  std::vector<std::string> reasons;
+  const std::string named = backend.empty() ? env_value("RONDO_ATTENTION_BACKEND").value_or("") : backend;
+  for (const auto& kernel : attention_registry().kernels()) {
+    const bool considered = named.empty() ? kernel->name() != "reference" && kernel->takes(problem.quantization.dtype)
+                                          : kernel->name() == named;
+    if (!considered) continue;
+    const AttentionRefusal refusal = attention_registry().answer(*kernel, problem);
+    if (!refusal) return std::nullopt;
+    reasons.push_back(fmt::format("{} {}", kernel->name(), *refusal));
+  }
+  return fmt::format("{}", fmt::join(reasons, "; "));
+}
+
 }  // namespace
 
 RandomAttention on_device(RandomAttention operands) {
@@ -75,24 +90,24 @@ KvCachePolicy settle_kv_cache(KvCachePolicy policy, AttentionProblem layer, std:
   if (!policy.active()) return policy;
   policy.check_layers(layers);
   layer.quantization = policy.quantization;
-  std::vector<std::string> reasons;
-  const std::string named = backend.empty() ? env_value("RONDO_ATTENTION_BACKEND").value_or("") : backend;
-  for (const auto& kernel : attention_registry().kernels()) {
-    const bool considered = named.empty() ? kernel->name() != "reference" && kernel->takes(policy.quantization.dtype)
-                                          : kernel->name() == named;
-    if (!considered) continue;
-    const AttentionRefusal refusal = attention_registry().answer(*kernel, layer);
-    if (!refusal) return policy;
-    reasons.push_back(fmt::format("{} {}", kernel->name(), *refusal));
-  }
-  const std::string reason =
-      fmt::format("{}: {}", kv_cache_dtype_name(policy.quantization.dtype), fmt::join(reasons, "; "));
+  if (policy.may_leave_smoothing) settle_smoothing(layer, backend);
+  policy.quantization = layer.quantization;
+  const auto refusal = refuse_quantized(layer, backend);
+  if (!refusal) return policy;
+  const std::string reason = fmt::format("{}: {}", kv_cache_dtype_name(policy.quantization.dtype), *refusal);
   if (!policy.falls_back) {
     throw Unsupported(fmt::format("kv-cache-dtype: {}; allowed here is auto, or --kv-cache-fallback native", reason));
   }
   policy.quantization = {};
   policy.fallback_reason = reason;
   return policy;
+}
+
+void settle_smoothing(AttentionProblem& problem, const std::string& backend) {
+  if (!problem.quantization.smooths || problem.device.is_cpu()) return;  // the CPU's kernels all smooth
+  AttentionProblem plain = problem;
+  plain.quantization.smooths = false;
+  if (refuse_quantized(problem, backend) && !refuse_quantized(plain, backend)) problem = plain;
 }
 
 AttentionTuner& attention_tuner() {

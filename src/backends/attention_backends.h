@@ -21,6 +21,10 @@ RandomAttention on_device(RandomAttention operands);
 KvCachePolicy settle_kv_cache(KvCachePolicy policy, AttentionProblem layer, std::int64_t layers,
                               const std::string& backend);
 
+/// Leaves keys unsmoothed where no kernel, or not the named one, takes the problem with smoothed keys but one does
+/// without.
+void settle_smoothing(AttentionProblem& problem, const std::string& backend);
+
 /// Chooses among them.
 AttentionTuner& attention_tuner();
 

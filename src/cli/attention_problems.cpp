@@ -5,6 +5,7 @@
 #include <array>
 #include <fstream>
 
+#include "backends/attention_backends.h"
 #include "backends/devices.h"
 #include "cli/run_flags.h"
 #include "core/threads.h"
@@ -58,7 +59,9 @@ std::vector<AttentionProblem> AttentionProblemFlags::problems() const {
       own.smooth_k = problem.quantization.smooths;
     }
     refuse_without_dtype(flags, own);
-    problem.quantization = kv_cache_policy(layered(flags, own)).quantization;
+    const KvCacheOptions how = layered(flags, own);
+    problem.quantization = kv_cache_policy(how).quantization;
+    if (!how.smooth_k) settle_smoothing(problem, "");
     problems.push_back(problem);
   }
   return problems;

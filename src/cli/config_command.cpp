@@ -40,7 +40,7 @@ std::string default_of(const std::string& flag, const PlanOptions& plan) {
       {"quantize-skip-steps", "none"},
       {"kv-cache-dtype", "as the model says, else auto"},
       {"quantize-attention-rotation", "hadamard"},
-      {"quantize-attention-smooth-k", "false"},
+      {"quantize-attention-smooth-k", "auto"},
       {"kv-cache-skip-steps", "none"},
       {"kv-cache-skip-layers", "none"},
       {"kv-cache-fallback", "error"},

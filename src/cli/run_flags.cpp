@@ -64,7 +64,7 @@ void KvCacheFlags::add_to(CLI::App& app) {
   app.add_flag_function(
       "--quantize-attention-smooth-k,!--no-quantize-attention-smooth-k",
       [this](std::int64_t times) { smooth_k_ = times > 0; },
-      "whether the mean of all keys is taken from each before they are quantised (default: no)");
+      "whether the mean of all keys is taken from each before they are quantised (default: where a kernel can)");
 }
 
 KvCacheOptions KvCacheFlags::options() const {

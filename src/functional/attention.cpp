@@ -156,13 +156,21 @@ Operands fixed_operands(const Tensor& query, const Tensor& key, const Tensor& va
   return o;
 }
 
+/// The problem with its free choices made.
+template <class Options>
+AttentionProblem settled(AttentionProblem problem, const Options& options) {
+  if (!options.smooth_k) settle_smoothing(problem, options.backend);
+  return problem;
+}
+
 template <class Options>
 AttentionChoice choose(const AttentionProblem& problem, int threads, const Options& options) {
   return attention_tuner().choose(problem, threads, {options.backend, options.opt_mode, options.tune});
 }
 
 template <class Options>
-void run(const AttentionProblem& problem, AttentionCall& call, const Options& options) {
+void run(const AttentionProblem& described, AttentionCall& call, const Options& options) {
+  const AttentionProblem problem = settled(described, options);
   const AttentionChoice choice = choose(problem, call.threads, options);
   if (call.output.elements() == 0) return;
   const auto runner = choice.kernel->make(problem, choice.tiling, call.threads);
@@ -274,13 +282,13 @@ AttentionResult merge_attention_states(const AttentionResult& a, const Attention
 std::vector<AttentionBackendAnswer> attention_backends(const Tensor& query, const Tensor& key, const Tensor& value,
                                                        const Tensor& mask, const AttentionOptions& options) {
   const Operands o = fixed_operands(query, key, value, mask, options);
-  return attention_registry().answers(problem_of(o, options));
+  return attention_registry().answers(settled(problem_of(o, options), options));
 }
 
 SelectedAttentionBackend selected_attention_backend(const Tensor& query, const Tensor& key, const Tensor& value,
                                                     const Tensor& mask, const AttentionOptions& options) {
   const Operands o = fixed_operands(query, key, value, mask, options);
-  const AttentionChoice choice = choose(problem_of(o, options), team_size(options.threads), options);
+  const AttentionChoice choice = choose(settled(problem_of(o, options), options), team_size(options.threads), options);
   return {std::string(choice.kernel->name()), choice.reason};
 }
 

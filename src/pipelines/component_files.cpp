@@ -31,6 +31,15 @@ const std::array<ComponentClasses, 7>& flux_components() {
   return components;
 }
 
+/// "owner/name", which is no path that somebody would write by mistake.
+bool is_hub_name(const std::string& text) {
+  constexpr std::string_view kAllowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/";
+  const std::size_t slash = text.find('/');
+  return slash != std::string::npos && slash > 0 && slash + 1 < text.size() &&
+         text.find('/', slash + 1) == std::string::npos && text.front() != '.' &&
+         text.find_first_not_of(kAllowed) == std::string::npos;
+}
+
 }  // namespace
 
 JsonConfig DiffusersFolder::load_checked(const std::string& component_name, const char* file) const {
@@ -47,7 +56,15 @@ JsonConfig DiffusersFolder::load_checked(const std::string& component_name, cons
 
 DiffusersFolder DiffusersFolder::open(const std::filesystem::path& path) {
   if (!std::filesystem::is_directory(path)) {
-    throw FileError(fmt::format("{}: is no folder; a model is a folder in diffusers layout", path.string()));
+    const std::string name = path.string();
+    if (is_hub_name(name)) {
+      throw FileError(
+          fmt::format("{}: is a name on a hub, and no folder here. A model is a folder on disk, in diffusers layout "
+                      "(model_index.json and its subfolders): fetch it first, with hf download {} --local-dir DIR, and "
+                      "give DIR",
+                      name, name));
+    }
+    throw FileError(fmt::format("{}: is no folder; a model is a folder in diffusers layout", name));
   }
   const JsonConfig index = JsonConfig::load(path / "model_index.json");
   if (index.text("_class_name", std::nullopt) != "FluxPipeline") index.refuse("_class_name", "known is FluxPipeline");

@@ -55,6 +55,7 @@ AttentionProblem attention_problem(const FluxTransformerConfig& config, DType dt
   layer.head_dim = layer.value_dim = config.attention_head_dim;
   layer.dtype = dtype;
   layer.device = plan.target.where();
+  layer.lse = plan.parallel.degrees.ring > 1;  // a hop of the ring returns it
   return layer;
 }
 
@@ -154,7 +155,6 @@ FluxDenoiser::FluxDenoiser(const DiffusersFolder& folder, const ComputeOptions& 
   if (options.plan.parallel.degrees.ring > 1) {
     // A hop of the ring needs a kernel that returns its LSE: one that cannot is refused here, by name.
     AttentionProblem hop = attention_problem(config_, options.dtype, plan_);
-    hop.lse = true;
     hop.quantization = settled_.quantization;
     attention_registry().select(hop, plan_.attention.backend);
   }

@@ -57,7 +57,7 @@ KvCacheOptions stored_kv_cache_options(const JsonConfig& transformer, std::int64
   const std::string rotation = config.text("rotation", "hadamard");
   if (rotation != "hadamard" && rotation != "none") config.refuse("rotation", "allowed are hadamard and none");
   options.rotate = rotation == "hadamard";
-  options.smooth_k = config.boolean("smooth_k", false);
+  if (config.has("smooth_k")) options.smooth_k = config.boolean("smooth_k", false);
   reading(config, [&] { kv_cache_policy(options).check_layers(layers); });
   return options;
 }
@@ -88,7 +88,8 @@ void refuse_without_dtype(const KvCacheOptions& options, const KvCacheOptions& w
 KvCachePolicy kv_cache_policy(const KvCacheOptions& options) {
   KvCachePolicy policy;
   policy.quantization = attention_quantization(options.dtype.value_or(KvCacheDtype::automatic),
-                                               options.rotate.value_or(true), options.smooth_k.value_or(false));
+                                               options.rotate.value_or(true), options.smooth_k);
+  policy.may_leave_smoothing = !options.smooth_k.has_value();
   policy.skip_steps = parse_selector(options.skip_steps.value_or(""), "kv-cache-skip-steps");
   policy.skip_layers = parse_selector(options.skip_layers.value_or(""), "kv-cache-skip-layers");
   policy.falls_back = options.fall_back_to_native.value_or(false);

@@ -259,7 +259,8 @@ TEST_P(QuantizedAttention, SmoothingLeavesTheLseAlone) {
   Tensor k = random_tensor({1, 300, 2, 64}, DType::f32, 2);
   for (std::int64_t i = 0; i < k.elements(); ++i) k.as<float>()[i] += 3;
   const Tensor v = random_tensor({1, 300, 2, 64}, DType::f32, 3);
-  options_.return_lse = options_.smooth_k = true;
+  options_.return_lse = true;
+  options_.smooth_k = true;
   AttentionOptions native;
   native.return_lse = true;
   EXPECT_LE(relative_error(attention_forward(q, k, v, {}, options_).lse, attention_forward(q, k, v, {}, native).lse),
