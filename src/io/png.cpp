@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <memory>
 
+#include "io/picture_limits.h"
 #include "rondo/error.h"
 
 namespace rondo {
@@ -123,11 +124,7 @@ Image read_png(const std::filesystem::path& path) {
   Image image;
   image.width = static_cast<int>(png_get_image_width(reader.png(), reader.info()));
   image.height = static_cast<int>(png_get_image_height(reader.png(), reader.info()));
-  constexpr std::int64_t kMostPixels = std::int64_t{1} << 26;
-  if (std::int64_t{image.width} * image.height > kMostPixels) {
-    throw FileError(fmt::format("{}: has {} x {} pixels; at most {} are read", path.string(), image.width, image.height,
-                                kMostPixels));
-  }
+  check_picture_size(image.width, image.height, path.string());
   const std::size_t stride = static_cast<std::size_t>(image.width) * 3;
   if (png_get_rowbytes(reader.png(), reader.info()) != stride)
     throw FileError(path.string() + ": PNG: cannot be read as RGB");
