@@ -7,7 +7,7 @@
 #include "cli/output_names.h"
 #include "cli/run_flags.h"
 #include "io/output_file.h"
-#include "io/png.h"
+#include "io/picture_file.h"
 
 namespace rondo::cli {
 namespace {
@@ -50,7 +50,7 @@ void run(const SheetFlags& flags) {
   int width = 0;
   int height = 0;
   for (const std::string& path : flags.pictures) {
-    pictures.push_back(read_png(path));
+    pictures.push_back(read_picture(path));
     width = std::max(width, pictures.back().width);
     height = std::max(height, pictures.back().height);
   }
@@ -68,16 +68,17 @@ void run(const SheetFlags& flags) {
     paste(sheet, pictures[i], kGap + at % across * static_cast<int>(cell_width),
           kGap + at / across * static_cast<int>(cell_height), static_cast<int>(zoom));
   }
-  write_output(output, encode_png(sheet, {}));
+  constexpr int kQuality = 90;
+  write_output(output, encode_picture(sheet, picture_format(output), kQuality, std::nullopt));
   if (output != "-") fmt::print("{}\n", output);
 }
 
 }  // namespace
 
 void add_contact_sheet_command(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("contact-sheet", "Put PNG pictures side by side into one");
+  CLI::App* command = app.add_subcommand("contact-sheet", "Put pictures side by side into one");
   auto flags = std::make_shared<SheetFlags>();
-  command->add_option("pictures", flags->pictures, "PNG files")->required();
+  command->add_option("pictures", flags->pictures, "PNG, JPEG or WebP files")->required();
   add_value(*command, "-o,--output", flags->output, "the sheet's file (default contact-sheet.png)");
   add_value(*command, "--columns", flags->columns, "pictures a row (default 4)");
   add_value(*command, "--zoom", flags->zoom, "draw each pixel as a square this wide (default 1)");

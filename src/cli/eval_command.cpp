@@ -12,7 +12,7 @@
 #include "cli/quality_plot.h"
 #include "cli/run_flags.h"
 #include "io/output_file.h"
-#include "io/png.h"
+#include "io/picture_file.h"
 #include "pipelines/attention_evaluation.h"
 #include "pipelines/linear_evaluation.h"
 #include "pipelines/plan_options.h"
@@ -191,10 +191,10 @@ void add_eval_command(CLI::App& app) {
 
   CLI::App* pictures = command->add_subcommand("picture", "Two pictures: PSNR and SSIM");
   auto names = std::make_shared<std::pair<std::string, std::string>>();
-  pictures->add_option("wanted", names->first, "PNG file")->required();
-  pictures->add_option("given", names->second, "PNG file of the same size")->required();
+  pictures->add_option("wanted", names->first, "picture file")->required();
+  pictures->add_option("given", names->second, "picture file of the same size")->required();
   pictures->callback([names] {
-    const PictureQuality quality = compare_pictures(read_png(names->first), read_png(names->second));
+    const PictureQuality quality = compare_pictures(read_picture(names->first), read_picture(names->second));
     fmt::print("PSNR {:.2f} dB, SSIM {:.5f}\n", quality.psnr, quality.ssim);
   });
 }

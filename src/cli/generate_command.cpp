@@ -6,6 +6,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <tuple>
 
 #include "backends/compute_dtype.h"
 #include "cli/cancel.h"
@@ -25,7 +26,7 @@
 #include "core/threads.h"
 #include "core/trace.h"
 #include "io/output_file.h"
-#include "io/png.h"
+#include "io/picture_file.h"
 #include "parallel/agreement.h"
 #include "parallel/world.h"
 #include "pipelines/attention_evaluation.h"
@@ -47,10 +48,13 @@ struct GenerateFlags {
   std::optional<std::string> output;
   std::optional<std::string> report;
   std::optional<std::string> trace;
+  std::vector<std::string> words;  // that stand without a flag: the prompt
+  std::optional<std::string> output_quality;
   std::optional<std::string> prompt;
   std::optional<std::string> prompt_2;
   std::optional<std::string> negative_prompt;
   std::optional<std::string> negative_prompt_2;
+  std::optional<std::string> size;
   std::optional<std::string> width;
   std::optional<std::string> height;
   std::optional<std::string> num_inference_steps;
@@ -85,6 +89,11 @@ void apply_flags(const GenerateFlags& flags, TextToImageRequest& request) {
   set_text(request.prompt_2, flags.prompt_2);
   set_text(request.negative_prompt, flags.negative_prompt);
   set_text(request.negative_prompt_2, flags.negative_prompt_2);
+  if (flags.size) {
+    if (flags.width || flags.height)
+      throw UsageError("--size: --width or --height is given too; allowed is one of them");
+    std::tie(request.width, request.height) = parse_size("--size", *flags.size);
+  }
   set_integer(request.width, "--width", flags.width);
   set_integer(request.height, "--height", flags.height);
   set_integer(request.num_inference_steps, "--num-inference-steps", flags.num_inference_steps);
@@ -93,6 +102,18 @@ void apply_flags(const GenerateFlags& flags, TextToImageRequest& request) {
   set_integer(request.num_images_per_prompt, "--num-images-per-prompt", flags.num_images_per_prompt);
   set_integer(request.max_sequence_length, "--max-sequence-length", flags.max_sequence_length);
   if (flags.seed) request.seed = parse_unsigned("--seed", *flags.seed);
+}
+
+/// The prompt may stand without its flag.
+void take_words(GenerateFlags& flags) {
+  if (flags.words.empty()) return;
+  if (flags.words.size() > 1) {
+    throw UsageError(fmt::format("prompt: '{}' and '{}' stand without a flag; allowed is one text, in quotes",
+                                 printable(flags.words[0]), printable(flags.words[1])));
+  }
+  if (flags.prompt)
+    throw UsageError(fmt::format("--prompt: '{}' is given too; allowed is one of them", printable(flags.words[0])));
+  flags.prompt = flags.words[0];
 }
 
 StoredRequest collect_request(const GenerateFlags& flags) {
@@ -107,7 +128,7 @@ StoredRequest collect_request(const GenerateFlags& flags) {
   } else if (flags.instances) {
     throw UsageError("--instances: --prompts-file is missing; instances share its prompts");
   }
-  if (!stored.request.prompt) throw UsageError("--prompt: none is given");
+  if (!stored.request.prompt) throw UsageError("--prompt: none is given, such as rondo generate \"a red heart\"");
   return stored;
 }
 
@@ -178,13 +199,28 @@ json report_to_json(const RunReport& report, const ResolvedTextToImageRequest& r
           {"components", components}};
 }
 
-/// What a picture carries, so that --from can run it again.
+/// A file's bytes, with the request in its metadata, so that --from can run it again.
 std::vector<std::byte> encode_with_request(const GeneratedImage& picture, const ResolvedTextToImageRequest& request,
-                                           const std::string& model, DType dtype) {
-  const std::map<std::string, std::string> texts{
-      {"Software", "Rondo " + version()},
-      {kRequestKey, dump_json(request_to_json(request, picture, model, dtype), -1)}};
-  return encode_png(picture.image, texts);
+                                           const std::string& name, int quality, const std::string& model,
+                                           DType dtype) {
+  return encode_picture(picture.image, picture_format(name), quality,
+                        dump_json(request_to_json(request, picture, model, dtype), -1));
+}
+
+/// --output-quality, which not every format reads. Throws UsageError.
+int quality_of(const GenerateFlags& flags, const std::vector<std::string>& names) {
+  constexpr std::int64_t kDefault = 90;
+  const std::int64_t quality = bounded("--output-quality", flags.output_quality, kDefault, 1, 100);
+  if (flags.output_quality && picture_format(names.front()) == PictureFormat::png)
+    throw UsageError("--output-quality: is read for .jpg and .webp only; a PNG loses nothing");
+  return static_cast<int>(quality);
+}
+
+/// Refuses, before any work, what cannot be written.
+void check_pictures(const std::vector<std::string>& names, const ResolvedTextToImageRequest& request,
+                    const std::string& model, DType dtype) {
+  const std::size_t bytes = dump_json(request_to_json(request, {}, model, dtype), -1).size();
+  check_picture(picture_format(names.front()), request.width, request.height, bytes);
 }
 
 void check_outputs(const GenerateFlags& flags, const std::vector<std::string>& names) {
@@ -229,6 +265,8 @@ void run_prompts(const GenerateFlags& flags, const TextToImageRequest& given, co
   }
   const std::vector<std::string> names = output_names(flags.output.value_or("rondo-{seed}.png"), requests.front().seed,
                                                       static_cast<std::int64_t>(requests.size()));
+  const int quality = quality_of(flags, names);
+  for (const ResolvedTextToImageRequest& request : requests) check_pictures(names, request, model, pipeline.dtype());
   if (speaks(options)) check_outputs(flags, names);
   if (!flags.quiet && speaks(options)) {
     print_error("{}: {} prompts, {} instances with {} threads each, {}\n", model, requests.size(), instances,
@@ -239,7 +277,7 @@ void run_prompts(const GenerateFlags& flags, const TextToImageRequest& given, co
   const std::vector<InstanceResult> results = pool.run(
       requests,
       [&](std::size_t i, GeneratedImage&& picture) {
-        write_output(names[i], encode_with_request(picture, requests[i], model, pipeline.dtype()));
+        write_output(names[i], encode_with_request(picture, requests[i], names[i], quality, model, pipeline.dtype()));
         if (names[i] != "-" && flags.report != "-") fmt::print("{}\n", names[i]);
       },
       &cancel_on_interrupt());
@@ -304,6 +342,8 @@ void run_request(const GenerateFlags& flags, const StoredRequest& stored, const 
   const ResolvedTextToImageRequest request = resolve(pipeline, flags, stored.request);
   const std::vector<std::string> names =
       output_names(flags.output.value_or("rondo-{seed}.png"), request.seed, request.num_images_per_prompt);
+  const int quality = quality_of(flags, names);
+  check_pictures(names, request, model, pipeline.dtype());
   if (speaks(options)) check_outputs(flags, names);
   const double load_ms = clock.now_ms();
 
@@ -325,7 +365,7 @@ void run_request(const GenerateFlags& flags, const StoredRequest& stored, const 
       request,
       [&](GeneratedImage&& picture) {
         const std::string& name = names[static_cast<std::size_t>(picture.index)];
-        write_output(name, encode_with_request(picture, request, model, pipeline.dtype()));
+        write_output(name, encode_with_request(picture, request, name, quality, model, pipeline.dtype()));
         progress.finish();
         if (name != "-" && flags.report != "-") fmt::print("{}\n", name);
       },
@@ -340,8 +380,9 @@ void run_request(const GenerateFlags& flags, const StoredRequest& stored, const 
   }
 }
 
-void run(const GenerateFlags& flags) {
+void run(GenerateFlags& flags) {
   const Trace clock;
+  take_words(flags);
   const StoredRequest stored = collect_request(flags);
   const std::string model = choose_model_folder(flags.model ? flags.model : stored.model);
   PipelineOptions options = flags.run.options(stored.dtype);
@@ -363,13 +404,15 @@ void add_generate_command(CLI::App& app) {
   auto flags = std::make_shared<GenerateFlags>();
   GenerateFlags& f = *flags;
   add_value(*command, "--model,--model-path", f.model, "folder in diffusers layout (default: the bundled model)");
+  command->add_option("prompt", f.words, "what to draw; the same as --prompt")->type_name("");
   add_value(*command, "-p,--prompt", f.prompt, "what to draw");
   add_value(*command, "--prompt-2", f.prompt_2, "prompt of the second text encoder (default: the prompt)");
   add_value(*command, "--negative-prompt", f.negative_prompt, "what to steer away from, with --true-cfg-scale above 1");
   add_value(*command, "--negative-prompt-2", f.negative_prompt_2, "the same for the second text encoder");
   add_value(*command, "--true-cfg-scale", f.true_cfg_scale, "classifier-free guidance; above 1 each step runs twice");
   add_value(*command, "--guidance-scale", f.guidance_scale, "distilled guidance, for models with a guidance embedding");
-  add_value(*command, "--num-inference-steps", f.num_inference_steps, "denoising steps, 1 to 1000");
+  add_value(*command, "--num-inference-steps,--steps", f.num_inference_steps, "denoising steps, 1 to 1000");
+  add_value(*command, "--size", f.size, "WIDTHxHEIGHT in pixels; the same as --width and --height");
   add_value(*command, "--width", f.width, "pixels");
   add_value(*command, "--height", f.height, "pixels");
   add_value(*command, "--seed", f.seed, "0 to 2^64 - 1 (default: drawn and printed)");
@@ -380,7 +423,8 @@ void add_generate_command(CLI::App& app) {
             "pictures drawn at a time, on one copy of the weights (default 1); threads are shared out");
   add_value(*command, "--from", f.from, "run a picture's stored request again; flags win over it");
   add_value(*command, "-o,--output", f.output,
-            "file, pattern with {seed} and {index}, or - (default rondo-{seed}.png)");
+            "file (.png, .jpg or .webp), pattern with {seed} and {index}, or - (default rondo-{seed}.png)");
+  add_value(*command, "--output-quality", f.output_quality, "of .jpg and .webp: 1 to 100 (default 90)");
   add_value(*command, "--trace", f.trace, "write when every operator ran, for Perfetto or chrome://tracing");
   add_value(*command, "--report", f.report, "write times, memory and choices as JSON to this file");
   command->add_flag("-q,--quiet", f.quiet, "no progress");

@@ -16,6 +16,7 @@
 #include "cli/config_file.h"
 #include "cli/parallel_flags.h"
 #include "cli/stderr.h"
+#include "cli/suggestions.h"
 #include "cli/values.h"
 #include "core/cpu_level.h"
 #include "core/env.h"
@@ -65,12 +66,24 @@ void hold_standard_streams() {
   }
 }
 
-/// The arguments, "--flag=" as "--flag" with an empty value: CLI11 2.1 would
-/// take the next argument for the value.
+/// The arguments as CLI11 2.1 understands them: "--flag=" as "--flag" with an empty value, for which it would take the
+/// next argument; --negative_prompt as --negative-prompt, as people know flags from Python; `launch -n 2 -- generate`
+/// without the dashes, which it would take for the end of the command.
 std::vector<std::string> collect_arguments(int argc, char** argv) {
   std::vector<std::string> arguments;
+  const bool launches = argc > 1 && std::string_view(argv[1]) == "launch";
+  bool are_flags = true;
   for (int i = 1; i < argc; ++i) {
     std::string argument = argv[i];
+    if (argument == "--" && launches && are_flags) {
+      are_flags = false;
+      continue;
+    }
+    are_flags = are_flags && argument != "--";
+    if ((are_flags || launches) && argument.starts_with("--"))
+      std::replace(argument.begin(),
+                   argument.begin() + static_cast<std::ptrdiff_t>(std::min(argument.find('='), argument.size())), '_',
+                   '-');
     if (argument.starts_with("--") && argument.size() > 3 && argument.ends_with("=") &&
         argument.find('=') + 1 == argument.size()) {
       argument.pop_back();
@@ -82,9 +95,63 @@ std::vector<std::string> collect_arguments(int argc, char** argv) {
   return arguments;
 }
 
+constexpr const char* kExamples =
+    "Examples:\n"
+    "  rondo generate \"a red heart\" -o heart.png\n"
+    "  rondo generate --model ~/models/FLUX.1-schnell \"a fox in the snow\" --size 512x512 --seed 7\n"
+    "  rondo inspect ~/models/FLUX.1-schnell";
+
+/// The verb that was called, how messages about it begin ("bench step: ", empty without a verb) and who knows more.
+struct CalledVerb {
+  const CLI::App* verb;
+  std::string prefix;
+  std::string help;
+};
+
+CalledVerb called_verb(const CLI::App& app) {
+  const CLI::App* verb = &app;
+  std::string path;
+  while (!verb->get_subcommands().empty()) {
+    verb = verb->get_subcommands().front();
+    path += verb->get_name() + " ";
+  }
+  const std::string help = fmt::format("(see rondo {}--help)", path);
+  if (!path.empty()) path.back() = ':';
+  return {verb, path.empty() ? "" : path + " ", help};
+}
+
+std::vector<std::string> verbs_of(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; }))
+    names.push_back(verb->get_name());
+  return names;
+}
+
+/// What to say of arguments that no verb takes.
+std::string describe_extras(const CLI::App& app) {
+  const auto [verb, prefix, help] = called_verb(app);
+  const std::vector<std::string> extras = app.remaining(true);
+  const auto flag = std::find_if(extras.begin(), extras.end(), [](const std::string& e) { return e.starts_with("-"); });
+  const std::string given = flag != extras.end() ? flag->substr(0, flag->find('=')) : extras.front();
+  std::vector<std::string> known;
+  if (flag == extras.end()) {
+    known = verbs_of(*verb);
+  } else {
+    for (const CLI::Option* option : verb->get_options()) {
+      for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
+    }
+  }
+  const std::string nearest = rondo::cli::nearest_name(given, known);
+  const std::string advice = nearest.empty() ? "" : fmt::format("; did you mean {}?", nearest);
+  const bool is_verb = flag == extras.end() && !known.empty();
+  const char* const what = flag != extras.end() ? "no flag" : is_verb ? "no command" : "not expected";
+  return fmt::format("{}{} is {}{} {}", prefix, rondo::printable(given), what, advice, help);
+}
+
 int run(int argc, char** argv) {
-  CLI::App app{"Pictures from diffusion transformers, fast"};
-  app.require_subcommand(1);
+  CLI::App app{"Pictures from diffusion transformers, fast", "rondo"};
+  app.require_subcommand(0, 1);
+  app.footer(kExamples);
   app.set_version_flag("--version", version_text);
   rondo::cli::add_generate_command(app);
   rondo::cli::add_inspect_command(app);
@@ -109,12 +176,20 @@ int run(int argc, char** argv) {
   } catch (const CLI::Success& success) {  // --help, --version
     app.exit(success);
     return std::fflush(stdout) == 0 ? 0 : fail(1, "standard output: cannot be written");
+  } catch (const CLI::ExtrasError&) {
+    return fail(2, describe_extras(app));
+  } catch (const CLI::RequiredError& error) {
+    if (!app.remaining(true).empty()) return fail(2, describe_extras(app));
+    const auto [verb, prefix, help] = called_verb(app);
+    if (verbs_of(*verb).empty()) return fail(2, fmt::format("{}{} {}", prefix, error.what(), help));
+    return fail(2, fmt::format("{}a command is missing; allowed are {}", prefix, fmt::join(verbs_of(*verb), ", ")));
   } catch (const CLI::ArgumentMismatch& error) {
     const std::string_view text = error.what();
     return fail(2, fmt::format("{}: needs a value (see rondo --help)", text.substr(0, text.find(':'))));
   } catch (const CLI::ParseError& error) {
     return fail(2, fmt::format("{} (see rondo --help)", error.what()));
   }
+  if (app.get_subcommands().empty()) fmt::print("{}", app.help());
   if (std::fflush(stdout) != 0) return fail(1, "standard output: cannot be written");
   return 0;
 }
@@ -137,7 +212,7 @@ int main(int argc, char** argv) {
   } catch (const std::bad_alloc&) {
     return fail(1, "memory: not enough for this request");
   } catch (const std::filesystem::filesystem_error& error) {
-    return fail(1, fmt::format("{}: cannot be read: {}", error.path1().string(), error.code().message()));
+    return fail(1, fmt::format("{}: {}", error.path1().string(), error.code().message()));
   } catch (const std::system_error& error) {  // fmt's, for a standard output that is full or closed
     return fail(1, fmt::format("standard output: cannot be written: {}", error.code().message()));
   } catch (const std::exception& error) {

@@ -27,9 +27,9 @@ void check_picture_name(const std::string& pattern) {
   std::string extension = std::filesystem::path(pattern).extension().string();
   std::transform(extension.begin(), extension.end(), extension.begin(),
                  [](unsigned char c) { return std::tolower(c); });
-  constexpr std::array kOthers{".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"};
+  constexpr std::array kOthers{".gif", ".bmp", ".tif", ".tiff", ".avif", ".jxl", ".heic"};
   if (std::find(kOthers.begin(), kOthers.end(), extension) != kOthers.end()) {
-    throw UsageError(fmt::format("--output: '{}' is given; pictures are written as .png", pattern));
+    throw UsageError(fmt::format("--output: '{}' is given; pictures are written as .png, .jpg and .webp", pattern));
   }
 }
 

@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "io/json_config.h"
-#include "io/png.h"
+#include "io/picture_file.h"
 #include "rondo/error.h"
 #include "rondo/version.h"
 
@@ -38,12 +38,10 @@ std::string dump_json(const nlohmann::json& json, int indent) {
 }
 
 StoredRequest read_stored_request(const std::string& picture) {
-  const auto texts = read_png_texts(picture);
-  const auto found = texts.find(kRequestKey);
-  if (found == texts.end())
-    throw FileError(fmt::format("{}: carries no request; it was not made by rondo generate", picture));
+  const std::optional<std::string> found = read_picture_request(picture);
+  if (!found) throw FileError(fmt::format("{}: carries no request; it was not made by rondo generate", picture));
   const std::string source = picture + " (its metadata)";
-  const JsonConfig json(parse_json(found->second, source), source);
+  const JsonConfig json(parse_json(*found, source), source);
   StoredRequest stored;
   const auto text = [&](const char* key) {
     return json.has(key) ? std::optional(json.text(key, std::nullopt)) : std::nullopt;

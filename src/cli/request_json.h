@@ -22,10 +22,7 @@ struct StoredRequest {
   std::optional<std::string> dtype;
 };
 
-/// Reads what request_to_json wrote, from a PNG made by `rondo generate`. Throws FileError.
+/// Reads what request_to_json wrote, from a picture made by `rondo generate`. Throws FileError.
 StoredRequest read_stored_request(const std::string& picture);
-
-/// The metadata key under which it stands.
-constexpr const char* kRequestKey = "rondo";
 
 }  // namespace rondo::cli

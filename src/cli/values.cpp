@@ -55,6 +55,13 @@ std::int64_t bounded(const std::string& flag, const std::optional<std::string>& 
   return value;
 }
 
+std::pair<std::int64_t, std::int64_t> parse_size(const std::string& flag, const std::string& text) {
+  const std::size_t cross = text.find_first_of("xX");
+  if (cross == std::string::npos)
+    throw UsageError(fmt::format("{}: '{}' is given; allowed is WIDTHxHEIGHT such as 512x768", flag, printable(text)));
+  return {parse_integer(flag, text.substr(0, cross)), parse_integer(flag, text.substr(cross + 1))};
+}
+
 std::pair<std::int64_t, std::int64_t> parse_layers(const std::string& text) {
   const std::vector<std::string> parts = split_list(text);
   if (parts.size() != 2)

@@ -30,6 +30,9 @@ std::size_t one_of(const std::string& flag, const std::string& text, std::initia
 std::int64_t bounded(const std::string& flag, const std::optional<std::string>& text, std::int64_t absent,
                      std::int64_t least, std::int64_t most);
 
+/// "WIDTHxHEIGHT". Throws UsageError.
+std::pair<std::int64_t, std::int64_t> parse_size(const std::string& flag, const std::string& text);
+
 /// "DOUBLE,SINGLE" blocks, of --layers. Throws UsageError.
 std::pair<std::int64_t, std::int64_t> parse_layers(const std::string& text);
 

@@ -35,6 +35,44 @@ class GoodCalls(CommandTest):
         self.assertEqual(self.generate("--seed", 3, "--output", self.folder / "alone.png").returncode, 0)
         self.assertEqual((self.folder / "s-2.png").read_bytes(), (self.folder / "alone.png").read_bytes())
 
+    def test_jpeg_and_webp_carry_the_request(self):
+        wanted = self.folder / "a.png"
+        flags = ("--prompt", "red heart \u2014 \u00bd", "--width", 128, "--height", 128)
+        self.assertEqual(self.generate(*flags, "-o", wanted).returncode, 0)
+        for name, head in (("a.jpg", b"\xff\xd8\xff"), ("a.JPEG", b"\xff\xd8\xff"), ("a.webp", b"RIFF")):
+            with self.subTest(name=name):
+                picture, again = self.folder / name, self.folder / f"again-{name}"
+                self.assertEqual(self.generate(*flags, "-o", picture).returncode, 0)
+                self.assertTrue(picture.read_bytes().startswith(head))
+                near = rondo("eval", "picture", wanted, picture).stdout.decode()
+                self.assertGreater(float(near.split()[1]), 30)
+                for output in (again, self.folder / "again.png"):
+                    result = rondo("generate", "-q", "--from", picture, "-o", output)
+                    self.assertEqual(result.returncode, 0, result.stderr)
+                self.assertEqual(again.read_bytes(), picture.read_bytes())
+                self.assertEqual((self.folder / "again.png").read_bytes(), wanted.read_bytes())
+                self.generate(*flags, "-o", again, "--output-quality", 20)
+                self.assertLess(len(again.read_bytes()), len(picture.read_bytes()))
+        long = ("--prompt", "x" * 65000)
+        self.assert_fails(self.generate(*long, "-o", self.folder / "b.jpg"), 2, "JPEG keeps up to", "write .png or .webp")
+        self.assertEqual(self.generate(*long, "-o", self.folder / "b.webp").returncode, 0)
+        self.assertEqual(rondo("generate", "-q", "--from", self.folder / "b.webp", "-o", "/dev/null").returncode, 0)
+        self.assert_fails(self.generate("--width", 16384, "-o", self.folder / "b.webp"), 2, "WebP allows sides of up to 16383")
+        sheet = self.folder / "sheet.webp"
+        self.assertEqual(rondo("contact-sheet", self.folder / "a.jpg", wanted, "-o", sheet).returncode, 0)
+
+    def test_first_contact(self):
+        alone = rondo()
+        self.assertEqual(alone.returncode, 0)
+        self.assertEqual(alone.stdout.decode().count("\n  rondo "), 3)
+        self.assertIn("Usage: rondo", alone.stdout.decode())
+        one, other = self.folder / "one.png", self.folder / "other.png"
+        self.assertEqual(rondo("generate", "-q", "cat face", "--steps", 2, "--size", "64x48", "--seed", 1, "--true_cfg_scale=2",
+                               "--negative_prompt", "a_b", "-o", one).returncode, 0)
+        self.assertEqual(rondo("generate", "-q", "--prompt", "cat face", "--num-inference-steps", 2, "--width", 64, "--height", 48,
+                               "--seed", 1, "--true-cfg-scale", 2, "--negative-prompt", "a_b", "-o", other).returncode, 0)
+        self.assertEqual(one.read_bytes(), other.read_bytes())
+
     def test_name_patterns_and_stdout(self):
         self.assertEqual(self.generate("--output", self.folder / "p-{seed}-{index}.png", "--num-images-per-prompt", 2).returncode, 0)
         self.assertEqual(sorted(p.name for p in self.folder.iterdir()), ["p-1-0.png", "p-2-1.png"])
@@ -185,14 +223,20 @@ class WrongCalls(CommandTest):
             (["--guidance-scale", "nan"], "guidance_scale"), (["--guidance-scale", "inf"], "guidance_scale"),
             (["--true-cfg-scale", "nan"], "true_cfg_scale"), (["--true-cfg-scale", "-1"], "true_cfg_scale"),
             (["--seed", "-1"], "--seed"), (["--seed", "18446744073709551616"], "--seed"), (["--seed", "1.5"], "--seed"),
-            (["--max-sequence-length", "0"], "1 to 32"), (["--max-sequence-length", "33"], "1 to 32"),
+            (["--max-sequence-length", "0"], "1 to 512"), (["--max-sequence-length", "513"], "1 to 512"),
             (["--num-images-per-prompt", "0"], "num_images_per_prompt"), (["--threads", "0"], "--threads"),
             (["--threads", "x"], "--threads"), (["--dtype", "float17"], "--dtype"), (["--dtype", "int8"], "dtype"),
             (["--no-pass", "nonsense"], "dead-nodes"), (["--passes", "nonsense"], "dead-nodes"),
             (["--quantize", "int3"], "quantize: 'int3' is given; allowed are w8a8"), (["--quantize-rule", "x"], "GLOB=FORMAT"),
             (["--quantize-rule", "x=w1"], "'w1'"), (["--quantize-group", "7"], "quantize-group: 7"),
             (["--quantize-rotation", "dct"], "hadamard and none"), (["--quantize-skip-steps", "3-1"], "'3-1' is given"),
-            (["--output", "a.jpg"], ".png"), (["--no-such-flag"], "--no-such-flag"),
+            (["--output", "a.gif"], ".png, .jpg and .webp"), (["--output-quality", "5"], "for .jpg and .webp only"),
+            (["--output", "a.jpg", "--output-quality", "101"], "1 to 100"), (["--size", "64"], "--size: '64'"),
+            (["--size", "64x"], "--size: ''"), (["--size", "64x64", "--width", "64"], "--size: --width or --height"),
+            (["--no-such-flag"], "generate: --no-such-flag is no flag (see rondo generate --help)"),
+            (["--stesp", "5"], "--stesp is no flag; did you mean --steps?"),
+            (["--number_inference_steps=5"], "did you mean --num-inference-steps?"),
+            (["--sequence", "5"], "did you mean --max-sequence-length?"), (["a cat"], "--prompt: 'a cat' is given too"),
         ):
             with self.subTest(flags=flags):
                 self.assert_fails(self.generate("--output", "/dev/null", *flags), 2, part)
@@ -206,8 +250,13 @@ class WrongCalls(CommandTest):
 
     def test_calls(self):
         self.assert_fails(rondo("generate"), 2, "--prompt")
-        self.assert_fails(rondo(), 2)
-        self.assert_fails(rondo("nonsense"), 2)
+        self.assert_fails(rondo("nonsense"), 2, "nonsense is no command (see rondo --help)")
+        self.assert_fails(rondo("genrate", "x"), 2, "genrate is no command; did you mean generate?")
+        self.assert_fails(rondo("bench"), 2, "bench: a command is missing; allowed are step, instances, attention")
+        self.assert_fails(rondo("bench", "setp"), 2, "bench: setp is no command; did you mean step?")
+        self.assert_fails(rondo("generate", "a", "cat"), 2, "'a' and 'cat' stand without a flag; allowed is one text, in quotes")
+        hub = rondo("generate", "-p", "x", "--model", "black-forest-labs/FLUX.1-schnell")
+        self.assert_fails(hub, 1, "is a name on a hub", "hf download black-forest-labs/FLUX.1-schnell --local-dir DIR")
         self.assert_fails(rondo("inspect"), 2)
         self.assert_fails(rondo("bench", "step", "--preset", "x"), 2, "flux.1-dev")
         self.assert_fails(rondo("bench", "step", "--layers", "1"), 2, "--layers")
@@ -224,7 +273,7 @@ class WrongCalls(CommandTest):
         self.assert_fails(self.generate("--output", "-", "--num-images-per-prompt", 2), 2, "stdout")
         same = self.folder / "same.png"
         self.assert_fails(self.generate("--output", same, "--report", same), 2, "--report")
-        for name in ("", f"{self.folder}/", "a.webp"):
+        for name in ("", f"{self.folder}/", "a.bmp"):
             self.assert_fails(self.generate("--output", name), 2, "--output")
 
     def test_invalid_utf8(self):
@@ -351,7 +400,8 @@ class Failures(CommandTest):
 
     def test_from_a_picture_that_is_none(self):
         path = self.folder / "a.png"
-        for content in (b"", b"text", b"\x89PNG\r\n\x1a\n", b"\x89PNG\r\n\x1a\n" + b"\0" * 100):
+        for content in (b"", b"text", b"\x89PNG\r\n\x1a\n", b"\x89PNG\r\n\x1a\n" + b"\0" * 100, b"\xff\xd8\xff" + b"\0" * 99,
+                        b"RIFF\xff\0\0\0WEBP" + b"\0" * 99):
             path.write_bytes(content)
             self.assert_fails(rondo("generate", "--from", path), 1, "a.png")
         self.assert_fails(rondo("generate", "--from", self.folder / "absent.png"), 1, "absent.png")
