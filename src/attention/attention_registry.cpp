@@ -88,11 +88,9 @@ std::shared_ptr<const AttentionKernel> AttentionRegistry::ring_default(DType dty
   return nullptr;
 }
 
-AttentionChoice AttentionRegistry::select(const AttentionProblem& problem, const std::string& forced) const {
-  const auto from_environment = env_value("RONDO_ATTENTION_BACKEND");
-  if (!forced.empty() || from_environment) {
-    const std::string source = forced.empty() ? "RONDO_ATTENTION_BACKEND" : "the call";
-    auto kernel = find(forced.empty() ? *from_environment : forced, source);
+AttentionChoice AttentionRegistry::select(const AttentionProblem& problem, const AttentionRequest& request) const {
+  if (const auto [name, source] = request.named_backend(); !name.empty()) {
+    auto kernel = find(name, source);
     if (const auto refusal = answer(*kernel, problem)) {
       throw Unsupported(fmt::format("attention: backend '{}' ({}) cannot run {}: {}", kernel->name(), source,
                                     to_string(problem), *refusal));

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "attention/attention_kernel.h"
+#include "attention/attention_request.h"
 #include "rondo/attention.h"
 
 namespace rondo {
@@ -41,10 +42,9 @@ class AttentionRegistry {
   /// The first kernel that returns an LSE, and so can be one hop of a ring; null when there is none.
   std::shared_ptr<const AttentionKernel> ring_default(DType dtype, const Device& device = {}) const;
 
-  /// `forced`, else RONDO_ATTENTION_BACKEND, else the first that supports the problem; the plain reference is taken
-  /// only when nothing else can. Throws InvalidArgument for an unknown name, Unsupported with the reasons when it
-  /// cannot.
-  AttentionChoice select(const AttentionProblem& problem, const std::string& forced) const;
+  /// The kernel that the request names, else the first that supports the problem; the plain reference is taken only
+  /// when nothing else can. Throws InvalidArgument for an unknown name, Unsupported with the reasons when it cannot.
+  AttentionChoice select(const AttentionProblem& problem, const AttentionRequest& request) const;
 
  private:
   static AttentionRefusal answer(const AttentionKernel& kernel, const AttentionProblem& problem,

@@ -4,6 +4,7 @@
 
 #include <array>
 
+#include "core/env.h"
 #include "core/text.h"
 #include "rondo/error.h"
 
@@ -20,6 +21,22 @@ TuneMode parse_tune_mode(std::string_view text, std::string_view source) {
   }
   throw InvalidArgument(
       fmt::format("{}: '{}' is given; allowed are {}", source, printable(text), fmt::join(kTuneModes, ", ")));
+}
+
+AttentionRequest AttentionRequest::native() const {
+  AttentionRequest request = *this;
+  request.backend = native_backend;
+  request.native_backend.clear();
+  request.quantization = {};
+  request.native_steps.clear();
+  return request;
+}
+
+AttentionRequest::NamedBackend AttentionRequest::named_backend() const {
+  if (!backend.empty()) return {backend, backend_source};
+  constexpr const char* kVariable = "RONDO_ATTENTION_BACKEND";
+  const auto value = reads_environment ? env_value(kVariable) : std::nullopt;
+  return value ? NamedBackend{*value, kVariable} : NamedBackend{};
 }
 
 std::string to_string(const AttentionRequest& request) {

@@ -23,8 +23,21 @@ struct AttentionRequest {
   /// The kernel that is named for operands as they are, where `backend` takes quantised ones only; else as `backend`.
   std::string native_backend = {};
 
+  /// Who names `backend`, for errors.
+  std::string backend_source = "the call";
+  /// Whether RONDO_ATTENTION_BACKEND counts where `backend` is empty. A pipeline reads it once, for the part that it is
+  /// meant for.
+  bool reads_environment = true;
+
+  bool operator==(const AttentionRequest&) const = default;
   /// The same on operands as they are.
-  AttentionRequest native() const { return {native_backend, mode, tune}; }
+  AttentionRequest native() const;
+  /// The kernel that is named, by the caller or else by the environment, and by whom; empty: none.
+  struct NamedBackend {
+    std::string name;
+    std::string source;
+  };
+  NamedBackend named_backend() const;
 };
 
 /// "off", "cached" or "on". Throws InvalidArgument, naming `source`.

@@ -78,8 +78,8 @@ AttentionChoice AttentionTuner::choose(const AttentionProblem& problem, int thre
     throw InvalidArgument("attention: opt_mode manual needs a backend");
   // Without queries, keys or heads there is nothing to measure.
   const bool empty = problem.batch * problem.heads * problem.key_heads * problem.queries * problem.keys == 0;
-  const bool named = !request.backend.empty() || env_value("RONDO_ATTENTION_BACKEND").has_value();
-  if (named || empty || request.mode != AttentionOptMode::runtime) return registry_.select(problem, request.backend);
+  const bool named = !request.named_backend().name.empty();
+  if (named || empty || request.mode != AttentionOptMode::runtime) return registry_.select(problem, request);
   const TuneMode mode =
       request.tune ? *request.tune : parse_tune_mode(env_value("RONDO_TUNE").value_or("cached"), "RONDO_TUNE");
   std::optional<TunedAttention> tuned;
@@ -88,7 +88,7 @@ AttentionChoice AttentionTuner::choose(const AttentionProblem& problem, int thre
   if (tuned) {
     if (auto choice = usable(*tuned, problem)) return std::move(*choice);
   }
-  return registry_.select(problem, "");
+  return registry_.select(problem, request);
 }
 
 TunedAttention AttentionTuner::tune(const AttentionProblem& problem, int threads) {
@@ -152,7 +152,7 @@ TunedAttention AttentionTuner::measure(const Key& key) const {
     if (kernel->name() != "reference" && !registry_.answer(*kernel, problem))
       candidates.emplace_back(kernel, AttentionTiling{}, problem, threads);
   }
-  if (candidates.empty()) return {std::string(registry_.select(problem, "").kernel->name()), {}, 0, 0};
+  if (candidates.empty()) return {std::string(registry_.select(problem, {}).kernel->name()), {}, 0, 0};
   const auto stage = stages_.make(operands, threads);
   // A kernel that is far behind with its own tiling is not saved by another one.
   thin_out(candidates, *stage, 1.5);

@@ -7,7 +7,6 @@
 #include "backends/device_work.h"
 #include "backends/devices.h"
 #include "backends/plugins/plugin_loader.h"
-#include "core/env.h"
 #include "rondo/error.h"
 
 namespace rondo {
@@ -49,9 +48,9 @@ AttentionStages attention_stages() {
 }
 
 /// Why no kernel takes a quantised problem, or why the named one does not; nothing where one does.
-std::optional<std::string> refuse_quantized(const AttentionProblem& problem, const std::string& backend) {
+std::optional<std::string> refuse_quantized(const AttentionProblem& problem, const AttentionRequest& request) {
   std::vector<std::string> reasons;
-  const std::string named = backend.empty() ? env_value("RONDO_ATTENTION_BACKEND").value_or("") : backend;
+  const std::string named = request.named_backend().name;
   for (const auto& kernel : attention_registry().kernels()) {
     const bool considered = named.empty() ? kernel->name() != "reference" && kernel->takes(problem.quantization.dtype)
                                           : kernel->name() == named;
@@ -86,13 +85,13 @@ AttentionRegistry& attention_registry() {
 }
 
 KvCachePolicy settle_kv_cache(KvCachePolicy policy, AttentionProblem layer, std::int64_t layers,
-                              const std::string& backend) {
+                              const AttentionRequest& request) {
   if (!policy.active()) return policy;
   policy.check_layers(layers);
   layer.quantization = policy.quantization;
-  if (policy.may_leave_smoothing) settle_smoothing(layer, backend);
+  if (policy.may_leave_smoothing) settle_smoothing(layer, request);
   policy.quantization = layer.quantization;
-  const auto refusal = refuse_quantized(layer, backend);
+  const auto refusal = refuse_quantized(layer, request);
   if (!refusal) return policy;
   const std::string reason = fmt::format("{}: {}", kv_cache_dtype_name(policy.quantization.dtype), *refusal);
   if (!policy.falls_back) {
@@ -103,11 +102,11 @@ KvCachePolicy settle_kv_cache(KvCachePolicy policy, AttentionProblem layer, std:
   return policy;
 }
 
-void settle_smoothing(AttentionProblem& problem, const std::string& backend) {
+void settle_smoothing(AttentionProblem& problem, const AttentionRequest& request) {
   if (!problem.quantization.smooths || problem.device.is_cpu()) return;  // the CPU's kernels all smooth
   AttentionProblem plain = problem;
   plain.quantization.smooths = false;
-  if (refuse_quantized(problem, backend) && !refuse_quantized(plain, backend)) problem = plain;
+  if (refuse_quantized(problem, request) && !refuse_quantized(plain, request)) problem = plain;
 }
 
 AttentionTuner& attention_tuner() {

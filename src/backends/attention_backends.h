@@ -17,13 +17,13 @@ RandomAttention on_device(RandomAttention operands);
 /// The policy for a transformer of so many layers like this one. Throws InvalidArgument for layers that it does not
 /// have; Unsupported, with the reasons, where no kernel can, unless the policy falls back: then it is native, with the
 /// reason.
-/// `backend` is the kernel that is named, or empty.
+/// `request` says which kernel is named.
 KvCachePolicy settle_kv_cache(KvCachePolicy policy, AttentionProblem layer, std::int64_t layers,
-                              const std::string& backend);
+                              const AttentionRequest& request);
 
 /// Leaves keys unsmoothed where no kernel, or not the named one, takes the problem with smoothed keys but one does
 /// without.
-void settle_smoothing(AttentionProblem& problem, const std::string& backend);
+void settle_smoothing(AttentionProblem& problem, const AttentionRequest& request);
 
 /// Chooses among them.
 AttentionTuner& attention_tuner();

@@ -75,7 +75,7 @@ Refusal supports(const KernelRequest& request) {
   }
   if (request.device == nullptr) return std::nullopt;  // where the reference takes everything
   try {
-    attention_registry().select(problem_of(request), op_of(request).request().backend);
+    attention_registry().select(problem_of(request), op_of(request).request());
   } catch (const Unsupported& refusal) {
     return refusal.what();
   }

@@ -61,7 +61,7 @@ std::vector<AttentionProblem> AttentionProblemFlags::problems() const {
     refuse_without_dtype(flags, own);
     const KvCacheOptions how = layered(flags, own);
     problem.quantization = kv_cache_policy(how).quantization;
-    if (!how.smooth_k) settle_smoothing(problem, "");
+    if (!how.smooth_k) settle_smoothing(problem, {});
     problems.push_back(problem);
   }
   return problems;

@@ -149,7 +149,8 @@ void eval_linears(const EvalRunFlags& flags) {
     json layers = json::array();
     for (const EvaluatedLayer& layer : result.layers) {
       layers.push_back({{"name", layer.name}, {"how", layer.how}, {"quantized", layer.quantized}});
-      if (layer.quantized) layers.back().update({{"cosine", layer.cosine}, {"relative_l2", layer.relative_l2}});
+      if (layer.quantized)
+        layers.back().update({{"kernel", layer.kernel}, {"cosine", layer.cosine}, {"relative_l2", layer.relative_l2}});
     }
     fmt::print(
         "{}\n",

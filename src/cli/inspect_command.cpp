@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <array>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -109,7 +110,9 @@ void inspect_folder(const InspectFlags& flags) {
 
 void run(const InspectFlags& flags) {
   if (flags.list_passes) {
-    for (const Pass& pass : all_passes()) fmt::print("{}: {}\n", pass.name, pass.what);
+    constexpr std::array kStages{"attention", "parallelism", "quantization", "compile"};
+    for (const Pass& pass : all_passes())
+      fmt::print("{} ({}): {}\n", pass.name, kStages[static_cast<std::size_t>(pass.stage)], pass.what);
     return;
   }
   if (flags.path.empty()) throw UsageError("inspect: no folder or file is given");
@@ -131,7 +134,9 @@ void add_inspect_command(CLI::App& app) {
   command->add_flag("--plan", flags->plan,
                     "list what each graph pass did and, with --device, what runs where and has no kernel there");
   command->add_flag("--explain-fusion", flags->explain_fusion, "and why it left alone what looks like its pattern");
-  command->add_flag("--list-passes", flags->list_passes, "list the graph passes");
+  command->add_flag(
+      "--list-passes", flags->list_passes,
+      "list the graph passes, stage by stage; --passes and --no-pass choose among those of the stage compile");
   add_value(*command, "--graph", flags->graph, "print the graph of text_encoder, text_encoder_2, transformer or vae");
   add_value(*command, "--width", flags->width, "pixels (default: the model's)");
   add_value(*command, "--height", flags->height, "pixels (default: the model's)");

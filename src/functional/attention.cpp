@@ -159,7 +159,7 @@ Operands fixed_operands(const Tensor& query, const Tensor& key, const Tensor& va
 /// The problem with its free choices made.
 template <class Options>
 AttentionProblem settled(AttentionProblem problem, const Options& options) {
-  if (!options.smooth_k) settle_smoothing(problem, options.backend);
+  if (!options.smooth_k) settle_smoothing(problem, {options.backend});
   return problem;
 }
 

@@ -46,9 +46,6 @@ class GraphBuilder {
     return v.kind == ValueKind::constant ? &v.constant : nullptr;
   }
 
-  /// The attention kernels that a caller may force on this model. Without a call: any.
-  void support_attention_kernels(std::vector<std::string> names) { graph_.attention_kernels = std::move(names); }
-
   /// What follows, up to the next call, is segment `kind` `index`.
   void begin_segment(const std::string& kind, int index = 0);
 

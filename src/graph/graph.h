@@ -60,8 +60,6 @@ struct Graph {
   std::vector<Segment> segments;
   std::vector<NamedValue> inputs;
   std::vector<NamedValue> outputs;
-  /// The attention kernels that the model supports by name; empty: any.
-  std::vector<std::string> attention_kernels;
 
   std::vector<TensorType> input_types(const Node& node) const;
   /// One line a node, with types, for people.

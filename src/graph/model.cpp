@@ -4,21 +4,23 @@
 
 #include <algorithm>
 
-#include "graph/passes/attention_selection.h"
-#include "graph/passes/quantize_attention.h"
-#include "graph/passes/quantize_linears.h"
-#include "graph/passes/sequence_parallel.h"
+#include "core/cpu_level.h"
 
 namespace rondo {
 
+PassContext pass_context(const PlanOptions& options) {
+  PassContext context{options.target.where()};
+  if (options.target.device == nullptr) context.cpu_level = cpu_level();
+  context.threads = options.target.threads;
+  context.attention = options.attention;
+  context.kv_cache = options.kv_cache;
+  context.parallel = options.parallel;
+  context.quantization = options.quantization;
+  return context;
+}
+
 std::vector<PassResult> run_flow(Graph& graph, const PlanOptions& options) {
-  request_attention(graph, options.attention);
-  std::vector<PassResult> results;
-  if (options.kv_cache.active()) results.push_back(quantize_attention(graph, options.kv_cache));
-  if (options.parallel.active()) results.push_back(parallelize_sequence(graph, options.parallel));
-  if (options.quantization.active()) results.push_back(quantize_linears(graph, options.quantization));
-  for (PassResult& result : run_passes(graph, options.passes)) results.push_back(std::move(result));
-  return results;
+  return run_passes(graph, options.passes, pass_context(options));
 }
 
 std::shared_ptr<const Plan> Model::plan(const std::string& key, const PlanOptions& options,

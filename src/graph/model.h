@@ -29,8 +29,10 @@ struct PlanOptions {
   SequenceParallel parallel = {};
 };
 
-/// Rewrites a graph as the options say: attention, then parallelism, then quantisation, then the compile passes,
-/// whatever the order in which a caller named them.
+/// What the options tell a graph's passes.
+PassContext pass_context(const PlanOptions& options);
+
+/// Rewrites a graph as the options say, stage by stage.
 std::vector<PassResult> run_flow(Graph& graph, const PlanOptions& options);
 
 class Model {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "graph/graph.h"
+#include "graph/pass_context.h"
 
 namespace rondo {
 
@@ -30,29 +31,36 @@ struct PassResult {
   std::string to_string() const;
 };
 
+/// In this order.
+enum class PassStage : std::uint8_t { attention, parallelism, quantization, compile };
+
 struct Pass {
   std::string_view name;
+  PassStage stage;
   std::string_view what;
-  PassResult (*run)(Graph& graph);
+  /// Whether the context asks for it; null in the compile stage, about which PassSelection decides.
+  bool (*applies)(const PassContext& context);
+  PassResult (*run)(Graph& graph, const PassContext& context);
 };
 
-/// All passes in the order in which they run.
+/// All passes of all stages, in the order in which they run.
 const std::vector<Pass>& all_passes();
 
-/// Which passes to run: all but `without`, or exactly `only` when that is set.
+/// Which passes of the compile stage to run: all but `without`, or exactly `only` when that is set.
 struct PassSelection {
   std::vector<std::string> without;
   std::vector<std::string> only;
   bool only_is_set = false;
 
-  /// Throws InvalidArgument for a name that is no pass, listing those that are.
+  /// Throws InvalidArgument for a name that is no pass of that stage, listing those that are.
   void check() const;
   bool contains(std::string_view name) const;
   /// "no-op-removal,common-subexpressions": part of a plan's key.
   std::string to_string() const;
 };
 
-/// Runs the selected passes, in their own order whatever the order of the selection.
-std::vector<PassResult> run_passes(Graph& graph, const PassSelection& selection);
+/// Runs every pass that the context asks for and, of the compile stage, that is selected; in their own order, whatever
+/// the order of the selection.
+std::vector<PassResult> run_passes(Graph& graph, const PassSelection& selection, const PassContext& context);
 
 }  // namespace rondo

@@ -191,8 +191,6 @@ Graph build_flux_transformer(const FluxTransformerConfig& config, const FluxTran
   const Scope root(b, shape.dtype);
   const std::int64_t width = config.inner_dim();
 
-  b.support_attention_kernels({"flash-amx", "flash-bf16", "onednn-bf16", "flash", "flash-int8", "reference",
-                               "ascend-fia", "ascend-laser", "ascend-pfa", "ascend-math", "cudnn", "flash-cuda"});
   b.begin_segment("embed");
   const ValueId latents =
       b.input("hidden_states", {{shape.latents_batch(), shape.image_tokens(), config.in_channels}, shape.dtype, {}});

@@ -134,7 +134,7 @@ Tensor T5Encoder::encode(const std::string& prompt, std::int64_t length, const R
 KvCachePolicy settle_attention(const FluxTransformerConfig& config, DType dtype, const PlanOptions& plan,
                                const KvCacheOptions& options) {
   return settle_kv_cache(kv_cache_policy(options), attention_problem(config, dtype, plan), config.layers(),
-                         plan.attention.backend);
+                         plan.attention);
 }
 
 KvCachePolicy settle_attention(const JsonConfig& transformer, DType dtype, const PlanOptions& plan,
@@ -156,7 +156,7 @@ FluxDenoiser::FluxDenoiser(const DiffusersFolder& folder, const ComputeOptions& 
     // A hop of the ring needs a kernel that returns its LSE: one that cannot is refused here, by name.
     AttentionProblem hop = attention_problem(config_, options.dtype, plan_);
     hop.quantization = settled_.quantization;
-    attention_registry().select(hop, plan_.attention.backend);
+    attention_registry().select(hop, plan_.attention);
   }
   const std::array graphs{build_flux_transformer(config_, {1, 1, 1, 1, options.dtype}, &runner_.source())};
   refuse_unknown_tensors(runner_.source(), graphs, [](const std::string&) { return false; });
@@ -168,6 +168,16 @@ KvCachePolicy FluxDenoiser::kv_cache_for(const KvCacheOptions& request) const {
   if (!says_something) return settled_;
   refuse_without_dtype(request, kv_cache_);
   return settle_attention(config_, runner_.dtype(), plan_, layered(request, kv_cache_));
+}
+
+void FluxDenoiser::check_attention(const KvCacheOptions& request, std::int64_t tokens) const {
+  // Of several ranks each has its part of the problem, which its plan knows.
+  if (plan_.attention.backend.empty() || plan_.parallel.active()) return;
+  AttentionProblem layer = attention_problem(config_, runner_.dtype(), plan_);
+  layer.batch = 1;
+  layer.queries = layer.keys = tokens;
+  layer.quantization = kv_cache_for(request).quantization;
+  attention_registry().select(layer, plan_.attention);
 }
 
 std::uint64_t FluxDenoiser::buffer_bytes(std::int64_t prompts, std::int64_t text_tokens, std::int64_t rows,

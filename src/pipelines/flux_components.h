@@ -86,6 +86,9 @@ class FluxDenoiser {
   const FluxTransformerConfig& config() const { return config_; }
   /// How attention is quantised for a request. Throws as settle_attention() and layered().
   KvCachePolicy kv_cache_for(const KvCacheOptions& request) const;
+  /// Throws Unsupported, with the reason, where the attention kernel that is named cannot run a sequence of so many
+  /// tokens as the request has it quantised.
+  void check_attention(const KvCacheOptions& request, std::int64_t tokens) const;
   /// What a session's buffers would take, without making one.
   std::uint64_t buffer_bytes(std::int64_t prompts, std::int64_t text_tokens, std::int64_t rows,
                              std::int64_t columns) const;

@@ -182,6 +182,8 @@ ResolvedTextToImageRequest FluxPipeline::resolve(const TextToImageRequest& reque
   ResolvedTextToImageRequest resolved = fill_in(request);
   require(ranks_.degrees().cfg == 1 || has_two_branches(resolved),
           "cfg-parallel: this request has one branch; allowed are true_cfg_scale above 1 and a negative prompt");
+  const auto [rows, columns] = grid_of(resolved);
+  transformer_.check_attention(resolved.kv_cache, resolved.max_sequence_length + rows * columns);
   return resolved;
 }
 

@@ -12,7 +12,8 @@ namespace rondo {
 
 struct EvaluatedLayer {
   std::string name;
-  std::string how;  // "w8a8", or why it is left
+  std::string how;     // "w8a8", or why it is left
+  std::string kernel;  // what multiplied it, on the device that was asked for; empty where it is left
   bool quantized = false;
   double cosine = 1;       // the lowest over all steps, of the layer's outputs
   double relative_l2 = 0;  // the highest

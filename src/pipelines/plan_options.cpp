@@ -108,9 +108,14 @@ PlanOptions plan_options(const PipelineOptions& options) {
   if (compiles) plan.passes.only = options.only_passes.value_or(std::vector<std::string>{});
   plan.passes.check();
   plan.attention.backend = options.attention_backend;
+  if (AttentionRequest::NamedBackend named = plan.attention.named_backend(); !named.name.empty()) {
+    attention_registry().find(named.name, named.source);
+    plan.attention.backend = std::move(named.name);
+    plan.attention.backend_source = std::move(named.source);
+  }
+  plan.attention.reads_environment = false;  // it has been read, for the transformer
   plan.attention.tune = options.tune;
   plan.quantization = quantization_policy(options.quantization);
-  if (!plan.attention.backend.empty()) attention_registry().find(plan.attention.backend, "the call");
   return plan;
 }
 

@@ -55,6 +55,24 @@ class DevicesTest(CommandTest):
         cpu = self.draw("--device", "cpu", "--dtype", "float32", *more)
         self.assert_same_picture(self.draw(*ASCEND, *more, env=with_ascend("cann80")), cpu)
 
+    def test_eval_linears_measures_the_devices_kernels(self):
+        def evaluate(dtype, *flags, **env):
+            result = rondo("eval", "linears", "--num-inference-steps", 1, "--dtype", dtype, "--json", *flags, **env)
+            self.assertEqual(result.returncode, 0, result.stderr.decode())
+            return {layer["name"]: layer for layer in json.loads(result.stdout)["layers"] if layer["quantized"]}
+
+        for device, kernel, env in (("cuda", "int8", with_emulated_cuda()), ("ascend", "quant-matmul", with_ascend())):
+            dtype = "float32" if device == "cuda" else "bfloat16"
+            cpu = evaluate("float32", "--quantize", "w8a8", "--device", "cpu", env=without_ascend()["env"])
+            there = evaluate(dtype, "--quantize", "w8a8", "--device", device, **env)
+            self.assertEqual(cpu.keys(), there.keys())
+            self.assertGreater(len(there), 20)
+            self.assertEqual({layer["kernel"] for layer in there.values()}, {kernel})
+            self.assertTrue({layer["kernel"] for layer in cpu.values()}.isdisjoint({"quant-matmul"}))
+            for name, layer in there.items():
+                self.assertGreater(layer["cosine"], 0.999)
+                self.assertAlmostEqual(layer["relative_l2"], cpu[name]["relative_l2"], delta=0.01)
+
     def test_cuda_draws_the_cpus_picture_in_its_emulation(self):
         quick = ["--true-cfg-scale", 1, "--num-inference-steps", 1]
         cpu = self.draw("--device", "cpu", "--dtype", "float32", *quick)

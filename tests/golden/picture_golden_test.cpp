@@ -39,14 +39,21 @@ TextToImageRequest request_of(const nlohmann::json& stored) {
   return request;
 }
 
-/// Draws every stored case and compares it, where this rank is given the pictures.
-void check_pictures(const std::string& name, TextToImagePipeline& pipeline) {
+/// Draws every stored case and compares it, where this rank is given the pictures; returns how many it was given and
+/// how many there are.
+struct Checked {
+  std::size_t pictures = 0;
+  std::size_t cases = 0;
+};
+Checked check_pictures(const std::string& name, TextToImagePipeline& pipeline) {
   const JsonConfig golden = JsonConfig::load(data_folder() / (name + ".json"));
   const Checkpoint tensors = golden_tensors(name);
   const auto& cases = golden.object()["cases"];
+  Checked checked{0, cases.size()};
   for (std::size_t i = 0; i < cases.size(); ++i) {
     const Tensor expected = tensors.tensor("picture." + std::to_string(i));
     pipeline.generate(pipeline.resolve(request_of(cases[i])), [&](GeneratedImage&& picture) {
+      ++checked.pictures;
       ASSERT_EQ(expected.shape(), (Shape{picture.image.height, picture.image.width, 3}));
       int most = 0;
       for (std::size_t p = 0; p < picture.image.pixels.size(); ++p) {
@@ -55,6 +62,7 @@ void check_pictures(const std::string& name, TextToImagePipeline& pipeline) {
       EXPECT_LE(most, 1) << cases[i];
     });
   }
+  return checked;
 }
 
 TEST_P(PictureGolden, WithinOneLevelOfDiffusers) {
@@ -62,7 +70,9 @@ TEST_P(PictureGolden, WithinOneLevelOfDiffusers) {
   options.dtype = DType::f32;
   options.threads = 2;
   TextToImagePipeline pipeline = TextToImagePipeline::open(pipeline_folder(GetParam()).string(), options);
-  check_pictures(GetParam(), pipeline);
+  const Checked checked = check_pictures(GetParam(), pipeline);
+  EXPECT_GT(checked.cases, 0U);
+  EXPECT_EQ(checked.pictures, checked.cases);
 }
 
 // Threads as ranks: their world may go before the pipeline does.
@@ -70,6 +80,7 @@ TEST_P(PictureGolden, WithinOneLevelOfDiffusersOnSeveralRanks) {
   for (const auto& [ranks, ring] : {std::pair(2, 1), {2, 2}, {3, 3}, {4, 2}}) {
     const auto worlds = ParallelWorld::threads(ranks);
     std::vector<std::thread> threads;
+    std::vector<Checked> checked(worlds.size());
     for (const std::shared_ptr<ParallelWorld>& world : worlds) {
       threads.emplace_back([&, ring_degree = ring] {
         PipelineOptions options;
@@ -79,11 +90,14 @@ TEST_P(PictureGolden, WithinOneLevelOfDiffusersOnSeveralRanks) {
         options.world = world;
         TextToImagePipeline pipeline = TextToImagePipeline::open(pipeline_folder(GetParam()).string(), options);
         options.world.reset();
-        check_pictures(GetParam(), pipeline);
+        checked[static_cast<std::size_t>(world->rank())] = check_pictures(GetParam(), pipeline);
         world->finish();
       });
     }
     for (std::thread& thread : threads) thread.join();
+    for (std::size_t rank = 0; rank < checked.size(); ++rank)
+      EXPECT_EQ(checked[rank].pictures, rank == 0 ? checked[0].cases : 0) << rank;
+    EXPECT_GT(checked[0].cases, 0U);
   }
 }
 

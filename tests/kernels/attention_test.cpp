@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <random>
 
@@ -163,7 +164,12 @@ TEST(Attention, RandomProblemsInE4m3AgreeWithFloat64) {
       ++ran;
     }
   }
-  if (ran == 0) GTEST_SKIP() << "the device has no attention in e4m3";
+  // CMakeLists.txt says which devices have attention in e4m3; of real ones nobody knows before.
+  const char* const has_e4m3 = std::getenv("RONDO_TEST_E4M3_ATTENTION");
+  if (has_e4m3 == nullptr && ran == 0) GTEST_SKIP() << "the device has no attention in e4m3";
+  if (has_e4m3 != nullptr) {
+    EXPECT_EQ(ran >= 40, std::string_view(has_e4m3) == "yes") << ran << " problems ran";
+  }
 }
 
 // A hop of a ring adds up in float32, whatever its operands are.

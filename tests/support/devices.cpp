@@ -1,11 +1,16 @@
 #include "support/devices.h"
 
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <set>
 
 #include "backends/attention_backends.h"
 #include "backends/device_work.h"
 #include "backends/devices.h"
+#include "core/device_name.h"
 #include "rondo/error.h"
 
 namespace rondo::test {
@@ -20,6 +25,21 @@ std::set<std::string>& ran() {
   static std::set<std::string> operators;
   return operators;
 }
+
+/// What a device's kernels refuse with good reason among the problems of kernel tests.
+struct KnownRefusal {
+  DeviceKind device;
+  std::string_view op;  // empty: any
+  std::string_view reason;
+};
+constexpr std::array kRefusals{
+    KnownRefusal{DeviceKind::ascend, "", "has no bfloat16"},  // chips before Atlas A2
+    KnownRefusal{DeviceKind::ascend, "linear", "quant-matmul: takes w8a8 only"},
+    KnownRefusal{DeviceKind::ascend, "linear", "quant-matmul: does not turn its inputs"},
+    KnownRefusal{DeviceKind::ascend, "linear", "quant-matmul: takes bfloat16 and float16 only"},
+    KnownRefusal{DeviceKind::ascend, "linear", "quant-matmul: needs Atlas A2 or later"},
+    KnownRefusal{DeviceKind::cuda, "linear", "takes inputs and outputs in multiples of"},
+};
 
 }  // namespace
 
@@ -67,6 +87,15 @@ AttentionResult run_on_test_device(const AttentionRunner& runner, const RandomAt
   runner.run(call, scratch_bytes);
   work.finish();
   return on_cpu({call.output, call.lse});
+}
+
+void expect_known_refusal(std::string_view op, std::string_view refusal) {
+  const Device device = test_device();
+  const bool known = std::any_of(kRefusals.begin(), kRefusals.end(), [&](const KnownRefusal& row) {
+    return row.device == device.kind && (row.op.empty() || row.op == op) &&
+           refusal.find(row.reason) != std::string::npos;
+  });
+  EXPECT_TRUE(known) << op << " is refused on " << to_string(device) << ", where it is to run: " << refusal;
 }
 
 void note_device_operator(std::string_view op) { ran().emplace(op); }

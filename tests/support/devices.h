@@ -26,6 +26,10 @@ AttentionResult on_cpu(const AttentionResult& result);
 /// What the runner gives for the operands, which are there; on the CPU.
 AttentionResult run_on_test_device(const AttentionRunner& runner, const RandomAttention& operands);
 
+/// Fails unless the device is known to refuse such a problem of this operator: a kernel that refuses more than it must
+/// is a fault like a wrong result.
+void expect_known_refusal(std::string_view op, std::string_view refusal);
+
 /// Notes that a kernel of the device ran this operator, and says at the end which operators of the device none ran,
 /// where any did.
 void note_device_operator(std::string_view op);

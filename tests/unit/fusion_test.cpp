@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <optional>
 
 #include "attention/attention_op.h"
 #include "core/cpu_level.h"
@@ -49,6 +50,13 @@ Tensor run(const Build& build, const PassSelection& passes) {
   return session.output("y").to_float32();
 }
 
+/// Passes for a plan that runs on this CPU.
+PassContext on_cpu() {
+  PassContext context;
+  context.cpu_level = cpu_level();
+  return context;
+}
+
 PassSelection only(const std::string& pass) {
   PassSelection selection;
   selection.only_is_set = true;
@@ -60,7 +68,7 @@ PassSelection only(const std::string& pass) {
 void expect_pass(const Build& build, const std::string& pass, const std::vector<std::string>& nodes,
                  std::size_t near_misses = 0) {
   Graph graph = graph_of(build);
-  const std::vector<PassResult> results = run_passes(graph, only(pass));
+  const std::vector<PassResult> results = run_passes(graph, only(pass), on_cpu());
   ASSERT_EQ(results.size(), 1U);
   EXPECT_EQ(results[0].near_misses.size(), near_misses) << pass;
   std::vector<std::string> found;
@@ -228,7 +236,7 @@ TEST(Fusion, Swiglu) {
 /// How many concatenations of the graph are left to run once its parts are written in place.
 int copied_concats(const Build& build) {
   Graph graph = graph_of(build);
-  run_passes(graph, only("concat-in-place"));
+  run_passes(graph, only("concat-in-place"), {});
   const BufferLayout layout = lay_out_buffers(graph);
   return static_cast<int>(std::count_if(graph.nodes.begin(), graph.nodes.end(), [&](const Node& node) {
     return node.op->name() == "concat" && !layout.is_view[static_cast<std::size_t>(node.outputs[0])];
@@ -282,7 +290,6 @@ TEST(Fusion, ConcatInPlace) {
 }
 
 TEST(Fusion, LinearsOverOneInput) {
-  if (cpu_level() < CpuLevel::avx512) GTEST_SKIP() << "weights stay where they are mapped";
   const Build build = [](GraphBuilder& b) {
     const Scope root(b, DType::f32);
     b.begin_segment("block", 0);
@@ -297,13 +304,43 @@ TEST(Fusion, LinearsOverOneInput) {
     const ValueId next = linear(root / "next_block", x, 24);
     b.output("y", add(b, add(b, mixed, narrow), next));
   };
-  expect_pass(build, "join-linears",
-              {"linear", "slice", "slice", "slice", "reshape", "reshape", "reshape", "linear", "attention", "reshape",
-               "linear", "add", "add"});
+  if (cpu_level() >= CpuLevel::avx512) {
+    expect_pass(build, "join-linears",
+                {"linear", "slice", "slice", "slice", "reshape", "reshape", "reshape", "linear", "attention", "reshape",
+                 "linear", "add", "add"});
+  }
   Graph graph = graph_of(build);
-  run_passes(graph, {});
+  run_passes(graph, {}, on_cpu());
   EXPECT_EQ(graph.segments[1].kind, "block");
   EXPECT_EQ(graph.segments[1].end, static_cast<NodeId>(graph.nodes.size()));
+
+  // CPUs below AVX-512 use weights where they are mapped; of a device nothing but the device counts.
+  const auto matched = [&](std::optional<CpuLevel> level) {
+    Graph joined = graph_of(build);
+    PassContext context;
+    context.cpu_level = level;
+    return run_passes(joined, only("join-linears"), context).at(0).nodes_matched;
+  };
+  EXPECT_EQ(matched(CpuLevel::avx2), 0);
+  EXPECT_EQ(matched(CpuLevel::avx512), 3);
+  EXPECT_EQ(matched(std::nullopt), 3);
+}
+
+/// The instruction set of the host says nothing about a device's products.
+TEST(Fusion, QuantisedWeightsAreTheTargets) {
+  const auto limit = [](std::optional<CpuLevel> level) {
+    Graph graph = graph_of([](GraphBuilder& b) {
+      b.output("y", linear(Scope(b, DType::f32) / "linear", b.input("x", floats({2, 5, 64})), 64));
+    });
+    PassContext context;
+    context.cpu_level = level;
+    context.quantization.format = LinearFormat::w8a8;
+    run_passes(graph, only(""), context);
+    return static_cast<const LinearOp&>(*graph.nodes[0].op).quantization()->weight_limit;
+  };
+  EXPECT_EQ(limit(CpuLevel::avx2), 63);
+  EXPECT_EQ(limit(CpuLevel::avx512_vnni), 127);
+  EXPECT_EQ(limit(std::nullopt), 127);
 }
 
 }  // namespace

@@ -2,11 +2,11 @@
 #pragma once
 
 #include "attention/attention_request.h"
-#include "graph/graph.h"
+#include "graph/pass_manager.h"
 
 namespace rondo {
 
-/// Throws Unsupported for a kernel that the model does not name among those that it supports.
-void request_attention(Graph& graph, const AttentionRequest& request);
+/// Whether the kernel can is the kernel's to say, when a plan chooses it.
+PassResult request_attention(Graph& graph, const AttentionRequest& request);
 
 }  // namespace rondo

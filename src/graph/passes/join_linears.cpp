@@ -4,7 +4,6 @@
 
 #include <map>
 
-#include "core/cpu_level.h"
 #include "graph/passes/rewrite.h"
 #include "ops/layout.h"
 #include "ops/linear.h"
@@ -55,10 +54,10 @@ ValueId stacked_weight(Graph& graph, const std::vector<ValueId>& weights) {
 
 }  // namespace
 
-PassResult join_linears(Graph& graph) {
+PassResult join_linears(Graph& graph, const PassContext& context) {
   PassResult result;
-  // Below AVX-512 weights are used where they are mapped; putting them together would copy them.
-  if (cpu_level() < CpuLevel::avx512) return result;
+  // CPUs below AVX-512 use weights where they are mapped; putting them together would copy them.
+  if (context.is_cpu_below(CpuLevel::avx512)) return result;
   std::map<Key, std::vector<NodeId>> groups;
   for (std::size_t i = 0; i < graph.nodes.size(); ++i) {
     const Node& node = graph.nodes[i];

@@ -6,6 +6,6 @@
 
 namespace rondo {
 
-PassResult join_linears(Graph& graph);
+PassResult join_linears(Graph& graph, const PassContext& context);
 
 }  // namespace rondo

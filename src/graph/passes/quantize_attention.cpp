@@ -19,7 +19,6 @@ bool has_keys_of_its_queries(const Graph& graph, const Node& node) {
 
 PassResult quantize_attention(Graph& graph, const KvCachePolicy& policy) {
   PassResult result;
-  result.name = "quantize-attention";
   int layer = 0;
   for (Node& node : graph.nodes) {
     const auto* op = dynamic_cast<const AttentionOp*>(node.op.get());

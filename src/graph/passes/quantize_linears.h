@@ -3,11 +3,10 @@
 #pragma once
 
 #include "graph/pass_manager.h"
-#include "quantization/quantization_policy.h"
 
 namespace rondo {
 
-/// The layers that are left as they are become near misses, with the reason.
-PassResult quantize_linears(Graph& graph, const QuantizationPolicy& policy);
+/// As the context's policy says. The layers that are left as they are become near misses, with the reason.
+PassResult quantize_linears(Graph& graph, const PassContext& context);
 
 }  // namespace rondo

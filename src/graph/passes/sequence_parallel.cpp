@@ -83,7 +83,6 @@ class SequenceSplitter {
       }
       b_.output(output.name, whole(output.value));
     }
-    b_.support_attention_kernels(graph_.attention_kernels);
     return b_.finish();
   }
 
@@ -294,7 +293,6 @@ class SequenceSplitter {
 
 PassResult parallelize_sequence(Graph& graph, const SequenceParallel& how) {
   PassResult result;
-  result.name = "parallelism";
   const std::set<ValueId> inputs = sequence_inputs(graph);
   if (inputs.empty()) {
     result.near_misses.emplace_back("no input's tokens become attention's queries: every rank computes all");
@@ -304,7 +302,6 @@ PassResult parallelize_sequence(Graph& graph, const SequenceParallel& how) {
   Graph split = splitter.rewrite(result);
   if (how.replicates_text && !splitter.output_sources().empty() && splitter.output_sources() != inputs) {
     result = {};
-    result.name = "parallelism";
     split = SequenceSplitter(graph, how, splitter.output_sources()).rewrite(result);
   }
   graph = std::move(split);
