@@ -82,6 +82,7 @@ class ParallelAttention:
         *,
         causal: bool = False,
         input_layout: str = "BSND",
+        return_lse: bool = False,
         backend: Optional[str] = None,
         threads: Optional[int] = None,
         kv_cache_dtype: str = "auto",
@@ -93,18 +94,18 @@ class ParallelAttention:
         query: [B, S, N, D] (BSND) or [B, N, S, D] (BNSD); key, value: likewise with Nk heads, N a multiple of Nk. S may
             differ from rank to rank and be 0.
         attn_mask: of the whole sequence, on every rank: floating, [B or 1, N or 1, all S, all S].
+        return_lse: the result is (out, lse) with lse [B, N, S] float32.
         The others as in attention_forward. Returns this rank's tokens, in query's kind, dtype and layout. Raises as
         attention_forward, and RuntimeError when another rank failed.
         """
         function = "ParallelAttention"
         operands = Operands(function, query=query, key=key, value=value, attn_mask=attn_mask)
-        return operands.take(
-            self._attention.forward(
-                operands["query"], operands["key"], operands["value"], operands["attn_mask"], scale,
-                switch(function, "causal", causal), input_layout, backend or "", operands.thread_count(threads),
-                _quantization(function, kv_cache_dtype, rotate, smooth_k),
-            )
+        out, lse = self._attention.forward(
+            operands["query"], operands["key"], operands["value"], operands["attn_mask"], scale,
+            switch(function, "causal", causal), input_layout, switch(function, "return_lse", return_lse), backend or "",
+            operands.thread_count(threads), _quantization(function, kv_cache_dtype, rotate, smooth_k),
         )  # fmt: skip
+        return (operands.take(out), operands.take(lse)) if return_lse else operands.take(out)
 
     def varlen(
         self,
@@ -115,6 +116,7 @@ class ParallelAttention:
         softmax_scale: Optional[float] = None,
         *,
         causal: bool = False,
+        return_lse: bool = False,
         backend: Optional[str] = None,
         threads: Optional[int] = None,
         kv_cache_dtype: str = "auto",
@@ -124,13 +126,13 @@ class ParallelAttention:
         """Packed sequences that ranks cut anywhere: q [T, N, D], k [T, Nk, D], v [T, Nk, Dv] of this rank.
 
         cu_seqlens: of the whole, on every rank, as in attention_forward_varlen.
+        return_lse: the result is (out, lse) with lse [N, T] float32.
         """
         function = "ParallelAttention.varlen"
         operands = Operands(function, q=q, k=k, v=v)
-        return operands.take(
-            self._attention.forward_varlen(
-                operands["q"], operands["k"], operands["v"], _boundaries(function, "cu_seqlens", cu_seqlens),
-                softmax_scale, switch(function, "causal", causal), backend or "", operands.thread_count(threads),
-                _quantization(function, kv_cache_dtype, rotate, smooth_k),
-            )
+        out, lse = self._attention.forward_varlen(
+            operands["q"], operands["k"], operands["v"], _boundaries(function, "cu_seqlens", cu_seqlens),
+            softmax_scale, switch(function, "causal", causal), switch(function, "return_lse", return_lse),
+            backend or "", operands.thread_count(threads), _quantization(function, kv_cache_dtype, rotate, smooth_k),
         )  # fmt: skip
+        return (operands.take(out), operands.take(lse)) if return_lse else operands.take(out)

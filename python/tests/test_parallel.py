@@ -65,6 +65,18 @@ class ParallelTest(unittest.TestCase):
                 parts = on_ranks(counts, lambda f, own: f(self.q[:, own], self.k[:, own], self.v[:, own], causal=True), **degrees)
                 np.testing.assert_allclose(np.concatenate(parts, axis=1), expected, atol=5e-6)
 
+    def test_lse(self):
+        out, lse = rondo.attention_forward(self.q, self.k, self.v, return_lse=True)
+        for degrees in ({}, {"ring_degree": 2}):
+            parts = on_ranks([10, 11], lambda f, own: f(self.q[:, own], self.k[:, own], self.v[:, own], return_lse=True), **degrees)
+            np.testing.assert_allclose(np.concatenate([part[0] for part in parts], axis=1), out, atol=5e-6)
+            np.testing.assert_allclose(np.concatenate([part[1] for part in parts], axis=2), lse, atol=5e-6)
+        cu = [0, 5, 21]
+        parts = on_ranks([10, 11], lambda f, own: f.varlen(self.q[0, own], self.k[0, own], self.v[0, own], cu, return_lse=True))
+        expected = np.concatenate([rondo.attention_forward(*(x[:1, a:b] for x in (self.q, self.k, self.v)), return_lse=True)[1][0]
+                                   for a, b in ((0, 5), (5, 21))], axis=1)
+        np.testing.assert_allclose(np.concatenate([part[1] for part in parts], axis=1), expected, atol=5e-6)
+
     def test_masks_and_layouts(self):
         mask = np.random.default_rng(2).standard_normal((1, 4, 21, 21), dtype=np.float32)
         q, k, v = (x.swapaxes(1, 2) for x in (self.q, self.k, self.v))

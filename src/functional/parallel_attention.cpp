@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -15,6 +16,7 @@
 #include "graph/passes/parallel_attention.h"
 #include "graph/random_weights.h"
 #include "graph/session.h"
+#include "ops/elementwise.h"
 #include "parallel/world.h"
 #include "rondo/error.h"
 
@@ -66,6 +68,7 @@ struct Call {
   bool causal;
   AttentionRequest request;
   int threads;
+  bool returns_lse;
   bool packed = false;
   std::vector<AttentionSequence> sequences = {};
 
@@ -76,14 +79,13 @@ struct Call {
 
 template <class Options>
 Call call_of(const Options& options, std::int64_t head_dim) {
-  if (options.return_lse) throw Unsupported("parallel attention: return_lse is asked for; it is not possible yet");
   check(options.threads >= 0 && options.threads <= 1024, "threads: {} is given; allowed is 0 to 1024", options.threads);
   check(!options.scale || std::isfinite(*options.scale), "scale: {} is given; allowed is a finite number",
         options.scale.value_or(0));
   AttentionRequest request{options.backend, options.opt_mode, options.tune};
   request.quantization = attention_quantization(options.kv_cache_dtype, options.rotate, options.smooth_k);
   return {options.scale.value_or(1.0 / std::sqrt(static_cast<double>(head_dim))), options.causal, std::move(request),
-          available_threads(options.threads == 0 ? default_threads() : options.threads)};
+          available_threads(options.threads == 0 ? default_threads() : options.threads), options.return_lse};
 }
 
 }  // namespace
@@ -96,7 +98,8 @@ class ParallelAttention::Implementation {
         how_{groups_.degrees(), groups_.place(), false, options.ring_wire},
         model_(std::make_shared<const RandomWeights>(Graph{})) {}
 
-  Tensor run(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& mask, const Call& call) {
+  AttentionResult run(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& mask,
+                      const Call& call) {
     // What is wrong on one rank is unlike the others' then, and all refuse it.
     const bool counts = query.defined() && query.shape().rank() == 4;
     const TokenLayout layout = layout_of(counts ? query.shape()[1] : 0, shared_text(query, key, value, mask, call));
@@ -108,7 +111,7 @@ class ParallelAttention::Implementation {
           call.packed_tokens(), layout.tokens());
     Session& session = session_of(query, key, value, mask, call, layout);
     try {
-      return run_session(session, query, key, value, mask);
+      return run_session(session, query, key, value, mask, call, layout);
     } catch (const CommunicationError&) {
       throw;
     } catch (const std::exception& error) {
@@ -118,8 +121,8 @@ class ParallelAttention::Implementation {
   }
 
  private:
-  Tensor run_session(Session& session, const Tensor& query, const Tensor& key, const Tensor& value,
-                     const Tensor& mask) {
+  AttentionResult run_session(Session& session, const Tensor& query, const Tensor& key, const Tensor& value,
+                              const Tensor& mask, const Call& call, const TokenLayout& layout) {
     copy_into(query, session.input("query"));
     copy_into(key, session.input("key"));
     copy_into(value, session.input("value"));
@@ -127,7 +130,58 @@ class ParallelAttention::Implementation {
     RunContext context;
     if (how_.active()) context.sequence = &groups_.sequence();
     session.run(context);
-    return dense_copy(session.output("output"));
+    AttentionResult result{dense_copy(session.output("output")), {}};
+    if (call.returns_lse) result.lse = lse_of_own_tokens(session, query, key, layout);
+    return result;
+  }
+
+  /// The LSE of all heads over this rank's tokens, [B, N, S]: Ulysses' ranks exchange what each has of its heads over
+  /// their tokens.
+  Tensor lse_of_own_tokens(const Session& session, const Tensor& query, const Tensor& key, const TokenLayout& layout) {
+    const std::int64_t batch = query.shape()[0];
+    const int ranks = how_.degrees.ulysses;
+    const int own = how_.place.ulysses;
+    const HeadSplit heads = split_query_heads(query.shape()[2], key.shape()[2], ranks);
+    std::vector<std::int64_t> tokens;  // of each rank of the group
+    for (int rank = 0; rank < ranks; ++rank) {
+      const int in_sequence = how_.first_of_ring(how_.place.ring) + rank;
+      tokens.push_back(layout.tokens_of(in_sequence, in_sequence + 1));
+    }
+    const std::vector<NamedValue>& outputs = session.plan().graph().outputs;
+    const bool has_some =
+        std::any_of(outputs.begin(), outputs.end(), [](const NamedValue& o) { return o.name == "lse"; });
+    const Tensor local = has_some ? session.output("lse").to(DType::f32) : Tensor();
+    if (ranks == 1) return local.defined() ? local : Tensor::empty({batch, query.shape()[2], tokens[0]}, DType::f32);
+    std::vector<float> sent;
+    std::vector<std::size_t> sent_bytes;
+    std::vector<std::size_t> received_bytes;
+    std::int64_t begin = 0;
+    for (int rank = 0; rank < ranks; ++rank) {
+      const std::int64_t count = tokens[static_cast<std::size_t>(rank)];
+      sent_bytes.push_back(static_cast<std::size_t>(batch * heads.count(own) * count) * sizeof(float));
+      received_bytes.push_back(
+          static_cast<std::size_t>(batch * heads.count(rank) * tokens[static_cast<std::size_t>(own)]) * sizeof(float));
+      const std::int64_t rows = local.defined() ? batch * heads.count(own) : 0;
+      for (std::int64_t row = 0; row < rows; ++row) {
+        const float* const first = local.as<float>() + row * local.shape()[2] + begin;
+        sent.insert(sent.end(), first, first + count);
+      }
+      begin += count;
+    }
+    const std::int64_t mine = tokens[static_cast<std::size_t>(own)];
+    std::vector<float> received(static_cast<std::size_t>(batch * query.shape()[2] * mine));
+    groups_.ulysses().all_to_all(std::as_bytes(std::span(sent)), sent_bytes,
+                                 std::as_writable_bytes(std::span(received)), received_bytes);
+    Tensor lse = Tensor::empty({batch, query.shape()[2], mine}, DType::f32);
+    const float* part = received.data();
+    for (int rank = 0; rank < ranks; ++rank) {
+      for (std::int64_t b = 0; b < batch; ++b) {
+        const std::int64_t size = heads.count(rank) * mine;
+        std::copy_n(part, size, lse.as<float>() + (b * query.shape()[2] + heads.of(rank).begin) * mine);
+        part += size;
+      }
+    }
+    return lse;
   }
 
   /// All that ranks must have alike: everything but their numbers of tokens.
@@ -142,6 +196,7 @@ class ParallelAttention::Implementation {
     std::string all = fmt::format("query {} key {} value {} mask {} scale {} causal {}{}", text(query), text(key),
                                   text(value), mask.defined() ? mask.shape().to_string() : "none", call.scale,
                                   call.causal, rondo::to_string(call.request));
+    if (call.returns_lse) all += " with LSE";
     for (const AttentionSequence& s : call.sequences) all += fmt::format(" {}+{}", s.query_begin, s.queries);
     return all;
   }
@@ -169,16 +224,24 @@ class ParallelAttention::Implementation {
     };
     AttentionOperands operands{input("query", query), input("key", key), input("value", value), std::nullopt};
     if (mask.defined()) operands.mask = b.input("mask", {mask.shape(), DType::f32, {}});
-    const auto op = std::make_shared<const AttentionOp>(call.scale, call.causal, call.request, false, call.sequences);
+    const bool alone = !how_.active();
+    const auto op = std::make_shared<const AttentionOp>(call.scale, call.causal, call.request,
+                                                        alone && call.returns_lse, call.sequences);
     check_whole(*op, query, key, value, mask, layout.tokens());
-    if (!how_.active()) {
+    if (alone) {
       std::vector<ValueId> inputs{operands.query, operands.key, operands.value};
       if (operands.mask) inputs.push_back(*operands.mask);
-      b.output("output", b.add(op, inputs));
+      const std::vector<ValueId> results = b.add_all(op, inputs);
+      const bool is_wide = b.type(results[0]).dtype != query.dtype();
+      b.output("output", is_wide ? b.apply<CastOp>({results[0]}, query.dtype()) : results[0]);
+      if (call.returns_lse) b.output("lse", results[1]);
       return b.finish();
     }
     CollectiveBuilder collectives(b, how_);
-    b.output("output", ParallelAttentionBuilder(collectives).over_shared_tokens(*op, operands, layout));
+    const auto [output, lse] =
+        ParallelAttentionBuilder(collectives).over_shared_tokens(*op, operands, layout, call.returns_lse);
+    b.output("output", output);
+    if (lse) b.output("lse", *lse);
     return b.finish();
   }
 
@@ -245,8 +308,8 @@ ParallelAttention::ParallelAttention(ParallelAttention&&) noexcept = default;
 ParallelAttention& ParallelAttention::operator=(ParallelAttention&&) noexcept = default;
 ParallelAttention::~ParallelAttention() = default;
 
-Tensor ParallelAttention::forward(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& mask,
-                                  const AttentionOptions& options) {
+AttentionResult ParallelAttention::forward(const Tensor& query, const Tensor& key, const Tensor& value,
+                                           const Tensor& mask, const AttentionOptions& options) {
   if (options.layout == AttentionLayout::bsh)
     throw Unsupported("parallel attention: layout BSH is given; allowed are BSND and BNSD");
   const bool heads_first = options.layout == AttentionLayout::bnsd;
@@ -255,14 +318,14 @@ Tensor ParallelAttention::forward(const Tensor& query, const Tensor& key, const 
   };
   const Tensor q = bsnd(query);
   check_operand("query", q, q.defined() ? q.dtype() : DType::f32);
-  Tensor result = implementation_->run(q, bsnd(key), bsnd(value), mask, call_of(options, q.shape()[3]));
-  if (!heads_first) return result;
-  return dense_copy(result.transposed(1, 2));
+  AttentionResult result = implementation_->run(q, bsnd(key), bsnd(value), mask, call_of(options, q.shape()[3]));
+  if (heads_first) result.output = dense_copy(result.output.transposed(1, 2));
+  return result;
 }
 
-Tensor ParallelAttention::forward_varlen(const Tensor& query, const Tensor& key, const Tensor& value,
-                                         std::span<const std::int32_t> cu_seqlens,
-                                         const VarlenAttentionOptions& options) {
+AttentionResult ParallelAttention::forward_varlen(const Tensor& query, const Tensor& key, const Tensor& value,
+                                                  std::span<const std::int32_t> cu_seqlens,
+                                                  const VarlenAttentionOptions& options) {
   const auto packed = [](const char* name, const Tensor& tensor) {
     check(tensor.defined() && tensor.shape().rank() == 3, "{} is not [T, N, D]", name);
     const Shape& s = tensor.shape();
@@ -278,8 +341,12 @@ Tensor ParallelAttention::forward_varlen(const Tensor& query, const Tensor& key,
     check(count >= 0, "cu_seqlens falls from {} to {}", cu_seqlens[i - 1], cu_seqlens[i]);
     call.sequences.push_back({0, cu_seqlens[i - 1], count, cu_seqlens[i - 1], count});
   }
-  const Tensor result = implementation_->run(q, packed("key", key), packed("value", value), {}, call);
-  return result.reshaped({result.shape()[1], result.shape()[2], result.shape()[3]});
+  const auto [output, lse] = implementation_->run(q, packed("key", key), packed("value", value), {}, call);
+  const auto without_batch = [](const Tensor& x) {
+    const Shape& s = x.shape();
+    return x.reshaped(s.rank() == 4 ? Shape{s[1], s[2], s[3]} : Shape{s[1], s[2]});
+  };
+  return {without_batch(output), lse.defined() ? without_batch(lse) : lse};
 }
 
 }  // namespace rondo

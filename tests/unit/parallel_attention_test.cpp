@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <numeric>
 #include <random>
@@ -95,18 +96,34 @@ TEST(ParallelAttention, IsThatOfOneRank) {
           const Tensor expected = attention_forward(q, k, v, bias, attention).output;
           expect_near(on_ranks(counts, options, 1,
                                [&](ParallelAttention& parallel, std::int64_t begin, std::int64_t end) {
-                                 return parallel.forward(q.sliced(1, begin, end), k.sliced(1, begin, end),
-                                                         v.sliced(1, begin, end), bias, attention);
+                                 return parallel
+                                     .forward(q.sliced(1, begin, end), k.sliced(1, begin, end), v.sliced(1, begin, end),
+                                              bias, attention)
+                                     .output;
                                }),
                       expected);
+          AttentionOptions with_lse = attention;
+          with_lse.return_lse = true;
+          const AttentionResult whole = attention_forward(q, k, v, bias, with_lse);
+          for (const bool of_lse : {false, true}) {
+            expect_near(on_ranks(counts, options, of_lse ? 2 : 1,
+                                 [&](ParallelAttention& parallel, std::int64_t begin, std::int64_t end) {
+                                   const AttentionResult result =
+                                       parallel.forward(q.sliced(1, begin, end), k.sliced(1, begin, end),
+                                                        v.sliced(1, begin, end), bias, with_lse);
+                                   return of_lse ? result.lse : result.output;
+                                 }),
+                        of_lse ? whole.lse : whole.output);
+          }
         }
         attention.layout = AttentionLayout::bnsd;
         const auto heads_first = [](const Tensor& tensor) { return tensor.transposed(1, 2); };
         expect_near(on_ranks(counts, options, 2,
                              [&](ParallelAttention& parallel, std::int64_t begin, std::int64_t end) {
-                               return parallel.forward(heads_first(q.sliced(1, begin, end)),
-                                                       heads_first(k.sliced(1, begin, end)),
-                                                       heads_first(v.sliced(1, begin, end)), {}, attention);
+                               return parallel
+                                   .forward(heads_first(q.sliced(1, begin, end)), heads_first(k.sliced(1, begin, end)),
+                                            heads_first(v.sliced(1, begin, end)), {}, attention)
+                                   .output;
                              }),
                     attention_forward(heads_first(q), heads_first(k), heads_first(v), {}, attention).output);
       }
@@ -131,12 +148,46 @@ TEST(ParallelAttention, PackedSequencesCrossRanks) {
                                             << causal << ", sequences " << boundaries.size() - 1);
           expect_near(on_ranks(counts, options, 0,
                                [&](ParallelAttention& parallel, std::int64_t begin, std::int64_t end) {
-                                 return parallel.forward_varlen(q.sliced(0, begin, end), k.sliced(0, begin, end),
-                                                                v.sliced(0, begin, end), boundaries, attention);
+                                 const AttentionResult result =
+                                     parallel.forward_varlen(q.sliced(0, begin, end), k.sliced(0, begin, end),
+                                                             v.sliced(0, begin, end), boundaries, attention);
+                                 EXPECT_FALSE(result.lse.defined());
+                                 return result.output;
                                }),
                       attention_forward_varlen(q, k, v, boundaries, boundaries, attention).output);
+          attention.return_lse = true;
+          expect_near(on_ranks(counts, options, 1,
+                               [&](ParallelAttention& parallel, std::int64_t begin, std::int64_t end) {
+                                 return parallel
+                                     .forward_varlen(q.sliced(0, begin, end), k.sliced(0, begin, end),
+                                                     v.sliced(0, begin, end), boundaries, attention)
+                                     .lse;
+                               }),
+                      attention_forward_varlen(q, k, v, boundaries, boundaries, attention).lse);
         }
       }
+    }
+  }
+}
+
+TEST(ParallelAttention, LseOfNarrowOperandsIsFloat32) {
+  const Tensor x = normal({1, 9, 4, 16}, 1).to(DType::bf16);
+  AttentionOptions attention;
+  attention.return_lse = true;
+  const AttentionResult whole = attention_forward(x, x, x, {}, attention);
+  for (const ParallelOptions& options : {degrees(2, 1), degrees(1, 2)}) {
+    for (const bool of_lse : {false, true}) {
+      const Tensor given = on_ranks(std::array<std::int64_t, 2>{5, 4}, options, of_lse ? 2 : 1,
+                                    [&](ParallelAttention& parallel, std::int64_t begin, std::int64_t end) {
+                                      const Tensor own = x.sliced(1, begin, end);
+                                      const AttentionResult result = parallel.forward(own, own, own, {}, attention);
+                                      EXPECT_EQ(result.output.dtype(), DType::bf16);
+                                      EXPECT_EQ(result.lse.dtype(), DType::f32);
+                                      return of_lse ? result.lse : result.output.to_float32();
+                                    });
+      const Tensor expected = of_lse ? whole.lse : whole.output.to_float32();
+      for (std::int64_t i = 0; i < given.elements(); ++i)
+        ASSERT_NEAR(given.as<float>()[i], expected.as<float>()[i], of_lse ? 1e-3 : 0.02) << i;
     }
   }
 }
@@ -148,7 +199,7 @@ TEST(ParallelAttention, RefusesWhatItCannot) {
       on_ranks(std::array<std::int64_t, 2>{3, 3}, options, 1,
                [&](ParallelAttention& parallel, std::int64_t begin, std::int64_t end) {
                  const Tensor own = x.sliced(1, begin, end);
-                 return parallel.forward(own, own, own, mask, attention);
+                 return parallel.forward(own, own, own, mask, attention).output;
                });
     } catch (const Error& error) {
       return std::string(error.what());
@@ -159,9 +210,6 @@ TEST(ParallelAttention, RefusesWhatItCannot) {
   EXPECT_EQ(message(degrees(1, 2), attention), "(no error)");
   EXPECT_NE(message(degrees(3, 1), attention).find("makes 3 ranks and the world has 2"), std::string::npos);
   EXPECT_NE(message(degrees(1, 2), attention, normal({1, 1, 3, 6}, 1)).find("bias"), std::string::npos);
-  attention.return_lse = true;
-  EXPECT_EQ(message(degrees(1, 2), attention), "parallel attention: return_lse is asked for; it is not possible yet");
-  attention.return_lse = false;
   attention.backend = "onednn-bf16";
   EXPECT_NE(message(degrees(1, 2), attention).find("onednn-bf16"), std::string::npos);
 }
@@ -186,7 +234,7 @@ TEST(ParallelAttention, RanksThatCallDifferentlyAllRefuse) {
       EXPECT_ANY_THROW(attention.forward(rank == 0 ? x : x.sliced(1, 0, 0), rank == 0 ? x : x.sliced(1, 0, 0),
                                          rank == 0 ? x : x.sliced(1, 0, 0), {}, options));
       options.backend = "";
-      EXPECT_EQ(attention.forward(x, x, x, {}, options).shape(), x.shape());
+      EXPECT_EQ(attention.forward(x, x, x, {}, options).output.shape(), x.shape());
       EXPECT_THROW(attention.forward_varlen(x.reshaped({3, 2, 8}), x.reshaped({3, 2, 8}), x.reshaped({3, 2, 8}),
                                             std::array<std::int32_t, 1>{0}),
                    InvalidArgument);

@@ -55,10 +55,7 @@ std::vector<ElementRange> places(const TokenLayout& layout, bool split, int firs
 
 }  // namespace
 
-HeadSplit ParallelAttentionBuilder::split_heads_of_query(ValueId query, ValueId key) const {
-  const std::int64_t heads = b_.shape(query)[2];
-  const std::int64_t key_heads = b_.shape(key)[2];
-  const int ranks = how_.degrees.ulysses;
+HeadSplit split_query_heads(std::int64_t heads, std::int64_t key_heads, int ranks) {
   // Queries go where their key's head is; where there are fewer of those than ranks, each rank gets the key heads that
   // its queries need.
   if (key_heads < ranks) return {even_bounds(heads, ranks)};
@@ -202,32 +199,42 @@ ValueId ParallelAttentionBuilder::over_whole_keys(const AttentionOp& op, const A
   return attend(op, queries, {operands.key, operands.value, {{0, keys}}}, operands.mask, layout.tokens(), false)[0];
 }
 
-ValueId ParallelAttentionBuilder::over_shared_tokens(const AttentionOp& op, const AttentionOperands& local,
-                                                     const TokenLayout& layout) {
+ParallelAttentionBuilder::WithLse ParallelAttentionBuilder::rounded(const std::vector<ValueId>& state, DType dtype) {
+  const bool is_wide = b_.type(state[0]).dtype != dtype;
+  return {is_wide ? b_.apply<CastOp>({state[0]}, dtype) : state[0], state[1]};
+}
+
+ParallelAttentionBuilder::WithLse ParallelAttentionBuilder::over_shared_tokens(const AttentionOp& op,
+                                                                               const AttentionOperands& local,
+                                                                               const TokenLayout& layout,
+                                                                               bool returns_lse) {
   const int first = how_.first_of_ring(how_.place.ring);
   const int last = first + how_.degrees.ulysses;
   const bool exchanges = how_.degrees.ulysses > 1;
-  const HeadSplit heads = split_heads_of_query(local.query, local.key);
+  const HeadSplit heads = split_query_heads(b_.shape(local.query)[2], b_.shape(local.key)[2], how_.degrees.ulysses);
   const Queries queries{exchanges ? c_.scatter_heads(std::array{local.query}, heads, layout) : local.query,
                         layout.positions_of(first, last), heads.of(how_.place.ulysses), layout.tokens()};
-  ValueId output = -1;
+  WithLse result{-1, std::nullopt};
   if (how_.degrees.ring > 1) {
-    output = ring(op, local, layout, queries);
+    result = ring(op, local, layout, queries, returns_lse);
   } else {
     const HeadSplit key_heads = split_heads_of_keys(local.query, local.key);
     const ValueId joined = c_.scatter_heads(std::array{local.key, local.value}, key_heads, layout);
     const Keys keys = split_keys(joined, b_.shape(local.key)[3], queries.positions);
-    if (heads.count(how_.place.ulysses) > 0) {
-      output = attend(op, queries, keys, local.mask, layout.tokens(), false)[0];
+    if (heads.count(how_.place.ulysses) == 0) {
+      result.output = no_output(queries, local);
     } else {
-      output = no_output(queries, local);
+      const std::vector<ValueId> state = attend(op, queries, keys, local.mask, layout.tokens(), returns_lse);
+      result = returns_lse ? rounded(state, b_.type(local.query).dtype) : WithLse{state[0], std::nullopt};
     }
   }
-  return exchanges ? c_.gather_heads(output, heads, layout) : output;
+  if (exchanges) result.output = c_.gather_heads(result.output, heads, layout);
+  return result;
 }
 
-ValueId ParallelAttentionBuilder::ring(const AttentionOp& op, const AttentionOperands& local, const TokenLayout& layout,
-                                       const Queries& queries) {
+ParallelAttentionBuilder::WithLse ParallelAttentionBuilder::ring(const AttentionOp& op, const AttentionOperands& local,
+                                                                 const TokenLayout& layout, const Queries& queries,
+                                                                 bool returns_lse) {
   const int ranks = how_.degrees.ring;
   const int own = how_.place.ring;
   const std::int64_t head_dim = b_.shape(local.key)[3];
@@ -254,7 +261,7 @@ ValueId ParallelAttentionBuilder::ring(const AttentionOp& op, const AttentionOpe
   const bool has_whole_runs = !only(layout, false).runs.empty();
   int left = has_whole_runs && is_seen(positions_on(own, false)) ? 1 : 0;
   for (int part = 0; part < ranks; ++part) left += is_seen(positions_on(part, true)) ? 1 : 0;
-  const bool partial = left > 1;
+  const bool partial = left > 1 || returns_lse;
   std::vector<ValueId> sum;  // output and lse of what was seen so far
   const auto attend_to = [&](ValueId joined, std::vector<ElementRange> keys) {
     if (!is_seen(keys)) return;
@@ -297,8 +304,8 @@ ValueId ParallelAttentionBuilder::ring(const AttentionOp& op, const AttentionOpe
     on_wire = c_.wait(*shift);
     travelling = from_wire(on_wire);
   }
-  if (!sum.empty()) return sum[0];
-  return no_output(queries, local);  // keys were only passed on
+  if (sum.empty()) return {no_output(queries, local), std::nullopt};  // keys were only passed on
+  return partial ? rounded(sum, dtype) : WithLse{sum[0], std::nullopt};
 }
 
 }  // namespace rondo

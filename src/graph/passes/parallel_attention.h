@@ -17,13 +17,27 @@ struct AttentionOperands {
   std::optional<ValueId> mask;
 };
 
+/// Which heads of the queries each rank of a Ulysses group attends with.
+HeadSplit split_query_heads(std::int64_t heads, std::int64_t key_heads, int ranks);
+
 class ParallelAttentionBuilder {
  public:
   explicit ParallelAttentionBuilder(CollectiveBuilder& collectives)
       : c_(collectives), b_(collectives.builder()), how_(collectives.how()) {}
 
+  /// A rank's result, with its LSE as the attention left it: of this rank's heads over the tokens of its part of the
+  /// ring, [B, heads of this rank, tokens], and none where there are no heads or no tokens.
+  struct WithLse {
+    ValueId output;
+    std::optional<ValueId> lse;
+  };
+
   /// Query, key and value hold this rank's tokens of `layout`; so does the result.
-  ValueId over_shared_tokens(const AttentionOp& op, const AttentionOperands& local, const TokenLayout& layout);
+  ValueId over_shared_tokens(const AttentionOp& op, const AttentionOperands& local, const TokenLayout& layout) {
+    return over_shared_tokens(op, local, layout, false).output;
+  }
+  WithLse over_shared_tokens(const AttentionOp& op, const AttentionOperands& local, const TokenLayout& layout,
+                             bool returns_lse);
   /// The query holds this rank's tokens of `layout`, keys and values are whole: no message.
   ValueId over_whole_keys(const AttentionOp& op, const AttentionOperands& operands, const TokenLayout& layout);
 
@@ -43,13 +57,14 @@ class ParallelAttentionBuilder {
   };
   enum class Sight : std::uint8_t { all, none, causal, masked };
 
-  HeadSplit split_heads_of_query(ValueId query, ValueId key) const;
   HeadSplit split_heads_of_keys(ValueId query, ValueId key) const;
   Keys split_keys(ValueId joined, std::int64_t head_dim, std::vector<ElementRange> positions);
   /// The result of a rank without queries or heads: empty, as its queries are.
   ValueId no_output(const Queries& queries, const AttentionOperands& local);
-  ValueId ring(const AttentionOp& op, const AttentionOperands& local, const TokenLayout& layout,
-               const Queries& queries);
+  WithLse ring(const AttentionOp& op, const AttentionOperands& local, const TokenLayout& layout, const Queries& queries,
+               bool returns_lse);
+  /// A result of partial attention, which is float32, in the query's dtype.
+  WithLse rounded(const std::vector<ValueId>& state, DType dtype);
   /// What causality, and packed sequences, leave of these keys to these queries.
   static Sight sight(const AttentionOp& op, const Queries& queries, const std::vector<ElementRange>& keys,
                      std::int64_t all_queries);
