@@ -53,7 +53,7 @@ ASAN_WITHOUT := command|installed_package|onednn3_syntax|ascend_prototypes|model
 test-asan: setup
 	@cmake --preset asan
 	@cmake --build build/asan --parallel $(JOBS) --target unit_tests kernel_tests golden_tests fuzzers rondo_ascend ascend_simulator
-	@ctest --test-dir build/asan --output-on-failure -E '^($(ASAN_WITHOUT))$$'
+	@LSAN_OPTIONS=suppressions=$(CURDIR)/tests/support/lsan.supp ctest --test-dir build/asan --output-on-failure -E '^($(ASAN_WITHOUT))$$'
 
 # Left out beside those: tests whose ranks make the same oneDNN product or convolution at once, since the library, which is
 # not instrumented, hands it from one to the other through a cache of its own; what has no threads and takes minutes.

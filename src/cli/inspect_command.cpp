@@ -93,8 +93,8 @@ void inspect_folder(const InspectFlags& flags) {
     fmt::print("\n{} ({})\n", component.name, component.class_name);
     fmt::print("  weights: {} tensors, {} in {}\n", component.weights->names().size(),
                human_bytes(component.weights->stored_bytes()), component.weights->source());
-    fmt::print("  graph: {} nodes ({} before passes), {} segments, {:.3g} GFLOP a run\n", component.graph.nodes.size(),
-               nodes_before, component.graph.segments.size(), flops * 1e-9);
+    fmt::print("  graph: {} nodes ({} before passes), {} segments, {} a run\n", component.graph.nodes.size(),
+               nodes_before, component.graph.segments.size(), human_count(flops, "FLOP"));
     fmt::print("  buffers: {} planned, {} without reuse\n", human_bytes(layout.memory.arena_bytes),
                human_bytes(layout.memory.naive_bytes));
     if (flags.plan || flags.explain_fusion) print_passes(results, flags.explain_fusion);

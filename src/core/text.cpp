@@ -136,15 +136,17 @@ std::uint64_t parse_bytes(const std::string& text, std::string_view source) {
   return static_cast<std::uint64_t>(bytes);
 }
 
-std::string human_bytes(std::uint64_t bytes) {
-  constexpr std::array kUnits{"B", "kB", "MB", "GB", "TB"};
-  auto value = static_cast<double>(bytes);
-  std::size_t unit = 0;
-  while (value >= 999.5 && unit + 1 < kUnits.size()) {
+std::string human_count(double value, std::string_view unit) {
+  constexpr std::array kPrefixes{"", "k", "M", "G", "T", "P", "E"};
+  std::size_t prefix = 0;
+  while (value >= 999.5 && prefix + 1 < kPrefixes.size()) {
     value /= 1000;
-    ++unit;
+    ++prefix;
   }
-  return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.3g} {}", value, kUnits[unit]);
+  return fmt::format("{} {}{}", value >= 999.5 ? fmt::format("{:.0f}", value) : fmt::format("{:.3g}", value),
+                     kPrefixes[prefix], unit);
 }
+
+std::string human_bytes(std::uint64_t bytes) { return human_count(static_cast<double>(bytes), "B"); }
 
 }  // namespace rondo

@@ -40,7 +40,8 @@ std::string selector_text(std::span<const int> numbers);
 /// `source`, for anything else and for 0.
 std::uint64_t parse_bytes(const std::string& text, std::string_view source);
 
-/// "1.5 MB" (powers of ten)
+/// A count with three digits and the prefix that people read: "65.2 TFLOP", "1.5 MB", "0 B" (powers of ten).
+std::string human_count(double value, std::string_view unit);
 std::string human_bytes(std::uint64_t bytes);
 
 }  // namespace rondo

@@ -108,9 +108,17 @@ class GoodCalls(CommandTest):
         text = rondo("inspect", EMOJI, "--tensors").stdout.decode()
         for part in ("FluxTransformer2DModel", "transformer_blocks.0.attn.to_q.weight", "planned", "memory: about"):
             self.assertIn(part, text)
+        self.assertRegex(text, r"graph: \d+ nodes \(\d+ before passes\), \d+ segments, [\d.]+ [MG]FLOP a run")
+        self.assertNotRegex(text, r"e\+\d")
         self.assertIn("attention", rondo("inspect", EMOJI, "--graph", "transformer").stdout.decode())
         self.assertIn("dead-nodes", rondo("inspect", "--list-passes").stdout.decode())
         self.assertIn("tensors", rondo("inspect", EMOJI / "vae" / "diffusion_pytorch_model.safetensors").stdout.decode())
+
+    def test_the_bundled_model_says_nothing_of_the_machine_that_trained_it(self):
+        for path in EMOJI.rglob("*"):
+            if path.is_file():
+                for part in (b"/tmp/", b"/home/", b"/root/"):
+                    self.assertNotIn(part, path.read_bytes(), path)
 
     def test_bench_step_json(self):
         result = rondo("bench", "step", "--preset", "emoji", "--layers", "1,1", "--width", 64, "--height", 64,

@@ -52,6 +52,15 @@ class ParallelTest(CommandTest):
         self.assertEqual(len(given), len(expected))
         self.assertLessEqual(max(abs(a - b) for a, b in zip(given, expected)), 1)
 
+    def test_dashes_before_the_command_change_nothing(self):
+        plain = launch(2, "--dry-run", "generate", "-p", "a b", "--width", 64)
+        dashes = launch(2, "--dry-run", "--", "generate", "-p", "a b", "--width", 64)
+        self.assertEqual(dashes.returncode, 0, dashes.stderr)
+        self.assertEqual(dashes.stdout, plain.stdout)
+        self.assertTrue(dashes.stdout.decode().endswith("generate -p 'a b' --width 64\n"), dashes.stdout)
+        result = launch(2, "--", "generate", "--quiet", *STEPS, "-o", self.folder / "a.png")
+        self.assertEqual(result.returncode, 0, result.stderr)
+
     def test_degrees_keep_the_picture(self):
         for size in ((), ("--width", 80, "--height", 48)):
             alone = self.draw(*size)[0]

@@ -58,8 +58,8 @@ class AttentionTunerTest : public ::testing::Test {
   AttentionTunerTest() {
     fs::remove_all(folder_);
     setenv("RONDO_CACHE_DIR", folder_.c_str(), 1);
-    registry_.add(std::make_shared<Waiting>("slow", 20, slow_runs_));
-    registry_.add(std::make_shared<Waiting>("fast", 6, fast_runs_));
+    registry_.add(std::make_shared<Waiting>("slow", 80, slow_runs_));
+    registry_.add(std::make_shared<Waiting>("fast", 40, fast_runs_));
     set_log_sink(LogLevel::warning, [this](LogLevel, std::string_view) { ++warnings_; });
   }
   ~AttentionTunerTest() override {

@@ -89,7 +89,12 @@ TEST(Text, ValidUtf8) {
   EXPECT_EQ(printable(std::string(500, 'x'), 10).size(), 13U);
 }
 
-TEST(Text, HumanBytes) {
+TEST(Text, HumanCounts) {
+  EXPECT_EQ(human_count(65.2e12, "FLOP"), "65.2 TFLOP");
+  EXPECT_EQ(human_count(999.6e6, "FLOP"), "1 GFLOP");
+  EXPECT_EQ(human_count(0, "FLOP"), "0 FLOP");
+  EXPECT_EQ(human_count(12345e18, "FLOP"), "12345 EFLOP");
+  EXPECT_EQ(human_bytes(0), "0 B");
   EXPECT_EQ(human_bytes(999), "999 B");
   EXPECT_EQ(human_bytes(1500), "1.5 kB");
   EXPECT_EQ(human_bytes(23'500'000'000), "23.5 GB");
