@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <random>
 
@@ -24,11 +25,13 @@ namespace fs = std::filesystem;
 constexpr int kVersion = 2;
 /// Smaller ones cost more as a file than they save.
 constexpr std::size_t kLeastBytes = 65536;
-/// What one checksum stands for.
-constexpr std::size_t kChunk = std::size_t{1} << 20;
-/// Up to so many chunks are checked whenever a file is mapped, of more every kStride-th.
-constexpr std::size_t kAlwaysChecked = 4;
-constexpr std::size_t kStride = 32;
+/// Of a part that is mapped so many slices are checked, evenly spread from its first byte to its last: at least three,
+/// so that any half which is not what was written is found.
+constexpr std::size_t kSlice = 4096;
+constexpr std::size_t kFewestSlices = 3;
+constexpr std::size_t kMostSlices = 64;
+constexpr std::string_view kSamplesKey = "samples";
+constexpr std::string_view kChecksumKey = "checksum";
 constexpr std::string_view kExtension = ".packed.safetensors";
 constexpr std::string_view kTemporary = ".packed.tmp";
 
@@ -67,35 +70,34 @@ std::uint64_t sum_of(const std::vector<CachedFile>& files) {
   return bytes;
 }
 
-std::vector<std::span<const std::byte>> chunks_of(const std::vector<Tensor>& parts) {
-  std::vector<std::span<const std::byte>> chunks;
-  for (const Tensor& part : parts) {
-    const std::span<const std::byte> bytes(part.as<std::byte>(), part.bytes());
-    for (std::size_t at = 0; at < bytes.size(); at += kChunk)
-      chunks.push_back(bytes.subspan(at, std::min(kChunk, bytes.size() - at)));
-  }
-  return chunks;
+std::uint64_t checksum_of_samples(std::span<const std::byte> bytes) {
+  constexpr std::size_t kBytesEach = std::size_t{1} << 20;
+  const std::size_t count = std::clamp(bytes.size() / kBytesEach, kFewestSlices, kMostSlices);
+  if (bytes.size() <= count * kSlice) return checksum(bytes);
+  std::array<std::uint64_t, kMostSlices> sums{};
+  for (std::size_t i = 0; i < count; ++i)
+    sums[i] = checksum(bytes.subspan((bytes.size() - kSlice) * i / (count - 1), kSlice));
+  return checksum(std::as_bytes(std::span(sums).first(count)));
 }
 
-std::string checksums_of(const std::vector<Tensor>& parts) {
+/// A checksum of each part: of its samples, or of all its bytes.
+std::string checksums_of(const std::vector<Tensor>& parts, std::string_view key) {
   std::string text;
-  for (const std::span<const std::byte> chunk : chunks_of(parts)) text += fmt::format("{:016x}", checksum(chunk));
+  for (const Tensor& part : parts) {
+    const std::span<const std::byte> bytes(part.as<std::byte>(), part.bytes());
+    text += fmt::format("{:016x}", key == kSamplesKey ? checksum_of_samples(bytes) : checksum(bytes));
+  }
   return text;
 }
 
-enum class Check : std::uint8_t { some, all };
+std::string metadata_of(const SafetensorsFile& file, std::string_view key) {
+  const auto found = file.metadata().find(std::string(key));
+  return found == file.metadata().end() ? "" : found->second;
+}
 
-void verify(const std::vector<Tensor>& parts, std::string_view checksums, Check check, const fs::path& path) {
-  const std::vector<std::span<const std::byte>> chunks = chunks_of(parts);
-  constexpr std::size_t kDigits = 16;
-  if (checksums.size() != chunks.size() * kDigits)
-    throw FileError(fmt::format("{}: has checksums of other parts than it holds", path.string()));
-  const std::size_t stride = check == Check::all || chunks.size() <= kAlwaysChecked ? 1 : kStride;
-  for (std::size_t i = 0; i < chunks.size(); ++i) {
-    if (i % stride != 0 && i + 1 != chunks.size()) continue;
-    if (checksums.substr(i * kDigits, kDigits) != fmt::format("{:016x}", checksum(chunks[i])))
-      throw FileError(fmt::format("{}: is damaged: megabyte {} is not what was written", path.string(), i));
-  }
+void verify(const SafetensorsFile& file, const std::vector<Tensor>& parts, std::string_view key, const fs::path& path) {
+  if (metadata_of(file, key) != checksums_of(parts, key))
+    throw FileError(fmt::format("{}: is damaged: its bytes are not what was written", path.string()));
 }
 
 std::vector<Tensor> parts_of(const SafetensorsFile& file, const fs::path& path) {
@@ -108,17 +110,12 @@ std::vector<Tensor> parts_of(const SafetensorsFile& file, const fs::path& path) 
   return parts;
 }
 
-std::string metadata_of(const SafetensorsFile& file, const char* key) {
-  const auto found = file.metadata().find(key);
-  return found == file.metadata().end() ? "" : found->second;
-}
-
 std::vector<Tensor> read(const fs::path& path, const std::string& key) {
   const SafetensorsFile file(path);
   if (metadata_of(file, "key") != key)
     throw FileError(fmt::format("{}: holds another weight than its name says", path.string()));
   std::vector<Tensor> parts = parts_of(file, path);
-  verify(parts, metadata_of(file, "checksums"), Check::some, path);
+  verify(file, parts, kSamplesKey, path);
   return parts;
 }
 
@@ -132,7 +129,9 @@ void write(const fs::path& path, const std::string& key, const std::vector<Tenso
   try {
     fs::create_directories(path.parent_path());
     write_safetensors(temporary, std::move(tensors), [&](const std::string& name) { return parts[std::stoul(name)]; },
-                      {{"key", key}, {"checksums", checksums_of(parts)}});
+                      {{"key", key},
+                       {std::string(kSamplesKey), checksums_of(parts, kSamplesKey)},
+                       {std::string(kChecksumKey), checksums_of(parts, kChecksumKey)}});
     fs::rename(temporary, path);
   } catch (...) {
     std::error_code ignored;
@@ -219,7 +218,7 @@ PackedCacheUse verify_packed_cache(const fs::path& folder,
     use.bytes += cached.bytes;
     try {
       const SafetensorsFile file(cached.path);
-      verify(parts_of(file, cached.path), metadata_of(file, "checksums"), Check::all, cached.path);
+      verify(file, parts_of(file, cached.path), kChecksumKey, cached.path);
     } catch (const FileError& failure) {
       damaged(failure.what());
       std::error_code error;

@@ -15,7 +15,7 @@
 namespace rondo {
 
 /// A folder of safetensors files, one a packed weight, named by the hash of what it was made from and how; the whole
-/// key and a checksum of every megabyte stand in its metadata. Files are written under another name and renamed. When
+/// key and checksums of its bytes stand in its metadata. Files are written under another name and renamed. When
 /// they take more than `limit` bytes, those that were not used for the longest time go; processes that have them mapped
 /// keep them. Whatever goes wrong with a file is a warning, and the weight is packed anew. Safe to use from several
 /// threads and processes.
@@ -24,8 +24,8 @@ class PackedWeightCache {
   /// Makes the folder. Throws FileError where that fails.
   PackedWeightCache(std::filesystem::path folder, std::uint64_t limit);
 
-  /// What was kept under this key, mapped; nothing when there is none, or not of these types. Checks all bytes of up to
-  /// four megabytes, and of more the first of every 32 megabytes and the last: all would cost more than mapping saves.
+  /// What was kept under this key, mapped; nothing when there is none, or not of these types. Checks slices of
+  /// its bytes, of which every half of a part has one: all would cost more than mapping saves.
   std::optional<std::vector<Tensor>> load(const std::string& source, const std::string& key,
                                           const std::vector<TensorType>& types) const;
   /// Keeps `parts` and returns them as mapped from the file, so that the given ones can go; nothing where they are not

@@ -180,7 +180,10 @@ int default_threads() {
 #if defined(_OPENMP)
 
 int available_threads(int threads) {
-  const int team = team_of(threads);
+  if (threads <= 1) return 1;
+  // By OpenMP's rules, not by a region: threads that are started before there is work for them wait busily.
+  const bool is_nested = omp_get_active_level() >= omp_get_max_active_levels();
+  const int team = is_nested ? 1 : std::min(threads, omp_get_thread_limit());
   if (team < threads) {
     static std::atomic<bool> told = false;
     if (!told.exchange(true)) {

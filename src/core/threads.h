@@ -11,18 +11,19 @@ namespace rondo {
 /// no number from 1 to 1024; an OMP_NUM_THREADS that is none is ignored, as OpenMP ignores it.
 int default_threads();
 
-/// The number of threads that a parallel region of the calling thread really gets when it asks for `threads`. Fewer
-/// under OMP_THREAD_LIMIT and inside the caller's own parallel region. oneDNN shares work among the threads that it
-/// asks for and leaves undone what missing ones should have done: every number of threads goes through here before a
-/// primitive is made for it. A reduction is logged once as a warning.
+/// How many of `threads` a parallel region of the calling thread gets by OpenMP's rules: fewer under OMP_THREAD_LIMIT
+/// and inside the caller's own parallel region. oneDNN shares work among the threads that it asks for and leaves undone
+/// what missing ones should have done: every number of threads goes through here before anything is prepared for it. A
+/// reduction is logged once as a warning.
 int available_threads(int threads);
 
 /// Sets the calling thread's OpenMP team size and puts the old one back. oneDNN reads it when a primitive is made and
 /// when it runs; the caller's other threads never see the change.
 class ThreadTeamScope {
  public:
-  /// Throws Error where the calling thread would get a smaller team, and in a process that was forked after threads had
-  /// started: OpenMP would wait for threads that do not exist there.
+  /// Measures, once for a thread and its settings, the team that a region really gets. Throws Error where it is
+  /// smaller, and in a process that was forked after threads had started: OpenMP would wait for threads that do not
+  /// exist there.
   explicit ThreadTeamScope(int threads);
   ~ThreadTeamScope();
   ThreadTeamScope(const ThreadTeamScope&) = delete;

@@ -143,6 +143,20 @@ TEST_F(PackedCache, ZeroedBytesAreFound) {
   pack();
   const fs::path file = files().at(0);
   const auto size = fs::file_size(file);
+  // Any half is found when the file is mapped; what follows is the middle quarter.
+  PackedWeightCache cache(folder_, 1 << 30);
+  const std::string right = read_file(file);
+  for (std::size_t begin = 0; begin <= 8; ++begin) {
+    std::string half = right;
+    const std::size_t data = right.size() - kElements * sizeof(float) - 3;  // behind the header
+    const std::size_t at = data + begin * (right.size() - data) / 16;
+    std::fill_n(half.begin() + static_cast<std::ptrdiff_t>(at), (right.size() - data) / 2, '\0');
+    std::ofstream(file, std::ios::binary) << half;
+    EXPECT_FALSE(cache.load("a", kKey, kTypes)) << begin;
+  }
+  std::ofstream(file, std::ios::binary) << right;
+  EXPECT_TRUE(cache.load("a", kKey, kTypes));
+  log_.clear();
   {
     std::fstream bytes(file, std::ios::in | std::ios::out | std::ios::binary);
     bytes.seekp(static_cast<std::streamoff>(size / 2));
@@ -163,26 +177,25 @@ TEST_F(PackedCache, ZeroedBytesAreFound) {
   EXPECT_TRUE(damaged.empty());
 }
 
-/// Of many megabytes some are checked when a file is mapped, and all on demand.
+/// Of many bytes some are checked when a file is mapped, and all on demand.
 TEST_F(PackedCache, LargeFilesAreSampled) {
-  constexpr std::int64_t kMegabytes = 40;
+  constexpr std::int64_t kBytes = 8 << 20;
   PackedWeightCache cache(folder_, 1 << 30);
-  const std::vector<TensorType> types{{{kMegabytes << 20}, DType::u8, {}}};
+  const std::vector<TensorType> types{{{kBytes}, DType::u8, {}}};
   ASSERT_TRUE(cache.keep("a", "big", {Tensor::zeros(types[0].shape, DType::u8)}));
   const fs::path file = files().at(0);
-  const auto data = static_cast<std::streamoff>(fs::file_size(file) - (kMegabytes << 20));
-  const auto flip = [&](std::int64_t megabyte) {
+  const auto data = static_cast<std::streamoff>(fs::file_size(file) - kBytes);
+  const auto flip = [&](std::int64_t byte) {
     std::fstream bytes(file, std::ios::in | std::ios::out | std::ios::binary);
-    const std::streamoff at = data + (megabyte << 20) + 5;
-    bytes.seekg(at);
+    bytes.seekg(data + byte);
     const char old = static_cast<char>(bytes.get());
-    bytes.seekp(at);
+    bytes.seekp(data + byte);
     bytes.put(static_cast<char>(old ^ 1));
   };
-  for (const auto& [megabyte, found] : {std::pair(0, true), {32, true}, {39, true}, {7, false}}) {
-    flip(megabyte);
-    EXPECT_EQ(!cache.load("a", "big", types), found) << megabyte;
-    if (found) flip(megabyte);
+  for (const auto& [byte, found] : {std::pair(std::int64_t{0}, true), {kBytes - 1, true}, {kBytes / 4, false}}) {
+    flip(byte);
+    EXPECT_EQ(!cache.load("a", "big", types), found) << byte;
+    if (found) flip(byte);
   }
   int damaged = 0;
   verify_packed_cache(folder_, [&](const std::string&) { ++damaged; });
