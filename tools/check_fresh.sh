@@ -5,10 +5,13 @@
 #   --ccache        uses this machine's compiler cache (default: an empty one)
 #   DEBIAN_MIRROR   where packages come from (default: http://deb.debian.org/debian)
 set -euo pipefail
+# shellcheck disable=SC2046  # a list of names
+unset $(git rev-parse --local-env-vars 2> /dev/null)  # or git would work on the caller's repository in place of the copy
+home=${HOME:-/root}
 source=$(cd "$(dirname "$0")/.." && pwd)
 cache=""
 if [ "${1:-}" = --ccache ]; then
-  cache=${CCACHE_DIR:-$HOME/.cache/ccache}
+  cache=${CCACHE_DIR:-$home/.cache/ccache}
   shift
 fi
 if [ $# = 0 ]; then
@@ -43,8 +46,8 @@ git -C "$root/rondo" reset --quiet
 
 # How this machine reaches registries: certificates, pip's settings, proxies, the local folders that they name.
 cp -L /etc/resolv.conf "$root/etc/resolv.conf"
-for file in /etc/pip.conf "$HOME/.config/pip/pip.conf" /usr/local/share/ca-certificates /etc/ssl/certs/ca-certificates.crt "${SSL_CERT_FILE:-}" "${PIP_CERT:-}" "${PIP_FIND_LINKS:-}"; do
-  if [ -e "$file" ] && [ ! -e "$root$file" ]; then
+for file in /etc/pip.conf "$home/.config/pip/pip.conf" /usr/local/share/ca-certificates /etc/ssl/certs/ca-certificates.crt "${SSL_CERT_FILE:-}" "${PIP_CERT:-}" "${PIP_FIND_LINKS:-}"; do
+  if [ "${file#/}" != "$file" ] && [ -e "$file" ] && [ ! -e "$root$file" ]; then
     mkdir -p "$root$(dirname "$file")"
     cp -RL "$file" "$root$file"
   fi

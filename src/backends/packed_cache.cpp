@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <random>
 
 #include "core/hash.h"
@@ -210,23 +212,34 @@ PackedCacheUse packed_cache_use(const fs::path& folder) {
   return {files.size(), sum_of(files)};
 }
 
-PackedCacheUse verify_packed_cache(const fs::path& folder,
-                                   const std::function<void(const std::string& what)>& damaged) {
-  PackedCacheUse use;
+std::uint64_t verify_packed_cache(const fs::path& folder, const std::function<void(const std::string& what)>& tell) {
+  std::uint64_t damaged = 0;
   for (const CachedFile& cached : files_in(folder)) {
-    ++use.files;
-    use.bytes += cached.bytes;
-    try {
-      const SafetensorsFile file(cached.path);
-      verify(file, parts_of(file, cached.path), kChecksumKey, cached.path);
-    } catch (const FileError& failure) {
-      damaged(failure.what());
-      std::error_code error;
-      fs::remove(cached.path, error);
-      if (error) throw FileError(fmt::format("{}: cannot be removed: {}", cached.path.string(), error.message()));
+    const fs::path& path = cached.path;
+    if (path.filename().string().ends_with(kTemporary)) continue;
+    if (access(path.c_str(), R_OK) != 0) {  // somebody else's in a shared folder, or gone meanwhile
+      if (errno != ENOENT) tell(fmt::format("{}: cannot be read: {} (kept)", path.string(), std::strerror(errno)));
+      continue;
     }
+    std::string wrong;
+    try {
+      const SafetensorsFile file(path);
+      if (metadata_of(file, kChecksumKey).empty()) {
+        wrong = fmt::format("{}: is of an older version", path.string());
+      } else {
+        verify(file, parts_of(file, path), kChecksumKey, path);
+      }
+    } catch (const FileError& failure) {
+      wrong = failure.what();
+      ++damaged;
+    }
+    if (wrong.empty()) continue;
+    std::error_code error;
+    fs::remove(path, error);
+    if (error) throw FileError(fmt::format("{}: cannot be removed: {}", path.string(), error.message()));
+    tell(wrong + " (removed)");
   }
-  return use;
+  return damaged;
 }
 
 PackedCacheUse clear_packed_cache(const fs::path& folder) {

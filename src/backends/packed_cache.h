@@ -49,10 +49,11 @@ struct PackedCacheUse {
   std::uint64_t bytes = 0;
 };
 PackedCacheUse packed_cache_use(const std::filesystem::path& folder);
-/// Reads every packed weight of a cache folder whole and removes those whose bytes are not what was written. `damaged`
-/// is called with what is wrong with each. Returns what there was. Throws FileError where one cannot be removed.
-PackedCacheUse verify_packed_cache(const std::filesystem::path& folder,
-                                   const std::function<void(const std::string& what)>& damaged);
+/// Reads every packed weight of a cache folder whole and removes those whose bytes are not what was written, and those
+/// of an older version, which nobody reads. `tell` is called with what is wrong with a file and what was done. Returns
+/// how many were damaged. Throws FileError where one cannot be removed.
+std::uint64_t verify_packed_cache(const std::filesystem::path& folder,
+                                  const std::function<void(const std::string& what)>& tell);
 /// Removes every packed weight from a cache folder and returns what there was. Throws FileError.
 PackedCacheUse clear_packed_cache(const std::filesystem::path& folder);
 

@@ -68,6 +68,7 @@ void run(const SheetFlags& flags) {
     paste(sheet, pictures[i], kGap + at % across * static_cast<int>(cell_width),
           kGap + at / across * static_cast<int>(cell_height), static_cast<int>(zoom));
   }
+  check_picture(picture_format(output), sheet.width, sheet.height, std::nullopt);
   constexpr int kQuality = 90;
   write_output(output, encode_picture(sheet, picture_format(output), kQuality, std::nullopt));
   if (output != "-") fmt::print("{}\n", output);

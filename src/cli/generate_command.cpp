@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -102,6 +103,21 @@ void apply_flags(const GenerateFlags& flags, TextToImageRequest& request) {
   set_integer(request.num_images_per_prompt, "--num-images-per-prompt", flags.num_images_per_prompt);
   set_integer(request.max_sequence_length, "--max-sequence-length", flags.max_sequence_length);
   if (flags.seed) request.seed = parse_unsigned("--seed", *flags.seed);
+}
+
+/// What is said twice, in two ways: of a config file's and the caller's own the caller's counts. (The caller's own two
+/// are refused.)
+void drop_what_is_overridden(GenerateFlags& flags, const std::map<std::string, std::string>& from_file) {
+  const auto drop = [&](const char* name, std::optional<std::string>& value) {
+    if (from_file.contains(name)) value.reset();
+  };
+  if (!flags.words.empty()) drop("prompt", flags.prompt);
+  if (flags.size && (flags.width || flags.height)) {
+    drop("width", flags.width);
+    drop("height", flags.height);
+    if (flags.width || flags.height) drop("size", flags.size);
+  }
+  if (picture_format(flags.output.value_or("")) == PictureFormat::png) drop("output-quality", flags.output_quality);
 }
 
 /// The prompt may stand without its flag.
@@ -219,8 +235,8 @@ int quality_of(const GenerateFlags& flags, const std::vector<std::string>& names
 /// Refuses, before any work, what cannot be written.
 void check_pictures(const std::vector<std::string>& names, const ResolvedTextToImageRequest& request,
                     const std::string& model, DType dtype) {
-  const std::size_t bytes = dump_json(request_to_json(request, {}, model, dtype), -1).size();
-  check_picture(picture_format(names.front()), request.width, request.height, bytes);
+  check_picture(picture_format(names.front()), request.width, request.height,
+                dump_json(request_to_json(request, {}, model, dtype), -1));
 }
 
 void check_outputs(const GenerateFlags& flags, const std::vector<std::string>& names) {
@@ -380,8 +396,9 @@ void run_request(const GenerateFlags& flags, const StoredRequest& stored, const 
   }
 }
 
-void run(GenerateFlags& flags) {
+void run(GenerateFlags& flags, const std::map<std::string, std::string>& from_file) {
   const Trace clock;
+  drop_what_is_overridden(flags, from_file);
   take_words(flags);
   const StoredRequest stored = collect_request(flags);
   const std::string model = choose_model_folder(flags.model ? flags.model : stored.model);
@@ -399,7 +416,7 @@ void run(GenerateFlags& flags) {
 
 }  // namespace
 
-void add_generate_command(CLI::App& app) {
+void add_generate_command(CLI::App& app, const std::map<std::string, std::string>& from_file) {
   CLI::App* command = app.add_subcommand("generate", "Make pictures from a prompt");
   auto flags = std::make_shared<GenerateFlags>();
   GenerateFlags& f = *flags;
@@ -430,7 +447,7 @@ void add_generate_command(CLI::App& app) {
   command->add_flag("-q,--quiet", f.quiet, "no progress");
   f.run.add_to(*command);
   f.parallel.add_to(*command);
-  command->callback([flags] { run(*flags); });
+  command->callback([flags, &from_file] { run(*flags, from_file); });
 }
 
 }  // namespace rondo::cli

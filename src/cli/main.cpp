@@ -75,12 +75,10 @@ std::vector<std::string> collect_arguments(int argc, char** argv) {
   bool are_flags = true;
   for (int i = 1; i < argc; ++i) {
     std::string argument = argv[i];
-    if (argument == "--" && launches && are_flags) {
-      are_flags = false;
-      continue;
-    }
+    const std::string_view next = i + 1 < argc ? argv[i + 1] : "";
+    if (argument == "--" && launches && are_flags && (next == "generate" || next == "bench")) continue;
     are_flags = are_flags && argument != "--";
-    if ((are_flags || launches) && argument.starts_with("--"))
+    if (are_flags && argument.starts_with("--"))
       std::replace(argument.begin(),
                    argument.begin() + static_cast<std::ptrdiff_t>(std::min(argument.find('='), argument.size())), '_',
                    '-');
@@ -141,6 +139,8 @@ std::string describe_extras(const CLI::App& app) {
       for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
     }
   }
+  if (flag != extras.end() && std::find(known.begin(), known.end(), given) != known.end())
+    return fmt::format("{}{} stands behind --, where nothing is a flag {}", prefix, rondo::printable(given), help);
   const std::string nearest = rondo::cli::nearest_name(given, known);
   const std::string advice = nearest.empty() ? "" : fmt::format("; did you mean {}?", nearest);
   const bool is_verb = flag == extras.end() && !known.empty();
@@ -153,7 +153,8 @@ int run(int argc, char** argv) {
   app.require_subcommand(0, 1);
   app.footer(kExamples);
   app.set_version_flag("--version", version_text);
-  rondo::cli::add_generate_command(app);
+  std::map<std::string, std::string> from_file;
+  rondo::cli::add_generate_command(app, from_file);
   rondo::cli::add_inspect_command(app);
   rondo::cli::add_backends_command(app);
   rondo::cli::add_bench_command(app);
@@ -161,7 +162,6 @@ int run(int argc, char** argv) {
   rondo::cli::add_cache_command(app);
   rondo::cli::add_eval_command(app);
   rondo::cli::add_profile_command(app);
-  std::map<std::string, std::string> from_file;
   rondo::cli::add_config_command(app, from_file);
   rondo::cli::add_quantize_command(app);
   rondo::cli::add_contact_sheet_command(app);

@@ -54,11 +54,8 @@ void list_cache(const std::optional<std::string>& weights) {
 void verify_cache(const std::optional<std::string>& weights) {
   const auto folder = weight_cache(weights);
   if (!folder) throw UsageError("--weight-cache: is missing, and RONDO_WEIGHT_CACHE is not set");
-  std::uint64_t damaged = 0;
-  const PackedCacheUse use = verify_packed_cache(*folder, [&](const std::string& what) {
-    ++damaged;
-    fmt::print("{} (removed)\n", what);
-  });
+  const PackedCacheUse use = packed_cache_use(*folder);
+  const std::uint64_t damaged = verify_packed_cache(*folder, [](const std::string& what) { fmt::print("{}\n", what); });
   fmt::print("{}: {} packed weights, {}: {} damaged\n", *folder, use.files, human_bytes(use.bytes), damaged);
   if (damaged > 0) throw Error(fmt::format("cache: {} of {} packed weights were damaged", damaged, use.files));
 }

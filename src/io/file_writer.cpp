@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -58,8 +59,11 @@ void copy_file(const std::filesystem::path& from, const std::filesystem::path& t
       if (descriptor >= 0) close(descriptor);
     }
   };
-  const Reader reader{open(from.c_str(), O_RDONLY | O_CLOEXEC)};
+  const Reader reader{open(from.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};  // a FIFO would wait for its writer
   if (reader.descriptor < 0) fail_with(from.string(), "cannot be opened");
+  struct stat status {};
+  if (fstat(reader.descriptor, &status) != 0 || !S_ISREG(status.st_mode))
+    throw FileError(fmt::format("{}: is not a regular file", from.string()));
   FileWriter writer(to, shown);
   std::vector<std::byte> chunk(kChunk);
   while (true) {

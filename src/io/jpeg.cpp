@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -10,6 +11,7 @@
 // Behind <cstdio>, whose types it uses without including it.
 #include <jpeglib.h>
 
+#include "core/text.h"
 #include "io/picture_limits.h"
 #include "rondo/error.h"
 
@@ -27,12 +29,28 @@ struct ErrorManager {
 
 [[noreturn]] void throw_jpeg_error(j_common_ptr jpeg) {
   const auto* errors = reinterpret_cast<const ErrorManager*>(jpeg->err);
-  throw FileError(fmt::format("{}: is no JPEG, or a damaged one", *errors->source));
+  std::array<char, JMSG_LENGTH_MAX> reason{};
+  jpeg->err->format_message(jpeg, reason.data());
+  throw FileError(fmt::format("{}: is no JPEG that can be read: {}", *errors->source, printable(reason.data())));
+}
+
+/// libjpeg goes on over damage with a warning; here that is an error at once, or a file could warn for hours.
+void refuse_warnings(j_common_ptr jpeg, int level) {
+  if (level < 0) throw_jpeg_error(jpeg);
+}
+
+/// A progressive file may go over its picture as often as it says: ordinary ones do so some ten times.
+void limit_scans(j_common_ptr jpeg) {
+  constexpr int kMostScans = 200;
+  if (jpeg->is_decompressor == 0 || reinterpret_cast<j_decompress_ptr>(jpeg)->input_scan_number <= kMostScans) return;
+  const auto* errors = reinterpret_cast<const ErrorManager*>(jpeg->err);
+  throw FileError(fmt::format("{}: has more than {} scans", *errors->source, kMostScans));
 }
 
 jpeg_error_mgr* prepare(ErrorManager& errors, const std::string& source) {
   jpeg_std_error(&errors.manager);
   errors.manager.error_exit = throw_jpeg_error;
+  errors.manager.emit_message = refuse_warnings;
   errors.manager.output_message = [](j_common_ptr) {};
   errors.source = &source;
   return &errors.manager;
@@ -43,20 +61,19 @@ class Reader {
   Reader(std::span<const std::byte> file, const std::string& source) : source_(source) {
     jpeg_.err = prepare(errors_, source_);
     jpeg_create_decompress(&jpeg_);
+    progress_.progress_monitor = limit_scans;
+    jpeg_.progress = &progress_;
     jpeg_mem_src(&jpeg_, reinterpret_cast<const unsigned char*>(file.data()), file.size());
   }
   ~Reader() { jpeg_destroy_decompress(&jpeg_); }
   Reader(const Reader&) = delete;
   Reader& operator=(const Reader&) = delete;
   jpeg_decompress_struct& get() { return jpeg_; }
-  /// Throws FileError where libjpeg went on over damage.
-  void check_warnings() const {
-    if (errors_.manager.num_warnings > 0) throw FileError(fmt::format("{}: is a damaged JPEG", source_));
-  }
 
  private:
   const std::string& source_;
   ErrorManager errors_;
+  jpeg_progress_mgr progress_{};
   jpeg_decompress_struct jpeg_{};
 };
 
@@ -150,7 +167,6 @@ Image decode_jpeg(std::span<const std::byte> file, const std::string& source) {
     jpeg_read_scanlines(&jpeg, &row, 1);
   }
   jpeg_finish_decompress(&jpeg);
-  reader.check_warnings();
   return image;
 }
 

@@ -16,6 +16,9 @@ namespace rondo {
 std::vector<std::byte> encode_jpeg(const Image& image, int quality, std::span<const std::byte> exif);
 constexpr std::size_t kMostJpegExifBytes = 65527;
 
+/// Pixels that a side of a JPEG picture may have, as libjpeg writes it.
+constexpr int kLongestJpegSide = 65500;
+
 /// The Exif structure of a JPEG file; empty where it has none. Throws FileError, naming `source`.
 std::vector<std::byte> read_jpeg_exif(std::span<const std::byte> file, const std::string& source);
 

@@ -121,13 +121,18 @@ json parse_json(std::string_view text, const std::string& source) {
 }
 
 std::string dump_config(const json& config) {
-  std::string text = with_marks(config).dump(2, ' ', false, json::error_handler_t::replace);
-  for (const auto& [name, number] : kNotFinite) {
-    const std::string quoted = fmt::format("\"{}{}\"", kMark, name);
-    for (std::size_t at = text.find(quoted); at != std::string::npos; at = text.find(quoted, at))
-      text.replace(at, quoted.size(), name);
+  const std::string marked = with_marks(config).dump(2, ' ', false, json::error_handler_t::replace);
+  std::string text;
+  std::size_t done = 0;
+  const std::string begin = fmt::format("\"{}", kMark);
+  for (std::size_t at = marked.find(begin); at != std::string::npos; at = marked.find(begin, done)) {
+    const std::size_t name = at + begin.size();
+    const std::size_t end = marked.find('"', name);
+    text.append(marked, done, at - done);
+    text.append(marked, name, end - name);
+    done = end + 1;
   }
-  return text;
+  return text.append(marked, done);
 }
 
 std::string read_text_file(const std::filesystem::path& path, std::size_t limit) {

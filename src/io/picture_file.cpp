@@ -54,16 +54,21 @@ PictureFormat picture_format(const std::filesystem::path& name) {
   return extension == ".webp" ? PictureFormat::webp : PictureFormat::png;
 }
 
-void check_picture(PictureFormat format, std::int64_t width, std::int64_t height, std::size_t request_bytes) {
-  if (format == PictureFormat::webp && std::max(width, height) > kLongestWebpSide) {
-    throw InvalidArgument(fmt::format("output: {} x {} is asked for; WebP allows sides of up to {}: write .png", width,
-                                      height, kLongestWebpSide));
+void check_picture(PictureFormat format, std::int64_t width, std::int64_t height,
+                   const std::optional<std::string>& request) {
+  if (format == PictureFormat::png) return;
+  const bool is_jpeg = format == PictureFormat::jpeg;
+  const std::int64_t longest = is_jpeg ? kLongestJpegSide : kLongestWebpSide;
+  if (std::max(width, height) > longest) {
+    throw InvalidArgument(fmt::format("output: {} x {} is asked for; {} allows sides of up to {}: write .png", width,
+                                      height, is_jpeg ? "JPEG" : "WebP", longest));
   }
+  if (!is_jpeg || !request) return;
   constexpr std::size_t kMost = kMostJpegExifBytes - kExifOverhead;
-  if (format == PictureFormat::jpeg && request_bytes > kMost) {
-    throw InvalidArgument(
-        fmt::format("output: the request has {} bytes; JPEG keeps up to {} beside a picture: write .png or .webp",
-                    request_bytes, kMost));
+  const std::size_t bytes = as_ascii(*request).size();
+  if (bytes > kMost) {
+    throw InvalidArgument(fmt::format(
+        "output: the request takes {} bytes; JPEG keeps up to {} beside a picture: write .png or .webp", bytes, kMost));
   }
 }
 

@@ -17,9 +17,10 @@ enum class PictureFormat : std::uint8_t { png, jpeg, webp };
 /// By the extension of a file's name: .jpg, .jpeg and .webp in any case, PNG for every other.
 PictureFormat picture_format(const std::filesystem::path& name);
 
-/// Throws InvalidArgument, before any work, where a picture of this size with a request of so many bytes does not fit
-/// into the format.
-void check_picture(PictureFormat format, std::int64_t width, std::int64_t height, std::size_t request_bytes);
+/// Throws InvalidArgument, before any work, where a picture of this size with this request does not fit into the
+/// format.
+void check_picture(PictureFormat format, std::int64_t width, std::int64_t height,
+                   const std::optional<std::string>& request);
 
 /// A file's bytes. `request` is JSON text; it stands in a PNG's iTXt chunk "rondo", else in the Exif UserComment, as
 /// ASCII. `quality`, 1 to 100, is read by JPEG and WebP.

@@ -36,8 +36,9 @@ bool all_finite(std::span<const float> values) {
 
 /// What to say where a component computes values that are not finite.
 std::string why_not_finite(const char* component, DType dtype) {
-  return fmt::format("the weights of {} are damaged, do not fit their config{}", component,
-                     dtype == DType::f32 ? "" : " or overflow; dtype float32 tells which");
+  return fmt::format("the weights of {} are damaged{}", component,
+                     dtype == DType::f32 ? " or do not fit their config"
+                                         : ", do not fit their config or overflow; dtype float32 tells which");
 }
 
 /// An encoder's result in its dtype. Throws Error where it is not finite: the picture would not be either.

@@ -53,6 +53,8 @@ class GoodCalls(CommandTest):
                 self.assertEqual((self.folder / "again.png").read_bytes(), wanted.read_bytes())
                 self.generate(*flags, "-o", again, "--output-quality", 20)
                 self.assertLess(len(again.read_bytes()), len(picture.read_bytes()))
+        # Letters beyond ASCII take more bytes there than on the command line.
+        self.assert_fails(self.generate("--prompt", "\u0436" * 7000, "-o", self.folder / "b.jpg"), 2, "JPEG keeps up to")
         long = ("--prompt", "x" * 65000)
         self.assert_fails(self.generate(*long, "-o", self.folder / "b.jpg"), 2, "JPEG keeps up to", "write .png or .webp")
         self.assertEqual(self.generate(*long, "-o", self.folder / "b.webp").returncode, 0)
@@ -71,6 +73,18 @@ class GoodCalls(CommandTest):
                                "--negative_prompt", "a_b", "-o", one).returncode, 0)
         self.assertEqual(rondo("generate", "-q", "--prompt", "cat face", "--num-inference-steps", 2, "--width", 64, "--height", 48,
                                "--seed", 1, "--true-cfg-scale", 2, "--negative-prompt", "a_b", "-o", other).returncode, 0)
+        self.assertEqual(one.read_bytes(), other.read_bytes())
+
+    def test_what_a_config_file_says_gives_way(self):
+        config, one, other = self.folder / "c.yaml", self.folder / "one.png", self.folder / "other.png"
+        config.write_text("prompt: a dog\nwidth: 128\nheight: 128\noutput-quality: 50\n")
+        call = ("generate", "-q", "cat face", "--steps", 1, "--seed", 1, "--true-cfg-scale", 1, "--size", "64x48")
+        result = rondo(*call, "--config", config, "-o", one)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        rondo(*call, "-o", other)
+        self.assertEqual(one.read_bytes(), other.read_bytes())
+        config.write_text("size: 128x128\n")
+        self.assertEqual(rondo(*call[:-2], "--width", 64, "--height", 48, "--config", config, "-o", one).returncode, 0)
         self.assertEqual(one.read_bytes(), other.read_bytes())
 
     def test_name_patterns_and_stdout(self):
@@ -262,6 +276,7 @@ class WrongCalls(CommandTest):
         self.assert_fails(rondo("genrate", "x"), 2, "genrate is no command; did you mean generate?")
         self.assert_fails(rondo("bench"), 2, "bench: a command is missing; allowed are step, instances, attention")
         self.assert_fails(rondo("bench", "setp"), 2, "bench: setp is no command; did you mean step?")
+        self.assert_fails(rondo("generate", "x", "--", "y", "--model", "m"), 2, "--model stands behind --, where nothing is a flag")
         self.assert_fails(rondo("generate", "a", "cat"), 2, "'a' and 'cat' stand without a flag; allowed is one text, in quotes")
         hub = rondo("generate", "-p", "x", "--model", "black-forest-labs/FLUX.1-schnell")
         self.assert_fails(hub, 1, "is a name on a hub", "hf download black-forest-labs/FLUX.1-schnell --local-dir DIR")

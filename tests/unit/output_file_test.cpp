@@ -75,6 +75,10 @@ TEST(FileWriter, NamesTheDestinationAndTheReason) {
   EXPECT_EQ(read(folder.path() / "copy"), "text");
   EXPECT_EQ(failure([&] { copy_file(folder.path() / "source", "/dev/full", "out/model"); }),
             "out/model: cannot be written: No space left on device");
+  ASSERT_EQ(mkfifo((folder.path() / "fifo").c_str(), 0600), 0);
+  for (const std::string& special : {(folder.path() / "fifo").string(), std::string("/dev/zero")})
+    EXPECT_EQ(failure([&] { copy_file(special, folder.path() / "copy", "copy"); }),
+              special + ": is not a regular file");
   EXPECT_EQ(failure([&] { copy_file(folder.path() / "absent", folder.path() / "copy", "copy"); }),
             (folder.path() / "absent").string() + ": cannot be opened: No such file or directory");
   EXPECT_EQ(failure([&] { FileWriter(folder.path() / "no" / "file").write("x", 1); }),

@@ -157,6 +157,7 @@ TEST(T5TokenizerJson, RefusesWhatItWouldReadOtherwise) {
       {"/model/unk_id", 1'000'000, "'unk_id' is 1000000"},
       {"/model/vocab/0", "<pad>", "no pair of a piece and its score"},
       {"/model/vocab", nlohmann::json::array(), "'vocab' is no list"},
+      {"/model/vocab/9", {std::string(2000, 'a'), -1.0}, "has a piece of 2000 bytes"},
       {"/normalizer", {{"type", "Lowercase"}}, "'type' is \"Lowercase\""},
       {"/normalizer", {{"type", "Precompiled"}, {"precompiled_charsmap", "!!!!"}}, "no table of SentencePiece"},
       {"/normalizer", {{"type", "Precompiled"}, {"precompiled_charsmap", "AAAA"}}, "no table of SentencePiece"},
@@ -165,7 +166,7 @@ TEST(T5TokenizerJson, RefusesWhatItWouldReadOtherwise) {
       {"/post_processor/type", "BertProcessing", "'type' is \"BertProcessing\""},
       {"/post_processor/single", nlohmann::json::array(), "'single' is []"},
       {"/added_tokens/0/content", "", "adds a token without text"},
-      {"/added_tokens/0/id", 7, "has the ids 0 and 7"}};
+      {"/added_tokens/0/id", 7, "has the ids 7 and 0"}};
   for (const auto& [pointer, value, part] : changes)
     EXPECT_NE(refusal(pointer, value).find(part), std::string::npos) << pointer << ": " << refusal(pointer, value);
   // What changes nothing, as words are cut at white space.
@@ -197,6 +198,7 @@ TEST(AddedTokens, AreCutOut) {
   EXPECT_EQ(cut("low <s>", true), "(5)[ <s>]");
   EXPECT_THROW(tokens.add({"<s>", 9}, "test"), FileError);
   EXPECT_THROW(tokens.add({"", 9}, "test"), FileError);
+  EXPECT_THROW(tokens.add({std::string(2000, 'a'), 9}, "test"), FileError);
 }
 
 /// A placeholder of textual inversion, in each file that may declare it.
@@ -214,6 +216,11 @@ TEST_F(ClipTokenizerFiles, KnowsAddedTokens) {
   write("tokenizer_config.json", "{}");
   write("tokenizer.json", R"({"added_tokens": [{"id": 8, "content": "<ab>", "normalized": true}]})");
   EXPECT_EQ(load().encode("a <ab>b", 6).ids, with_token);
+  // Two that are one in lower case: the first is found.
+  write("tokenizer.json", R"({"added_tokens": [{"id": 8, "content": "<AB>", "normalized": true},
+                                               {"id": 9, "content": "<ab>", "normalized": true}]})");
+  EXPECT_EQ(load().encode("a <ab>b", 6).ids, with_token);
+  EXPECT_EQ(load().largest_id(), 9);
   for (const char* decoder : {R"({"x": {"content": "y"}})", R"({"99999999": {"content": "y"}})", R"({"8": {}})",
                               R"({"8": {"content": ""}})", R"([])", R"({"9": {"content": "<|endoftext|>"}})"}) {
     write("tokenizer_config.json", fmt::format(R"({{"added_tokens_decoder": {}}})", decoder));

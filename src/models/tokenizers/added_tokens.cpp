@@ -15,8 +15,9 @@ namespace {
 using nlohmann::json;
 
 constexpr std::int64_t kLargestId = 10'000'000;
-/// Bounds the time that a stranger's tokens and prompt can take together.
+/// These bound the time that a stranger's tokens and prompt can take together.
 constexpr std::size_t kMostTokens = 10'000;
+constexpr std::size_t kLongestToken = 1024;
 
 bool is_word_character(std::int32_t code) {
   if (code == '_') return true;
@@ -73,25 +74,29 @@ std::int32_t parse_id(const std::string& text, const JsonConfig& config, std::st
 
 }  // namespace
 
-void AddedTokens::add(const AddedToken& token, const std::string& source) {
+void AddedTokens::add(const AddedToken& token, const std::string& pattern, const std::string& source) {
   if (token.content.empty()) throw FileError(fmt::format("{}: adds a token without text", source));
-  if (const auto found = by_content_.find(token.content); found != by_content_.end()) {
-    const std::int32_t known = tokens_[found->second].id;
-    if (known == token.id) return;
+  if (token.content.size() > kLongestToken) {
+    throw FileError(
+        fmt::format("{}: adds a token of {} bytes; allowed are up to {}", source, token.content.size(), kLongestToken));
+  }
+  if (const auto known = id_of_content_.find(token.content); known != id_of_content_.end()) {
+    if (known->second == token.id) return;
     throw FileError(fmt::format("{}: token '{}' has the ids {} and {}; allowed is one", source,
-                                printable(token.content), known, token.id));
+                                printable(token.content), known->second, token.id));
   }
   if (tokens_.size() == kMostTokens) throw FileError(fmt::format("{}: adds more than {} tokens", source, kMostTokens));
-  by_content_.emplace(token.content, tokens_.size());
-  by_first_byte_[token.content.front()].push_back(tokens_.size());
-  tokens_.push_back(token);
+  id_of_content_.emplace(token.content, token.id);
   largest_id_ = std::max(largest_id_, token.id);
+  if (pattern.empty()) return;
+  by_first_byte_[pattern.front()].push_back(tokens_.size());
+  tokens_.push_back(token);
+  tokens_.back().content = pattern;
 }
 
 void AddedTokens::read(const std::filesystem::path& folder, const JsonConfig& config, const Normalize& normalize) {
-  const auto add_normalized = [&](AddedToken token, const std::string& source) {
-    if (token.normalized && !contains(token.content)) token.content = normalize(token.content);
-    add(token, source);
+  const auto add_normalized = [&](const AddedToken& token, const std::string& source) {
+    add(token, token.normalized ? normalize(token.content) : token.content, source);
   };
   constexpr const char* kDecoder = "added_tokens_decoder";
   if (config.has(kDecoder)) {

@@ -146,6 +146,7 @@ ClipTokenizer ClipTokenizer::load(const std::filesystem::path& folder) {
   tokenizer.read_vocabulary(folder);
   const JsonConfig config = load_tokenizer_config(folder);
   tokenizer.max_length_ = model_max_length(config, 77);
+  tokenizer.added_.read(folder, config, normalize);
   const auto special = [&](const char* key, const char* absent) {
     const std::string token = special_token(config, key, absent);
     const std::int32_t id = tokenizer.require_token(token, config.source());
@@ -156,7 +157,6 @@ ClipTokenizer ClipTokenizer::load(const std::filesystem::path& folder) {
   tokenizer.end_ = special("eos_token", "<|endoftext|>");
   tokenizer.unknown_ = special("unk_token", "<|endoftext|>");
   tokenizer.padding_ = special("pad_token", "<|endoftext|>");
-  tokenizer.added_.read(folder, config, normalize);
   tokenizer.largest_id_ = std::max(tokenizer.largest_id_, tokenizer.added_.largest_id());
   return tokenizer;
 }

@@ -50,6 +50,8 @@ T5Tokenizer T5Tokenizer::load(const std::filesystem::path& folder) {
   const UnigramSegmenter& segmenter = tokenizer.model_->segmenter;
   const JsonConfig config = load_tokenizer_config(folder);
   tokenizer.max_length_ = model_max_length(config, 0);
+  tokenizer.added_.read(folder, config,
+                        [&](std::string_view text) { return tokenizer.model_->charsmap.normalize(text); });
 
   const auto require = [&](const char* key, const char* absent) {
     const std::string token = special_token(config, key, absent);
@@ -61,8 +63,6 @@ T5Tokenizer T5Tokenizer::load(const std::filesystem::path& folder) {
   tokenizer.end_ = require("eos_token", "</s>");
   tokenizer.padding_ = require("pad_token", "<pad>");
   require("unk_token", "<unk>");
-  tokenizer.added_.read(folder, config,
-                        [&](std::string_view text) { return tokenizer.model_->charsmap.normalize(text); });
   // The sentinels stand behind the pieces, the last one first. tokenizer.json lists those that there are.
   const std::int64_t extra = config.integer("extra_ids", has_json_only ? 0 : 100, 0, 10'000);
   for (std::int64_t i = 0; i < extra; ++i) {

@@ -18,6 +18,16 @@ using nlohmann::json;
 
 constexpr std::size_t kMostPieces = 10'000'000;
 
+/// Adds a piece. A stranger's piece of any length would make every word's cut take cubic time.
+void add_piece(UnigramModel& model, const std::string& piece, double score, const std::string& source) {
+  constexpr std::size_t kLongestPiece = 1024;
+  if (piece.size() > kLongestPiece) {
+    throw FileError(
+        fmt::format("{}: has a piece of {} bytes; allowed are up to {}", source, piece.size(), kLongestPiece));
+  }
+  model.segmenter.add(piece, score);
+}
+
 /// An object of the file under its key.
 JsonConfig part_of(const JsonConfig& parent, const char* key) {
   const auto found = parent.object().find(key);
@@ -86,7 +96,7 @@ UnigramModel read_sentencepiece(const std::filesystem::path& file) {
   UnigramModel model;
   model.charsmap = std::move(*charsmap);
   for (int id = 0; id < pieces.GetPieceSize(); ++id)
-    model.segmenter.add(pieces.IdToPiece(id), static_cast<double>(pieces.GetScore(id)));
+    add_piece(model, pieces.IdToPiece(id), static_cast<double>(pieces.GetScore(id)), file.string());
   model.segmenter.set_unknown(pieces.unk_id());
   return model;
 }
@@ -108,7 +118,7 @@ UnigramModel read_unigram_json(const std::filesystem::path& path) {
       throw FileError(fmt::format("{}: vocab: {} is no pair of a piece and its score", stored.source(),
                                   printable(entry.dump(-1, ' ', false, json::error_handler_t::replace))));
     }
-    model.segmenter.add(entry[0].get<std::string>(), entry[1].get<double>());
+    add_piece(model, entry[0].get<std::string>(), entry[1].get<double>(), stored.source());
   }
   const auto last = static_cast<std::int64_t>(vocabulary->size()) - 1;
   model.segmenter.set_unknown(static_cast<std::int32_t>(stored.integer("unk_id", std::nullopt, 0, last)));
