@@ -44,8 +44,12 @@ git clone --quiet --bare --no-hardlinks "$source" "$root/rondo/.git"
 git -C "$root/rondo" config core.bare false
 git -C "$root/rondo" reset --quiet
 
-# How this machine reaches registries: certificates, pip's settings, proxies, the local folders that they name.
-cp -L /etc/resolv.conf "$root/etc/resolv.conf"
+# This machine's names, as an installer writes them: without its own name mpirun waits seconds for the network's answer.
+for file in /etc/hosts /etc/hostname /etc/resolv.conf; do
+  [ ! -e "$file" ] || cp -L "$file" "$root$file"
+done
+
+# How it reaches registries: certificates, pip's settings, proxies, the local folders that they name.
 for file in /etc/pip.conf "$home/.config/pip/pip.conf" /usr/local/share/ca-certificates /etc/ssl/certs/ca-certificates.crt "${SSL_CERT_FILE:-}" "${PIP_CERT:-}" "${PIP_FIND_LINKS:-}"; do
   if [ "${file#/}" != "$file" ] && [ -e "$file" ] && [ ! -e "$root$file" ]; then
     mkdir -p "$root$(dirname "$file")"
