@@ -181,7 +181,7 @@ class ParallelTest(CommandTest):
         self.assert_refused(launch(3, *verb, "--ulysses-degree", 2), "makes 2 ranks and the world has 3")
         self.assert_refused(launch(2, *verb, "--ring-degree", 4), "ring 4")
         self.assert_refused(launch(2, *verb, "--lanes", 2, "--threads", 2), "lanes: 2 are asked for in a run of several ranks")
-        self.assert_refused(launch(2, *verb, "--cfg-parallel", "--true-cfg-scale", 1), "cfg-parallel: true_cfg_scale is 1")
+        self.assert_refused(launch(2, *verb, "--cfg-parallel", "--true-cfg-scale", 1), "cfg-parallel: this request has one branch")
         self.assert_refused(launch(2, *verb, "--attention-backend", "onednn-bf16", "--ring-degree", 2), "onednn-bf16")
         self.assert_refused(rondo(*verb, "--ulysses-degree", 2), "rondo launch -n 2 starts them")
         self.assert_refused(rondo("launch", *verb), "-n: is missing")
